@@ -1,0 +1,16 @@
+"""The two ways a command ends badly: the user's mistake, or a run that failed."""
+
+
+class UserError(ValueError):
+    """Something the user can mend: one line that says what was expected, what came, what to do.
+
+    The commands print it without a traceback and exit with status 2.
+    """
+
+
+class RunFailedError(RuntimeError):
+    """A run that could not go on (no memory, NaN loss). The commands exit with status 1."""
+
+
+class SegfocalWarning(UserWarning):
+    """A correct but doubtful setting. Never raised by ordinary, correct use."""
