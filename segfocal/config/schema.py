@@ -1,0 +1,231 @@
+"""Every setting of a run, its type, range and default: checked before torch is imported.
+
+A field's docstring is its documentation; `docs/config.md` is written from these.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Positive = Field(gt=0)
+AlphaScheme = Literal[
+    "inverse", "balanced", "median_frequency", "effective_number", "enet", "generalized_dice"
+]
+Normalization = Literal["zscore", "zscore_nonzero", "none"] | tuple[float, float]
+
+
+class Section(BaseModel):
+    """A part of the config: unknown names are refused, docstrings are descriptions."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
+    )
+
+
+class DataConfig(Section):
+    """Where the cases are and what their files mean."""
+
+    root: Path
+    """Folder of the data set: MSD (dataset.json with a list) or nnU-Net (imagesTr, labelsTr)."""
+    layout: Literal["auto", "msd", "nnunet"] = "auto"
+    """Layout of the folder; `auto` asks dataset.json."""
+    labels: str | dict[str, int | list[int]] | None = None
+    """Names and values (a list of values makes a region), or a preset: brats18-22, brats23,
+    msd-task01. Default: what dataset.json declares."""
+    regions_class_order: list[int] | None = None
+    """For regions, the value written for each; derived where it can be."""
+    channels: list[str] | None = None
+    """Channels the network sees, in this order; default: those of dataset.json."""
+    channel_dim: int | None = None
+    """Axis of the channels in a 4-D image; default: the fourth, as MSD writes them."""
+    affine_tolerance_mm: float = Field(0.1, gt=0)
+    """Largest distance between the corners of image and label that is taken for rounding."""
+    spacing_mm: tuple[float, float, float] | None = None
+    """Resample to this voxel size (R, A, S axes); default: each case's own grid."""
+    normalize: Normalization | dict[str, Normalization] = "zscore"
+    """`zscore` per case and channel, `zscore_nonzero` over the voxels that are not 0 (skull
+    stripped), a window `[low, high]` scaled to -1..1 (CT), `none`; one for all or by channel."""
+    pad: bool = True
+    """Pad a volume smaller than the patch (padded voxels are ignored); false: refuse it."""
+    split: Path | None = None
+    """A split.json to use; default: one is drawn from `train.seed` and written to the run."""
+    val_fraction: float = Field(0.2, ge=0, lt=1)
+    """Share of the cases held out for validation; 0 trains on all and validates on none."""
+    num_workers: int = Field(0, ge=0)
+    """Processes that cut and augment patches; the result does not depend on it."""
+
+
+class NetworkConfig(Section):
+    """The network, by MONAI's name or a dotted path, and its arguments."""
+
+    name: str = "SegResNet"
+    """SegResNet, DynUNet, UNet, or `package.module.Class` taking in_channels and out_channels."""
+    args: dict[str, Any] = {}
+    """Arguments over the defaults for that network, by their MONAI names."""
+
+
+class LossConfig(Section):
+    """The loss; everything is computed over the voxels that are not ignored."""
+
+    name: Literal["DiceFocalLoss", "DiceLoss", "FocalLoss"] = "DiceFocalLoss"
+    """Which loss of `segfocal.losses`."""
+    gamma: float | list[float] = 2.0
+    """Focusing exponent, >= 0; one number or one per output channel."""
+    alpha: AlphaScheme | float | list[float] | None = None
+    """Class weights of the focal term: a scheme derived from the voxels of the training split, one
+    weight per output channel, a number (MONAI's meaning), or none."""
+    alpha_max_ratio: float | None = Field(None, ge=1)
+    """Largest ratio between two derived weights."""
+    alpha_beta: float | None = Field(None, ge=0)
+    """beta of the schemes that have one."""
+    ignore_index: int | list[int] | None = None
+    """Label values that nobody annotated, besides the one dataset.json calls `ignore`."""
+    include_background: bool = False
+    """Whether the Dice term averages over the background class too (softmax)."""
+    batch: bool = False
+    """Dice over the whole batch instead of each sample."""
+    squared_pred: bool = False
+    """Squared terms in Dice's denominator."""
+    jaccard: bool = False
+    """Jaccard instead of Dice."""
+    smooth_nr: float = Field(1e-5, ge=0)
+    """Added to Dice's numerator."""
+    smooth_dr: float = Field(1e-5, ge=0)
+    """Added to Dice's denominator."""
+    absent: Literal["smooth", "skip"] = "smooth"
+    """What a class without voxels in the patch counts in Dice."""
+    normalizer: Literal["valid", "positives", "alpha", "none"] = "valid"
+    """What the focal sum is divided by."""
+    lambda_dice: float = Field(1.0, ge=0)
+    """Weight of the Dice term."""
+    lambda_focal: float = Field(1.0, ge=0)
+    """Weight of the focal term."""
+
+    @field_validator("gamma")
+    @classmethod
+    def _gamma_not_negative(cls, gamma: float | list[float]) -> float | list[float]:
+        if not all(0 <= g < float("inf") for g in (gamma if isinstance(gamma, list) else [gamma])):
+            raise ValueError("expected finite numbers >= 0")
+        return gamma
+
+
+class AugmentConfig(Section):
+    """Random changes of a training patch. Each is a function of (seed, epoch, case, crop)."""
+
+    flip_axes: list[Literal[0, 1, 2]] = [0, 1, 2]
+    """Axes (R, A, S) mirrored with probability one half."""
+    affine_prob: float = Field(0.2, ge=0, le=1)
+    """How often a patch is rotated and scaled."""
+    rotate_degrees: float = Field(15.0, ge=0, le=180)
+    """Largest rotation about the S axis."""
+    scale: float = Field(0.15, ge=0, lt=1)
+    """Largest relative zoom."""
+    intensity_scale: float = Field(0.1, ge=0, lt=1)
+    """Largest relative change of contrast."""
+    intensity_shift: float = Field(0.1, ge=0)
+    """Largest change of brightness, in normalised units."""
+    noise_std: float = Field(0.05, ge=0)
+    """Largest standard deviation of Gaussian noise, in normalised units."""
+
+
+class TrainConfig(Section):
+    """How long, how fast, on what."""
+
+    epochs: int = Field(100, gt=0)
+    """Epochs at most; an epoch is `steps_per_epoch` optimiser steps."""
+    steps_per_epoch: int = Field(50, gt=0)
+    """Optimiser steps between two lines of metrics.csv."""
+    max_minutes: float | None = Field(None, gt=0)
+    """Wall-clock budget of the whole run, validation and report included; the learning rate reaches
+    its end with it. Whichever of epochs and max_minutes comes first ends the run."""
+    batch_size: int = Field(2, gt=0)
+    """Patches per forward pass."""
+    accumulate: int = Field(1, gt=0)
+    """Forward passes per optimiser step."""
+    patch_size: tuple[int, int, int] = (96, 96, 96)
+    """Voxels along R, A, S."""
+    foreground_fraction: float = Field(0.67, ge=0, le=1)
+    """Share of patches centred on a foreground voxel, classes drawn equally."""
+    optimizer: Literal["AdamW", "SGD"] = "AdamW"
+    """AdamW, or SGD with Nesterov momentum 0.99 (nnU-Net's)."""
+    lr: float = Field(1e-3, gt=0)
+    """Largest learning rate."""
+    weight_decay: float = Field(1e-5, ge=0)
+    """Decoupled for AdamW."""
+    schedule: Literal["cosine", "poly", "constant"] = "cosine"
+    """Decay of the learning rate after the warm-up; poly has power 0.9."""
+    warmup_fraction: float = Field(0.02, ge=0, lt=1)
+    """Share of the run over which the learning rate rises."""
+    grad_clip: float | None = Field(12.0, gt=0)
+    """Largest norm of the gradient."""
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    """Decay per step of an exponential moving average of the weights, validated and saved in place
+    of the raw ones; 0 is none."""
+    amp: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """Precision of the forward pass; auto: bf16 where a GPU has it, fp16 on older ones, fp32 on
+    the CPU."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    seed: int = Field(0, ge=0)
+    """Everything random is a function of it."""
+    val_every: int = Field(5, gt=0)
+    """Epochs between validations on whole volumes; the last epoch is always validated."""
+    augment: AugmentConfig = AugmentConfig()
+    """Random changes of a patch."""
+
+    @field_validator("patch_size")
+    @classmethod
+    def _patch_positive(cls, size: tuple[int, int, int]) -> tuple[int, int, int]:
+        if min(size) < 1:
+            raise ValueError("expected three positive numbers")
+        return size
+
+
+class InferConfig(Section):
+    """Sliding window over whole volumes, in validation and in segfocal-predict."""
+
+    overlap: float = Field(0.5, ge=0, lt=1)
+    """Share of a window that the next one covers again."""
+    sw_batch_size: int = Field(2, gt=0)
+    """Windows per forward pass."""
+    mode: Literal["gaussian", "constant"] = "gaussian"
+    """How overlapping windows are weighed."""
+    tta: Literal["none", "flips"] = "none"
+    """flips: average over the mirrored volumes of `train.augment.flip_axes` (segfocal-predict)."""
+    threshold: float = Field(0.5, gt=0, lt=1)
+    """Probability above which a region is predicted (regions only)."""
+    min_lesion_mm3: float = Field(0.0, ge=0)
+    """Predicted components smaller than this are removed."""
+
+
+class Config(Section):
+    """One run."""
+
+    data: DataConfig
+    network: NetworkConfig = NetworkConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    infer: InferConfig = InferConfig()
+    out: Path | None = None
+    """Folder of the run; default runs/<name of the config file>."""
+
+    @model_validator(mode="after")
+    def _affordable(self) -> Config:
+        if self.loss.lambda_dice == 0 and self.loss.lambda_focal == 0:
+            raise ValueError("loss.lambda_dice and loss.lambda_focal are both 0: nothing to learn")
+        return self
+
+
+def setting_names(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """Every setting's dotted name, sections expanded, in the order of the schema."""
+    names: list[str] = []
+    for field, info in section.model_fields.items():
+        inner = info.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            names += setting_names(inner, f"{prefix}{field}.")
+        else:
+            names.append(prefix + field)
+    return names
