@@ -1,0 +1,91 @@
+"""Training patches, each a function of (seed, epoch, case, crop) and of nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms.compose import Compose
+from torch.utils.data import Dataset, Sampler
+
+PatchKey = tuple[int, int, int]
+"""(epoch, number of the patch in the epoch, number of the case)."""
+
+
+def stable_seed(*parts: int | str) -> int:
+    """A 32-bit seed that depends on every part and on no process, platform or Python version.
+
+    Example:
+        >>> stable_seed(0, "crop", 1) != stable_seed(0, "crop", 2)
+        True
+    """
+    text = "\x1f".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little")
+
+
+class PatchDataset(Dataset[dict[str, Any]]):
+    """Prepared cases in memory; an item is one augmented patch.
+
+    Args:
+        cases: Prepared cases (`crop_preparation`): image, label, crop indices, case_id.
+        augmentation: Random crop and changes, reseeded for every item.
+        seed: The run's seed.
+    """
+
+    def __init__(
+        self, cases: Sequence[Mapping[str, Any]], augmentation: Compose, *, seed: int
+    ) -> None:
+        self.cases = cases
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __getitem__(self, key: PatchKey) -> dict[str, Any]:
+        """The patch of that (epoch, number, case)."""
+        epoch, number, index = key
+        case = self.cases[index]
+        self.augmentation.set_random_state(
+            seed=stable_seed(self.seed, epoch, case["case_id"], number)
+        )
+        patch = self.augmentation(dict(case))
+        patch = patch[0] if isinstance(patch, list) else patch
+        return {
+            "image": torch.as_tensor(patch["image"]).float(),
+            "label": torch.as_tensor(patch["label"]).to(torch.uint8),
+            "case_id": case["case_id"],
+        }
+
+
+class EpochSampler(Sampler[PatchKey]):
+    """The patches of one epoch: cases in shuffled rounds, so that each is seen equally often.
+
+    The rounds run on through the epochs: with 12 cases and 100 patches an epoch, no case waits
+    longer than two rounds.
+
+    Args:
+        num_cases: Cases to draw from.
+        num_patches: Patches in an epoch.
+        seed: The run's seed.
+    """
+
+    def __init__(self, num_cases: int, num_patches: int, *, seed: int) -> None:
+        self.num_cases = num_cases
+        self.num_patches = num_patches
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.num_patches
+
+    def __iter__(self) -> Iterator[PatchKey]:
+        first = self.epoch * self.num_patches
+        order, current_round = np.empty(0, dtype=np.int64), -1
+        for number in range(self.num_patches):
+            round_, place = divmod(first + number, self.num_cases)
+            if round_ != current_round:
+                seed = stable_seed(self.seed, "round", round_)
+                order = np.random.default_rng(seed).permutation(self.num_cases)
+                current_round = round_
+            yield self.epoch, number, int(order[place])

@@ -1,0 +1,67 @@
+"""A case's files to an image and a label tensor that know their affine."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.transform import Transform
+
+from segfocal.data.cases import Case
+from segfocal.data.verify import load_case
+from segfocal.labels import LabelScheme
+
+
+class LoadCased(Transform):
+    """Reads and verifies `data["case"]`; writes `image`, `label` and `case_id`.
+
+    `image` is float32 `(C, X, Y, Z)`; `label` uint8 class indices `(1, X, Y, Z)` with
+    `IGNORE_CLASS` where ignored, absent for a case without a label. Both are MetaTensors with the
+    file's affine, so that MONAI's spatial transforms and `Invertd` apply.
+
+    Args:
+        scheme: What the label values mean.
+        channels: Names of all channels in the files, for messages.
+        select: Which of them, in which order; None is all.
+        channel_dim: Axis of the channels in a 4-D file; None is the fourth.
+        affine_tolerance_mm: Largest distance between corners that is taken for rounding.
+
+    Raises:
+        UserError: On call, for every defect of a case that `data.verify` knows.
+    """
+
+    def __init__(
+        self,
+        scheme: LabelScheme,
+        channels: Sequence[str],
+        *,
+        select: Sequence[int] | None = None,
+        channel_dim: int | None = None,
+        affine_tolerance_mm: float = 0.1,
+    ) -> None:
+        self.scheme = scheme
+        self.channels = tuple(channels)
+        self.select = tuple(select) if select is not None else None
+        self.channel_dim = channel_dim
+        self.affine_tolerance_mm = affine_tolerance_mm
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Reads the files of `data["case"]`."""
+        out = dict(data)
+        case: Case = out["case"]
+        loaded = load_case(
+            case,
+            self.scheme,
+            self.channels,
+            select=self.select,
+            channel_dim=self.channel_dim,
+            affine_tolerance_mm=self.affine_tolerance_mm,
+        )
+        affine = torch.from_numpy(loaded.affine)
+        out["case_id"] = case.case_id
+        out["image"] = MetaTensor(torch.from_numpy(loaded.image), affine=affine)
+        if loaded.classes is not None:
+            out["label"] = MetaTensor(torch.from_numpy(loaded.classes)[None], affine=affine)
+        return out

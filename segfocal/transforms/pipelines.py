@@ -1,0 +1,156 @@
+"""The pipelines of the tool, composed of MONAI's transforms and ours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from monai.transforms.compose import Compose
+from monai.transforms.croppad.dictionary import RandCropByLabelClassesd, SpatialPadd
+from monai.transforms.intensity.dictionary import (
+    RandGaussianNoised,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+)
+from monai.transforms.spatial.dictionary import Orientationd, RandAffined, RandFlipd, Spacingd
+from monai.transforms.utility.dictionary import EnsureTyped
+
+from segfocal.config.schema import AugmentConfig, DataConfig, Normalization
+from segfocal.errors import UserError
+from segfocal.labels import IGNORE_CLASS, LabelScheme
+from segfocal.transforms.crop_indices import ClassCropIndicesd
+from segfocal.transforms.load_case import LoadCased
+from segfocal.transforms.normalize import NormalizeChannelsd
+
+CROP_INDICES = "label_cls_indices"
+
+
+def preprocessing(
+    data: DataConfig, scheme: LabelScheme, file_channels: Sequence[str], channels: Sequence[str]
+) -> Compose:
+    """Case to image (and label) in RAS order, on one spacing if asked, with scaled intensities.
+
+    The same for training, validation and prediction; deterministic; invertible up to resampling.
+
+    Args:
+        data: The data section of the config.
+        scheme: What label values mean.
+        file_channels: Channels in the files, in their order.
+        channels: Channels the network sees, in its order.
+
+    Raises:
+        UserError: If a channel the network needs is not in the files.
+    """
+    missing = [name for name in channels if name not in file_channels]
+    if missing:
+        raise UserError(
+            f"data.channels: the network expects {','.join(channels)}; the data has "
+            f"{','.join(file_channels)}."
+        )
+    keys = ("image", "label")
+    steps = [
+        LoadCased(
+            scheme,
+            file_channels,
+            select=[list(file_channels).index(name) for name in channels],
+            channel_dim=data.channel_dim,
+            affine_tolerance_mm=data.affine_tolerance_mm,
+        ),
+        Orientationd(keys, axcodes="RAS", labels=None, allow_missing_keys=True),
+    ]
+    if data.spacing_mm is not None:
+        steps.append(
+            Spacingd(
+                keys, pixdim=data.spacing_mm, mode=("bilinear", "nearest"), allow_missing_keys=True
+            )
+        )
+    steps.append(NormalizeChannelsd("image", normalization_rules(data.normalize, channels)))
+    return Compose(steps)
+
+
+def normalization_rules(
+    normalize: Normalization | dict[str, Normalization], channels: Sequence[str]
+) -> list[Normalization]:
+    """One rule per channel from the config's one-for-all or by-channel setting."""
+    if not isinstance(normalize, dict):
+        return [normalize] * len(channels)
+    unknown = sorted(set(normalize) - set(channels))
+    missing = [name for name in channels if name not in normalize]
+    if unknown or missing:
+        raise UserError(
+            f"data.normalize: expected one rule for each channel of {','.join(channels)}, "
+            f"got rules for {','.join(normalize)}."
+        )
+    return [normalize[name] for name in channels]
+
+
+def crop_preparation(scheme: LabelScheme, patch_size: Sequence[int] | None) -> Compose:
+    """What a training case needs once: padding up to the patch, and where to centre crops.
+
+    Args:
+        scheme: What class indices mean.
+        patch_size: Smallest spatial size; None pads nothing.
+    """
+    steps = []
+    if patch_size is not None:
+        steps.append(SpatialPadd("image", patch_size, mode="constant", value=0))
+        steps.append(SpatialPadd("label", patch_size, mode="constant", value=IGNORE_CLASS))
+    steps.append(ClassCropIndicesd("label", scheme.num_classes))
+    steps.append(EnsureTyped(("image", "label"), track_meta=False))
+    return Compose(steps)
+
+
+def crop_ratios(scheme: LabelScheme, foreground_fraction: float) -> list[float]:
+    """How often a crop is centred on each class: foreground classes share their part equally."""
+    share = foreground_fraction / (scheme.num_classes - 1)
+    return [1 - foreground_fraction] + [share] * (scheme.num_classes - 1)
+
+
+def augmentation(
+    augment: AugmentConfig,
+    scheme: LabelScheme,
+    patch_size: Sequence[int],
+    foreground_fraction: float,
+) -> Compose:
+    """A random patch of a prepared case, and its random changes.
+
+    Seed it for every patch (`set_random_state`), so that the patch is a function of the seed alone.
+
+    Args:
+        augment: The settings of `train.augment`.
+        scheme: What class indices mean.
+        patch_size: Spatial size of the patch.
+        foreground_fraction: Share of crops centred on a foreground class.
+    """
+    keys = ("image", "label")
+    steps = [
+        RandCropByLabelClassesd(
+            keys,
+            label_key="label",
+            spatial_size=patch_size,
+            ratios=crop_ratios(scheme, foreground_fraction),
+            num_classes=scheme.num_classes,
+            num_samples=1,
+            indices_key=CROP_INDICES,
+            warn=False,
+        )
+    ]
+    if augment.affine_prob > 0:
+        steps.append(
+            RandAffined(
+                keys,
+                prob=augment.affine_prob,
+                rotate_range=(0.0, 0.0, math.radians(augment.rotate_degrees)),
+                scale_range=augment.scale,
+                mode=("bilinear", "nearest"),
+                padding_mode="reflection",
+            )
+        )
+    steps += [RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in augment.flip_axes]
+    if augment.intensity_scale > 0:
+        steps.append(RandScaleIntensityd("image", factors=augment.intensity_scale, prob=0.8))
+    if augment.intensity_shift > 0:
+        steps.append(RandShiftIntensityd("image", offsets=augment.intensity_shift, prob=0.8))
+    if augment.noise_std > 0:
+        steps.append(RandGaussianNoised("image", prob=0.2, std=augment.noise_std))
+    return Compose(steps)
