@@ -1,0 +1,106 @@
+"""Checkpoints: complete or absent, loadable with `weights_only=True`, explaining themselves.
+
+Everything in one is a tensor or a plain value, so loading runs no code. Besides weights it holds
+the resolved config, the label scheme, channel names, alpha's provenance and versions.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segfocal.errors import UserError
+from segfocal.labels import LabelScheme
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `last.pt` and `best.pt` hold.
+
+    Attributes:
+        model: State dict to predict with (the moving average, where there is one).
+        config: Resolved settings as plain values.
+        scheme: The label scheme.
+        channels: Channels the network sees, in its order.
+        alpha: Class weights with their provenance; None where the loss has none.
+        versions: Versions of segfocal, torch and MONAI that wrote it.
+        progress: epoch, step, elapsed_s, best_score and the like.
+        synthetic: Whether it was trained on the phantom.
+        resume: Optimiser, raw weights and scaler; None in `best.pt`.
+    """
+
+    model: dict[str, torch.Tensor]
+    config: dict[str, Any]
+    scheme: LabelScheme
+    channels: tuple[str, ...]
+    alpha: dict[str, Any] | None
+    versions: dict[str, str]
+    progress: dict[str, Any]
+    synthetic: bool
+    resume: dict[str, Any] | None = None
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes to a temporary file beside `path`, syncs, renames: `path` is never half a file."""
+    payload: Mapping[str, Any] = {
+        "format": FORMAT,
+        "model": checkpoint.model,
+        "config": checkpoint.config,
+        "scheme": checkpoint.scheme.to_dict(),
+        "channels": list(checkpoint.channels),
+        "alpha": checkpoint.alpha,
+        "versions": checkpoint.versions,
+        "progress": checkpoint.progress,
+        "synthetic": checkpoint.synthetic,
+        "resume": checkpoint.resume,
+    }
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(payload, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint onto the CPU, refusing anything but tensors and plain values.
+
+    Raises:
+        UserError: If the file is missing, damaged, or not one of segfocal's.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist. A run writes best.pt and last.pt in its folder.")
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{path} is damaged or not a checkpoint of segfocal ({reason}).") from None
+    if not isinstance(payload, dict) or "format" not in payload or "scheme" not in payload:
+        raise UserError(f"{path} is not a checkpoint of segfocal.")
+    if payload["format"] != FORMAT:
+        raise UserError(
+            f"{path} has checkpoint format {payload['format']}, this segfocal reads {FORMAT}. "
+            f"Use the segfocal that wrote it ({payload.get('versions', {}).get('segfocal', '?')})."
+        )
+    return Checkpoint(
+        model=payload["model"],
+        config=payload["config"],
+        scheme=LabelScheme.from_dict(payload["scheme"]),
+        channels=tuple(payload["channels"]),
+        alpha=payload["alpha"],
+        versions=payload["versions"],
+        progress=payload["progress"],
+        synthetic=payload["synthetic"],
+        resume=payload["resume"],
+    )

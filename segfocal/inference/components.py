@@ -1,0 +1,34 @@
+"""Small predicted components out of a class map."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from segfocal.labels import ClassMap
+
+_CONNECTIVITY_26 = np.ones((3, 3, 3), dtype=bool)
+
+
+def remove_small_components(
+    classes: ClassMap, *, min_volume_mm3: float, voxel_mm3: float
+) -> ClassMap:
+    """Sets foreground components (26-connected, all classes together) below a volume to 0.
+
+    Args:
+        classes: Predicted class indices `(X, Y, Z)`.
+        min_volume_mm3: Components smaller than this go; 0 keeps all.
+        voxel_mm3: Volume of a voxel.
+
+    Returns:
+        A new map of the same shape, or `classes` itself where nothing goes.
+    """
+    if min_volume_mm3 <= 0:
+        return classes
+    components, count = ndimage.label(classes > 0, structure=_CONNECTIVITY_26)
+    sizes_mm3 = np.bincount(components.ravel(), minlength=count + 1) * voxel_mm3
+    small = sizes_mm3 < min_volume_mm3
+    small[0] = False
+    if not small.any():
+        return classes
+    return np.where(small[components], np.uint8(0), classes)

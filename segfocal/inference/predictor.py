@@ -1,0 +1,128 @@
+"""Volume in, class map on the source's own grid out: what validation and segfocal-predict share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain, combinations
+from typing import Any
+
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.inferers.utils import sliding_window_inference
+from monai.transforms.compose import Compose
+from monai.transforms.utils import allow_missing_keys_mode
+from torch import nn
+
+from segfocal.config.schema import InferConfig
+from segfocal.inference.components import remove_small_components
+from segfocal.labels import ClassMap, LabelScheme
+
+
+class Predictor:
+    """Sliding window, activation, inversion to the source grid, decision.
+
+    Args:
+        network: Maps `(B, channels, *patch)` to logits `(B, outputs, *patch)`.
+        preprocessing: The pipeline of `transforms.pipelines.preprocessing`.
+        scheme: What the outputs mean.
+        patch_size: Window size along R, A, S.
+        infer: Overlap, weighting, threshold, small components.
+        device: Where windows are computed.
+        amp_dtype: Precision of the forward pass; None is float32.
+        flip_axes: Spatial axes of test-time flips; used where `infer.tta` is `flips`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocessing: Compose,
+        scheme: LabelScheme,
+        *,
+        patch_size: Sequence[int],
+        infer: InferConfig,
+        device: torch.device,
+        amp_dtype: torch.dtype | None = None,
+        flip_axes: Sequence[int] = (),
+    ) -> None:
+        self.network = network
+        self.preprocessing = preprocessing
+        self.scheme = scheme
+        self.patch_size = tuple(patch_size)
+        self.infer = infer
+        self.device = device
+        self.amp_dtype = amp_dtype
+        self.flips = [()] if infer.tta == "none" else list(_subsets(flip_axes))
+
+    @torch.inference_mode()
+    def probabilities(self, image: MetaTensor) -> MetaTensor:
+        """Probabilities of every output on the preprocessed grid.
+
+        Args:
+            image: A preprocessed `(C, *S)` image with its applied operations.
+
+        Returns:
+            float32 `(K, *S)` on the CPU, a MetaTensor with the image's grid.
+        """
+        self.network.eval()
+        volume = torch.as_tensor(image.as_tensor())[None]
+        total: torch.Tensor | None = None
+        for flip in self.flips:
+            axes = [axis + 2 for axis in flip]
+            logits = self._logits(volume.flip(axes)).flip(axes)
+            probs = logits.softmax(1) if self.scheme.activation == "softmax" else logits.sigmoid()
+            total = probs if total is None else total.add_(probs)
+        assert total is not None
+        mean = total[0].div_(len(self.flips))
+        return MetaTensor(
+            mean, affine=image.affine, applied_operations=list(image.applied_operations)
+        )
+
+    def _logits(self, volume: torch.Tensor) -> torch.Tensor:
+        enabled = self.amp_dtype is not None
+        with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=enabled):
+            logits = sliding_window_inference(
+                volume,
+                self.patch_size,
+                self.infer.sw_batch_size,
+                self.network,
+                overlap=self.infer.overlap,
+                mode=self.infer.mode,
+                sw_device=self.device,
+                device=torch.device("cpu"),
+                padding_mode="constant",
+            )
+        assert isinstance(logits, torch.Tensor)
+        return logits.float()
+
+    def on_source_grid(self, probabilities: MetaTensor) -> MetaTensor:
+        """Undoes orientation and resampling."""
+        with allow_missing_keys_mode(self.preprocessing):
+            inverted: Mapping[Any, Any] = self.preprocessing.inverse({"image": probabilities})
+        source = inverted["image"]
+        assert isinstance(source, MetaTensor)
+        return source
+
+    def decide(self, probabilities: torch.Tensor) -> ClassMap:
+        """Class indices `(*S)` from probabilities `(K, *S)`: argmax, or painted regions."""
+        probs = (
+            probabilities.as_tensor() if isinstance(probabilities, MetaTensor) else probabilities
+        )
+        if self.scheme.activation == "softmax":
+            return probs.argmax(0).to(torch.uint8).numpy()
+        return self.scheme.paint((probs > self.infer.threshold).numpy())
+
+    def predict(self, image: MetaTensor) -> ClassMap:
+        """Class indices on the source grid, small components removed."""
+        source = self.on_source_grid(self.probabilities(image))
+        return self.clean(self.decide(source), source)
+
+    def clean(self, classes: ClassMap, grid: MetaTensor) -> ClassMap:
+        """`classes` without the components that `infer.min_lesion_mm3` calls too small."""
+        voxel_mm3 = float(torch.linalg.det(grid.affine[:3, :3].double()).abs())
+        return remove_small_components(
+            classes, min_volume_mm3=self.infer.min_lesion_mm3, voxel_mm3=voxel_mm3
+        )
+
+
+def _subsets(axes: Sequence[int]) -> Any:
+    return chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1))
