@@ -6,7 +6,6 @@ the resolved config, the label scheme, channel names, alpha's provenance and ver
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from segfocal.errors import UserError
+from segfocal.files import atomic_write
 from segfocal.labels import LabelScheme
 
 FORMAT = 1
@@ -49,7 +49,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes to a temporary file beside `path`, syncs, renames: `path` is never half a file."""
+    """Writes `path` at once: it is the old file or the new one, never half of one."""
     payload: Mapping[str, Any] = {
         "format": FORMAT,
         "model": checkpoint.model,
@@ -62,15 +62,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "synthetic": checkpoint.synthetic,
         "resume": checkpoint.resume,
     }
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(payload, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as stream:
+        torch.save(payload, stream)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -25,7 +25,6 @@ class LoadedConfig:
         config: The settings.
         name: Stem of the file, the run's default name.
         lines: Dotted setting to `file:line` or `--set`.
-        plain: The settings as plain values, defaults included, for config.yaml.
     """
 
     config: Config
@@ -100,7 +99,7 @@ def check_config(
     try:
         config = Config.model_validate(dict(settings))
     except ValidationError as error:
-        raise UserError(_explain(error, lines)) from None
+        raise UserError(_explain(error, settings, lines)) from None
     return LoadedConfig(config, name, lines)
 
 
@@ -116,6 +115,9 @@ def _plain(node: yaml.Node, file: str, prefix: str, lines: dict[str, str]) -> An
                 f"{file}:{line}: {error.problem}. A config holds plain values."
             ) from None
         return value
+    if node.tag != "tag:yaml.org,2002:map":
+        line = node.start_mark.line + 1
+        raise UserError(f"{file}:{line}: tag {node.tag} means code. A config holds plain values.")
     mapping: dict[Any, Any] = {}
     for key_node, value_node in node.value:
         key = yaml.SafeLoader("").construct_object(key_node, deep=True)
@@ -159,7 +161,7 @@ def _where(lines: Mapping[str, str], setting: str) -> str:
     return ""
 
 
-def _explain(error: ValidationError, lines: Mapping[str, str]) -> str:
+def _explain(error: ValidationError, settings: Mapping[str, Any], lines: Mapping[str, str]) -> str:
     """The first mistake of a validation, in one line."""
     names = setting_names()
     sections = sorted({name.rsplit(".", 1)[0] for name in names if "." in name})
@@ -178,14 +180,16 @@ def _explain(error: ValidationError, lines: Mapping[str, str]) -> str:
         setting = "data.root"
     if first["type"] == "missing" and (setting in names):
         return f"{where}{setting} is not set. Write it in the config, or pass --set {setting}=..."
-    of_this = [
-        e for e in error.errors() if known and ".".join(map(str, e["loc"])).startswith(known)
-    ]
-    wanted = list(dict.fromkeys(_wanted(e) for e in of_this or [first]))
-    value = f", got {_outer(error, known)!r}" if known else ""
-    return f"{where}{known or setting or 'config'}: {' or '.join(wanted)}{value}.".replace(
-        "\n", " "
-    )
+    if known is None:
+        return f"{where}{setting or 'config'}: {_wanted(first)}."
+    of_this = [e for e in error.errors() if ".".join(map(str, e["loc"])).startswith(known)]
+    wanted = " or ".join(dict.fromkeys(map(_wanted, of_this)))
+    got = _value(settings, known)
+    words = [str(e["ctx"]["expected"]) for e in of_this if e["type"] == "literal_error"]
+    choices = [word for text in words for word in text.split("'")[1::2]]
+    near = difflib.get_close_matches(str(got), choices, 1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"{where}{known}: {wanted}, got {got!r}.{hint}".replace("\n", " ")
 
 
 def _wanted(error: Any) -> str:
@@ -195,13 +199,12 @@ def _wanted(error: Any) -> str:
     return message.replace("Input should be", "expected").split(", got ")[0]
 
 
-def _outer(error: ValidationError, known: str) -> Any:
-    """The value the user wrote for `known` (an inner error names only a part of it)."""
-    depth = known.count(".") + 1
-    first = next(e for e in error.errors() if ".".join(map(str, e["loc"])).startswith(known))
-    if first["type"] == "missing" or len(first["loc"]) < depth:
-        return None
-    return first["input"]
+def _value(settings: Mapping[str, Any], setting: str) -> Any:
+    """What the user wrote for a setting."""
+    value: Any = settings
+    for part in setting.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def _siblings(location: Sequence[str], names: Sequence[str]) -> str:

@@ -1,0 +1,78 @@
+"""What every command does alike: help at once, one line for a mistake, exit status."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from segfocal._version import __version__
+from segfocal.errors import RunFailedError, UserError
+
+
+def make_parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+    """A parser with the options that every command has."""
+    parser = argparse.ArgumentParser(
+        prog=command,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"segfocal {__version__}")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
+    return parser
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """`--config` and `--set`."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML config, own or shipped")
+    parser.add_argument(
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="SETTING=VALUE",
+        help="settings over the config's, e.g. --set data.root=Task01 train.epochs=50",
+    )
+
+
+def run(command: str, work: Callable[[], None], *, debug: bool) -> NoReturn:
+    """Runs a command's work and exits: 0 done, 1 failed, 2 the user's mistake, 130 interrupted.
+
+    SIGTERM is treated as Ctrl-C, so that a scheduler's time limit leaves a run that can resume.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        work()
+    except (Exception, KeyboardInterrupt) as error:
+        if debug and not isinstance(error, KeyboardInterrupt):
+            raise
+        status, message = _judge(error)
+        if message:
+            sys.stderr.write(f"{command}: {message}\n")
+        sys.exit(status)
+    sys.exit(0)
+
+
+def _judge(error: BaseException) -> tuple[int, str]:
+    """Exit status and the one line of an error."""
+    text = " ".join(str(error).split())
+    if isinstance(error, UserError):
+        return 2, text
+    if isinstance(error, RunFailedError):
+        return 1, text
+    if isinstance(error, KeyboardInterrupt):
+        return 130, f"Interrupted. {text}".rstrip()
+    if isinstance(error, BrokenPipeError):
+        return 1, ""
+    return 1, f"{type(error).__name__}: {text} (--debug prints the traceback)"
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

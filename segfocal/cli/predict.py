@@ -1,0 +1,53 @@
+"""segfocal-predict: a checkpoint and images to label NIfTI files on the images' own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from segfocal.cli import common
+
+EPILOG = """examples:
+  segfocal-predict --ckpt runs/a/best.pt -i Dataset101_Sarcoma/imagesTs -o predictions
+  segfocal-predict --ckpt runs/a/best.pt -i scan.nii.gz -o predictions --tta flips"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the command."""
+    parser = common.make_parser(
+        "segfocal-predict", "Segment volumes with a trained checkpoint.", EPILOG
+    )
+    parser.add_argument("--ckpt", type=Path, required=True, metavar="RUN/best.pt")
+    parser.add_argument(
+        "-i", "--input", type=Path, required=True, metavar="IN", help="data set, folder or file"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the labels"
+    )
+    parser.add_argument("--tta", choices=("none", "flips"), help="default: what the run declares")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="leave the predictions that OUT already holds",
+    )
+    args = parser.parse_args(argv)
+    common.run("segfocal-predict", lambda: _work(args), debug=args.debug)
+
+
+def _work(args: object) -> None:
+    options = vars(args)
+    from segfocal.inference.predict_cases import PredictRequest, predict_cases
+
+    predict_cases(
+        PredictRequest(
+            checkpoint=options["ckpt"],
+            source=options["input"],
+            output=options["output"],
+            tta=options["tta"],
+            device=options["device"],
+            go_on=options["go_on"],
+            quiet=options["quiet"],
+        )
+    )

@@ -1,0 +1,66 @@
+"""segfocal-train: a config and a folder of NIfTI files to a validated checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from segfocal.cli import common
+from segfocal.errors import UserError
+
+EPILOG = """examples:
+  segfocal-train --demo
+  segfocal-train --config sarcoma.yaml --set data.root=Dataset101_Sarcoma
+  segfocal-train --config my.yaml --out runs/a --resume"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the command."""
+    started_s = time.monotonic()
+    parser = common.make_parser(
+        "segfocal-train",
+        "Train a 3D segmentation network with focal+Dice losses that honour ignore labels.",
+        EPILOG,
+    )
+    common.add_config_options(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument(
+        "--init-from", type=Path, metavar="CKPT", help="start from the weights of another run"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check config, data and network; train nothing"
+    )
+    parser.add_argument(
+        "--demo", action="store_true", help="write a synthetic phantom, train on it, report"
+    )
+    args = parser.parse_args(argv)
+    common.run("segfocal-train", lambda: _work(args, started_s), debug=args.debug)
+
+
+def _work(args: object, started_s: float) -> None:
+    options = vars(args)
+    if options["demo"]:
+        if options["config"] or options["resume"] or options["init_from"] or options["dry_run"]:
+            raise UserError(
+                "--demo brings its own data and config; it takes --set, --out, --quiet."
+            )
+        from segfocal.training.demo import run_demo
+
+        run_demo(options["out"], options["set"], quiet=options["quiet"], started_s=started_s)
+        return
+    from segfocal.training.run import TrainRequest, train
+
+    train(
+        TrainRequest(
+            config=options["config"],
+            overrides=tuple(options["set"]),
+            out=options["out"],
+            resume=options["resume"],
+            init_from=options["init_from"],
+            dry_run=options["dry_run"],
+            quiet=options["quiet"],
+            started_s=started_s,
+        )
+    )

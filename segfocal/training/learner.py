@@ -1,0 +1,166 @@
+"""One optimiser step after another: the part of a run that is plain PyTorch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from segfocal.config.schema import TrainConfig
+from segfocal.training.schedule import Budget, lr_factor
+
+Terms = Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]
+"""(logits, labels) to the loss's terms by name, `loss` (their weighted sum) among them."""
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became NaN or infinite; carries the batch that did it."""
+
+    def __init__(self, step: int, batch: Mapping[str, Any]) -> None:
+        super().__init__(f"loss is not finite at step {step}")
+        self.step = step
+        self.batch = dict(batch)
+
+
+@dataclass(frozen=True)
+class EpochMeans:
+    """Means over the steps of an epoch."""
+
+    terms: dict[str, float]
+    steps: int
+    lr: float
+    steps_per_s: float
+
+
+@dataclass
+class Learner:
+    """Network, loss and optimiser, and how a batch becomes a step.
+
+    Attributes:
+        network: Maps images to logits.
+        terms: The loss and its parts.
+        optimizer: Over the network's parameters.
+        train: The settings of the run.
+        device: Where it computes.
+        amp_dtype: Precision of the forward pass; None is float32.
+        step: Optimiser steps taken.
+    """
+
+    network: nn.Module
+    terms: Terms
+    optimizer: torch.optim.Optimizer
+    train: TrainConfig
+    device: torch.device
+    amp_dtype: torch.dtype | None = None
+    step: int = 0
+    ema: AveragedModel | None = field(init=False, default=None)
+    scaler: torch.amp.GradScaler = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.train.ema_decay > 0:
+            average = get_ema_multi_avg_fn(self.train.ema_decay)
+            self.ema = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+        fp16 = self.amp_dtype == torch.float16 and self.device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=fp16)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network to validate and to save: the moving average, where there is one."""
+        return self.network if self.ema is None else self.ema.module
+
+    def run_epoch(
+        self,
+        batches: Iterable[Mapping[str, Any]],
+        budget: Budget,
+        on_step: Callable[[int, dict[str, float]], None],
+    ) -> EpochMeans:
+        """Steps through one epoch, or until the budget is spent.
+
+        Args:
+            batches: `image` (B, C, *S) and `label` (B, 1, *S) or (B, *S), `accumulate` per step.
+            budget: Where the learning rate stands; ends the epoch early when it is spent.
+            on_step: Called with the number of the step in the epoch and its terms.
+
+        Raises:
+            NonFiniteLossError: If a loss is NaN or infinite; no step is taken with it.
+        """
+        self.network.train()
+        sums: dict[str, float] = {}
+        began, taken, lr = time.monotonic(), 0, 0.0
+        iterator = iter(batches)
+        while budget.progress(self.step, time.monotonic()) < 1:
+            group = [b for _, b in zip(range(self.train.accumulate), iterator, strict=False)]
+            if not group:
+                break
+            progress = budget.progress(self.step, time.monotonic())
+            lr = self._set_lr(progress)
+            terms = self._optimise(group)
+            self.step += 1
+            taken += 1
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value
+            on_step(taken, terms)
+        means = {name: total / max(taken, 1) for name, total in sums.items()}
+        rate = taken / max(time.monotonic() - began, 1e-9)
+        return EpochMeans(means, taken, lr, rate)
+
+    def _set_lr(self, progress: float) -> float:
+        lr = self.train.lr * lr_factor(progress, self.train.schedule, self.train.warmup_fraction)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        return lr
+
+    def _optimise(self, group: list[Mapping[str, Any]]) -> dict[str, float]:
+        """One optimiser step over `accumulate` batches."""
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for batch in group:
+            image = batch["image"].to(self.device, non_blocking=True)
+            if image.dim() == 5:
+                image = image.contiguous(memory_format=torch.channels_last_3d)
+            label = batch["label"].to(self.device, non_blocking=True)
+            enabled = self.amp_dtype is not None
+            with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=enabled):
+                logits = self.network(image)
+            terms = self.terms(logits, label)
+            loss = terms["loss"]
+            if not torch.isfinite(loss):
+                raise NonFiniteLossError(self.step, batch)
+            self.scaler.scale(loss / len(group)).backward()  # type: ignore[no-untyped-call]
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) / len(group)
+        if self.train.grad_clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.train.grad_clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.ema is not None:
+            self.ema.update_parameters(self.network)
+        return sums
+
+    def resume_state(self) -> dict[str, Any]:
+        """Everything but the evaluated weights that going on needs; tensors and plain values."""
+        return {
+            "network": self.network.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+        }
+
+    def load_resume_state(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `resume_state`."""
+        self.network.load_state_dict(state["network"])
+        if self.ema is not None and state["ema"] is not None:
+            self.ema.load_state_dict(state["ema"])
+        elif self.ema is not None:
+            self.ema.module.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.step = int(state["step"])

@@ -1,0 +1,95 @@
+"""The folder of a run: who may write it, and the small files that say what was run."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from segfocal._version import __version__
+from segfocal.errors import UserError
+from segfocal.files import atomic_write, write_json
+
+
+class RunFolder:
+    """Paths of a run and its lock. Use as a context manager: two runs can't write one folder.
+
+    Args:
+        path: The folder.
+        resume: Whether a run that is there is to go on.
+
+    Raises:
+        UserError: On construction, if the folder holds a run (without `resume`), anything else,
+            or cannot be made; on entry, if another process is writing it.
+    """
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        self.path = path
+        self.resume = resume
+        self.existed = path.exists()
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file; --out needs a folder.")
+        holds = sorted(p.name for p in path.iterdir()) if path.exists() else []
+        holds = [name for name in holds if name != ".lock"]
+        if holds and not resume:
+            what = "a run" if "config.yaml" in holds else f"other files ({holds[0]})"
+            raise UserError(
+                f"{path} already holds {what}. Pass --resume to go on with a run, or --out for "
+                f"another folder."
+            )
+        if resume and "config.yaml" not in holds:
+            raise UserError(f"{path} holds no run to resume. Start it without --resume.")
+        self._lock = FileLock(path / ".lock", timeout=0)
+
+    def __enter__(self) -> RunFolder:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"{self.path} is being written by another process. Use --out for another folder."
+            ) from None
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written: {error.strerror}.") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    def write_identity(self, config: Mapping[str, Any]) -> None:
+        """config.yaml (resolved), command.txt (a line a start) and env.json."""
+        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        with atomic_write(self / "config.yaml") as stream:
+            stream.write(text.encode())
+        with (self / "command.txt").open("a", encoding="utf-8") as file:
+            file.write(shlex.join(sys.argv) + "\n")
+        environment = {
+            **versions(),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        }
+        write_json(self / "env.json", environment)
+
+    def finish(self, failure: str | None = None) -> None:
+        """Leaves DONE, or FAILED.txt with the reason; never both."""
+        (self / "DONE").unlink(missing_ok=True)
+        (self / "FAILED.txt").unlink(missing_ok=True)
+        if failure is None:
+            (self / "DONE").touch()
+        else:
+            (self / "FAILED.txt").write_text(failure + "\n", encoding="utf-8")
+
+
+def versions(packages: Sequence[str] = ("torch", "monai", "numpy", "nibabel")) -> dict[str, str]:
+    """Versions of segfocal and of what its results depend on."""
+    return {"segfocal": __version__, **{name: metadata.version(name) for name in packages}}

@@ -1,0 +1,87 @@
+"""Whole-volume validation on the source grid, the numbers that metrics.csv and best.pt go by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segfocal.inference.predictor import Predictor
+from segfocal.labels import ClassMap, LabelScheme
+from segfocal.metrics.case_score import CaseScore, region_masks, score_case
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A validated case on the preprocessed (RAS) grid, for a picture.
+
+    Attributes:
+        case_id: Its name.
+        image: Scaled intensities `(C, *S)`.
+        reference: Class indices `(*S)`.
+        prediction: Class indices `(*S)`.
+        zooms_mm: Voxel size.
+    """
+
+    case_id: str
+    image: npt.NDArray[np.float32]
+    reference: ClassMap
+    prediction: ClassMap
+    zooms_mm: tuple[float, ...]
+
+
+def validate(
+    predictor: Predictor,
+    cases: Sequence[Mapping[str, Any]],
+    scheme: LabelScheme,
+    on_case: Callable[[], None] = lambda: None,
+) -> tuple[list[CaseScore], Sample | None]:
+    """Predicts every case and scores it on its own grid.
+
+    Args:
+        predictor: Network and window.
+        cases: Preprocessed cases with `image`, `label`, `reference`, `zooms_mm`, `case_id`.
+        scheme: What classes mean.
+        on_case: Called after each case.
+
+    Returns:
+        A score per case, and the case with the most lesion voxels for a picture (None of none).
+    """
+    scores: list[CaseScore] = []
+    sample, most = None, -1
+    for case in cases:
+        probabilities = predictor.probabilities(case["image"])
+        source = predictor.on_source_grid(probabilities)
+        pred = predictor.clean(predictor.decide(source), source)
+        reference: ClassMap = case["reference"]
+        scores.append(
+            score_case(
+                case["case_id"],
+                region_masks(pred, scheme.target_classes),
+                reference,
+                scheme.target_names,
+                scheme.target_classes,
+                case["zooms_mm"],
+            )
+        )
+        lesion = int(np.count_nonzero((reference > 0) & (reference < scheme.num_classes)))
+        if lesion > most:
+            most = lesion
+            sample = _sample(case, predictor.clean(predictor.decide(probabilities), probabilities))
+        on_case()
+    return scores, sample
+
+
+def _sample(case: Mapping[str, Any], prediction: ClassMap) -> Sample:
+    image = case["image"]
+    zooms = image.affine[:3, :3].double().norm(dim=0)
+    return Sample(
+        case["case_id"],
+        image.as_tensor().numpy(),
+        case["label"].as_tensor()[0].numpy(),
+        prediction,
+        tuple(float(z) for z in zooms),
+    )

@@ -1,0 +1,153 @@
+from pathlib import Path
+
+import pytest
+
+from segfocal.config.load import check_config, load_config
+from segfocal.config.schema import setting_names
+from segfocal.errors import UserError
+
+BASE = "data:\n  root: somewhere\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def _write(text):
+        path = tmp_path / "brats.yaml"
+        path.write_text(text)
+        return path
+
+    return _write
+
+
+def mistake(path, *overrides):
+    with pytest.raises(UserError) as error:
+        load_config(path, overrides)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            BASE + "loss:\n  gama: 2\n",
+            "brats.yaml:4: loss.gama is not a setting. Did you mean loss.gamma?",
+        ),
+        (
+            BASE + "lose:\n  gamma: 2\n",
+            "brats.yaml:3: lose is not a setting. Did you mean loss?",
+        ),
+        (
+            BASE + "loss:\n  gamma: -1\n",
+            "brats.yaml:4: loss.gamma: expected finite numbers >= 0, got -1.",
+        ),
+        (
+            BASE + "loss:\n  gamma: .nan\n",
+            "brats.yaml:4: loss.gamma: expected finite numbers >= 0, got nan.",
+        ),
+        (
+            BASE + "train:\n  epochs: ten\n",
+            (
+                "brats.yaml:4: train.epochs: expected a valid integer, unable to parse string as an "
+                "integer, got 'ten'."
+            ),
+        ),
+        (
+            BASE + "loss:\n  gamma: 1\n  gamma: 2\n",
+            "brats.yaml:5: loss.gamma is set twice (first in brats.yaml:4).",
+        ),
+        (
+            "loss: {}\n",
+            "data.root is not set. Write it in the config, or pass --set data.root=...",
+        ),
+        (
+            "- a\n",
+            "brats.yaml:1: expected sections (data:, loss:, train:), got ['a'].",
+        ),
+        (
+            BASE + "train: !!python/object:os.system {}\n",
+            (
+                "brats.yaml:3: tag tag:yaml.org,2002:python/object:os.system means code. "
+                "A config holds plain values."
+            ),
+        ),
+        (
+            BASE + "out: !!python/name:os.system\n",
+            (
+                "brats.yaml:3: could not determine a constructor for the tag "
+                "'tag:yaml.org,2002:python/name:os.system'. A config holds plain values."
+            ),
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_with_file_line_and_cure(write, text, message):
+    assert mistake(write(text)) == message
+
+
+def test_a_wrong_override_names_the_option(write):
+    path = write(BASE)
+    assert (
+        mistake(path, "loss.gama=2")
+        == "--set: loss.gama is not a setting. Did you mean loss.gamma?"
+    )
+    assert mistake(path, "gamma=2") == "--set: gamma is not a setting. Did you mean loss.gamma?"
+    assert (
+        mistake(path, "loss.gamma")
+        == "--set loss.gamma: expected section.setting=value, as loss.gamma=2."
+    )
+
+
+def test_a_misspelt_word_is_suggested(write):
+    assert mistake(write(BASE), "loss.alpha=balancd").endswith(
+        "got 'balancd'. Did you mean balanced?"
+    )
+
+
+def test_overrides_win_over_the_file_and_are_parsed_as_yaml(write):
+    path = write(BASE + "loss:\n  gamma: 1\n")
+    config = load_config(
+        path, ["loss.gamma=[1,2]", "train.lr=1e-3", "loss.ignore_index=255", "data.pad=false"]
+    ).config
+    assert config.loss.gamma == [1.0, 2.0]
+    assert config.train.lr == 1e-3
+    assert config.loss.ignore_index == 255
+    assert config.data.pad is False
+
+
+def test_a_config_survives_its_own_plain_values(write):
+    loaded = load_config(write(BASE), ["data.normalize={CT: [-100, 200], PET: zscore}"])
+    assert check_config(loaded.plain, "again").config == loaded.config
+
+
+def test_every_setting_has_a_documented_meaning():
+    from segfocal.config import schema
+
+    for section in (
+        schema.DataConfig,
+        schema.NetworkConfig,
+        schema.LossConfig,
+        schema.AugmentConfig,
+        schema.TrainConfig,
+        schema.InferConfig,
+    ):
+        for name, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{name}"
+    assert "train.augment.noise_std" in setting_names()
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=lambda p: p.name)
+def test_shipped_configs_load(path):
+    assert load_config(path).name == path.stem
+    assert load_config(Path(path.name)).config == load_config(path).config
+
+
+def test_an_unknown_config_lists_those_that_ship():
+    with pytest.raises(UserError, match=r"none\.yaml does not exist.*brats\.yaml"):
+        load_config(Path("none.yaml"))
+
+
+def test_checking_a_config_imports_no_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, segfocal.config.load; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+
+from segfocal.errors import UserError
+from segfocal.labels import IGNORE_CLASS, PRESETS, LabelScheme, Region
+
+
+def test_encode_and_decode_are_inverse_for_values_with_gaps():
+    scheme = LabelScheme(("background", "liver", "spleen"), (0, 5, 117))
+    values = np.array([[0, 5], [117, 5]], dtype=np.int16)
+    classes = scheme.encode(values)
+    assert classes.tolist() == [[0, 1], [2, 1]]
+    assert classes.dtype == np.uint8
+    assert np.array_equal(scheme.decode(classes), values)
+    assert scheme.decode(classes).dtype == np.uint8
+
+
+def test_values_past_255_decode_to_a_wider_integer():
+    scheme = LabelScheme(("background", "a"), (0, 300))
+    assert scheme.decode(np.array([1], dtype=np.uint8)).dtype == np.int16
+
+
+def test_every_ignored_value_becomes_the_ignore_class():
+    scheme = LabelScheme(("background", "a"), (0, 1), ignore_values=(4, -1))
+    assert scheme.encode(np.array([0, 1, 4, -1])).tolist() == [0, 1, IGNORE_CLASS, IGNORE_CLASS]
+    assert scheme.ignore_index == IGNORE_CLASS
+
+
+def test_an_undeclared_value_is_named():
+    scheme = LabelScheme.preset("brats23")
+    with pytest.raises(UserError) as error:
+        scheme.encode(np.array([0, 1, 2, 4]))
+    assert str(error.value) == "label holds {0,1,2,4}; the config declares {0,1,2,3}."
+    assert scheme.undeclared(np.array([0, 1, 4, 9])) == (4, 9)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_painting_the_regions_of_a_class_map_gives_it_back(name):
+    scheme = LabelScheme.preset(name)
+    classes = np.arange(4, dtype=np.uint8)
+    inside = np.stack([np.isin(classes, region) for region in scheme.target_classes])
+    assert scheme.paint(inside).tolist() == classes.tolist()
+
+
+def test_brats_presets_differ_where_the_conventions_differ():
+    old, new, msd = (LabelScheme.preset(n) for n in ("brats18-22", "brats23", "msd-task01"))
+    et = [scheme.values[scheme.regions[2].classes[0]] for scheme in (old, new, msd)]
+    tc = [sorted(s.values[c] for c in s.regions[1].classes) for s in (old, new, msd)]
+    assert et == [4, 3, 3]
+    assert tc == [[1, 4], [1, 3], [2, 3]]
+
+
+def test_nnunet_labels_with_regions_and_ignore():
+    scheme = LabelScheme.from_mapping(
+        {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3, "ignore": 4},
+        [1, 2, 3],
+    )
+    assert scheme.output_names == ("whole", "core", "enhancing")
+    assert scheme.activation == "sigmoid"
+    assert scheme.region_table == ((1, 2, 3), (2, 3), (3,))
+    assert scheme.ignore_values == (4,)
+    assert [region.paint for region in scheme.regions] == [1, 2, 3]
+
+
+def test_a_scheme_survives_its_dictionary():
+    scheme = LabelScheme.preset("brats18-22", ignore_values=(9,))
+    assert LabelScheme.from_dict(scheme.to_dict()) == scheme
+
+
+def test_plain_classes_are_sorted_by_value():
+    scheme = LabelScheme.from_mapping({"b": 2, "background": 0, "a": 1})
+    assert scheme.names == ("background", "a", "b")
+    assert scheme.target_names == ("a", "b")
+    assert scheme.region_table is None
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: LabelScheme.from_mapping({"tumour": 1}),
+            "labels: no name has value 0. Declare the background, e.g. background: 0.",
+        ),
+        (
+            lambda: LabelScheme(("background", "a"), (0, 0)),
+            "labels: value 0 is declared twice. Give each value one meaning.",
+        ),
+        (
+            lambda: LabelScheme(("background", "a"), (0,)),
+            "labels: expected one value per name, got 2 names and 1 values.",
+        ),
+        (
+            lambda: LabelScheme(("background",), (0,)),
+            "labels: expected background and 1 to 254 classes, got 1 in all.",
+        ),
+        (
+            lambda: LabelScheme(("background", "a"), (0, 1), (Region("r", (2,), 1),)),
+            "labels: region r must be made of classes 1 to 1, got [2].",
+        ),
+        (
+            lambda: LabelScheme.preset("brats"),
+            "labels: unknown preset 'brats'. Known: brats18-22, brats23, msd-task01.",
+        ),
+        (
+            lambda: LabelScheme.from_mapping({"background": 0, "x": [1, 2], "y": [3, 4]}),
+            (
+                "labels: cannot tell which value to write for region x ([1, 2] are left after the "
+                "regions inside it). List outer regions first, or set regions_class_order."
+            ),
+        ),
+    ],
+)
+def test_a_wrong_scheme_says_what_is_wrong(make, message):
+    with pytest.raises(UserError) as error:
+        make()
+    assert str(error.value) == message
