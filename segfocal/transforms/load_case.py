@@ -15,11 +15,12 @@ from segfocal.labels import LabelScheme
 
 
 class LoadCased(Transform):
-    """Reads and verifies `data["case"]`; writes `image`, `label` and `case_id`.
+    """Reads and verifies `data["case"]`; writes `image`, `label`, `case_id` and `zooms_mm`.
 
     `image` is float32 `(C, X, Y, Z)`; `label` uint8 class indices `(1, X, Y, Z)` with
     `IGNORE_CLASS` where ignored, absent for a case without a label. Both are MetaTensors with the
-    file's affine, so that MONAI's spatial transforms and `Invertd` apply.
+    file's affine, so that MONAI's spatial transforms and `Invertd` apply. `reference` is the label
+    as a plain array `(X, Y, Z)`, which no later transform moves: scores are taken on it.
 
     Args:
         scheme: What the label values mean.
@@ -61,7 +62,9 @@ class LoadCased(Transform):
         )
         affine = torch.from_numpy(loaded.affine)
         out["case_id"] = case.case_id
+        out["zooms_mm"] = loaded.zooms
         out["image"] = MetaTensor(torch.from_numpy(loaded.image), affine=affine)
         if loaded.classes is not None:
+            out["reference"] = loaded.classes
             out["label"] = MetaTensor(torch.from_numpy(loaded.classes)[None], affine=affine)
         return out

@@ -1,0 +1,216 @@
+"""Config to objects: the one place where the tool constructs network, loss, optimiser, loaders."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from segfocal.checkpoint import load_checkpoint
+from segfocal.config.schema import Config, LossConfig, TrainConfig
+from segfocal.data.cases import Case
+from segfocal.errors import UserError
+from segfocal.labels import IGNORE_CLASS, LabelScheme
+from segfocal.losses.compound import DiceFocalLoss
+from segfocal.losses.dice import DiceLoss
+from segfocal.losses.focal import FocalLoss
+from segfocal.networks import build_network, check_network
+from segfocal.statistics.class_alpha import ClassAlpha
+from segfocal.training.case_store import CaseStore, Prepared
+from segfocal.training.learner import Terms
+from segfocal.training.patches import EpochSampler, PatchDataset, stable_seed
+from segfocal.training.preflight import Plan
+from segfocal.transforms.pipelines import (
+    CROP_INDICES,
+    augmentation,
+    crop_preparation,
+    preprocessing,
+)
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is the first GPU where there is one.
+
+    Raises:
+        UserError: If the device does not exist here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device: expected auto, cpu, cuda or cuda:N, got {name}.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device: {name} is not there; torch sees {torch.cuda.device_count()} GPUs. Use auto."
+        )
+    return device
+
+
+def resolve_amp(amp: str, device: torch.device) -> torch.dtype | None:
+    """Precision of the forward pass; None is float32.
+
+    bfloat16 is never chosen for a CPU by itself: without hardware for it convolutions took 20 times
+    as long as in float32.
+    """
+    if amp == "auto":
+        if device.type != "cuda":
+            return None
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[amp]
+
+
+def make_network(config: Config, num_channels: int, scheme: LabelScheme) -> nn.Module:
+    """The network of a config, checked on meta tensors and initialised from the run's seed."""
+    make = partial(
+        build_network,
+        config.network.name,
+        config.network.args,
+        in_channels=num_channels,
+        out_channels=scheme.num_outputs,
+    )
+    check_network(make, config.train.patch_size, num_channels, scheme.num_outputs)
+    torch.manual_seed(stable_seed(config.train.seed, "network"))
+    return make()
+
+
+def init_from(network: nn.Module, path: Path) -> int:
+    """Copies the weights of another run that have the same name and shape.
+
+    Returns:
+        How many tensors were copied.
+
+    Raises:
+        UserError: If none fits.
+    """
+    own = network.state_dict()
+    other = load_checkpoint(path).model
+    fitting = {n: t for n, t in other.items() if n in own and own[n].shape == t.shape}
+    if not fitting:
+        raise UserError(f"--init-from {path}: no weight has the name and shape of this network's.")
+    network.load_state_dict({**own, **fitting})
+    return len(fitting)
+
+
+def make_loss(
+    loss: LossConfig, scheme: LabelScheme, alpha: ClassAlpha | None
+) -> DiceFocalLoss | DiceLoss | FocalLoss:
+    """The loss of a config on encoded labels.
+
+    Ignored and padded voxels hold `IGNORE_CLASS`, so `ignore_index` is always set.
+    """
+    weights = list(alpha.weights) if alpha is not None else loss.alpha
+    assert not isinstance(weights, str)
+    softmax = scheme.activation == "softmax"
+    include_background = loss.include_background or not softmax
+    focal = {
+        "gamma": loss.gamma,
+        "alpha": weights,
+        "normalizer": loss.normalizer,
+    }
+    dice = {
+        "squared_pred": loss.squared_pred,
+        "jaccard": loss.jaccard,
+        "smooth_nr": loss.smooth_nr,
+        "smooth_dr": loss.smooth_dr,
+        "batch": loss.batch,
+        "absent": loss.absent,
+    }
+    common = {"regions": scheme.region_table, "ignore_index": IGNORE_CLASS}
+    if loss.name == "FocalLoss":
+        return FocalLoss(use_softmax=softmax, **focal, **common)
+    activation = {"softmax": softmax, "sigmoid": not softmax}
+    if loss.name == "DiceLoss":
+        return DiceLoss(include_background=include_background, **activation, **dice, **common)
+    return DiceFocalLoss(
+        include_background=include_background,
+        lambda_dice=loss.lambda_dice,
+        lambda_focal=loss.lambda_focal,
+        **activation,
+        **focal,
+        **dice,
+        **common,
+    )
+
+
+def loss_terms(loss: DiceFocalLoss | DiceLoss | FocalLoss) -> Terms:
+    """The loss and its parts by name, as `Learner` wants them."""
+    if not isinstance(loss, DiceFocalLoss):
+        name = "dice" if isinstance(loss, DiceLoss) else "focal"
+
+        def single(logits: torch.Tensor, label: torch.Tensor) -> dict[str, torch.Tensor]:
+            value = loss(logits, label)
+            return {"loss": value, name: value.detach()}
+
+        return single
+
+    def compound(logits: torch.Tensor, label: torch.Tensor) -> dict[str, torch.Tensor]:
+        dice, focal = loss.terms(logits, label)
+        total = loss.lambda_dice * dice + loss.lambda_focal * focal
+        return {"loss": total, "dice": dice.detach(), "focal": focal.detach()}
+
+    return compound
+
+
+def make_optimizer(train: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov momentum 0.99."""
+    if train.optimizer == "SGD":
+        return torch.optim.SGD(
+            network.parameters(),
+            train.lr,
+            momentum=0.99,
+            nesterov=True,
+            weight_decay=train.weight_decay,
+        )
+    return torch.optim.AdamW(network.parameters(), train.lr, weight_decay=train.weight_decay)
+
+
+class CasePreparation:
+    """Reads and prepares a case; picklable, so that loader processes can do it too.
+
+    Args:
+        config: The run's config.
+        plan: Data set and channels.
+        for_training: Pad, find crop centres and drop what only validation needs.
+    """
+
+    def __init__(self, config: Config, plan: Plan, *, for_training: bool) -> None:
+        scheme = plan.dataset.scheme
+        self.preprocessing = preprocessing(
+            config.data, scheme, plan.dataset.channels, plan.channels
+        )
+        size = config.train.patch_size if config.data.pad else None
+        self.crops = crop_preparation(scheme, size) if for_training else None
+
+    def __call__(self, case: Case) -> Prepared:
+        """The prepared case."""
+        prepared: Prepared = self.preprocessing({"case": case})
+        if self.crops is None:
+            return prepared
+        ready: Prepared = self.crops(prepared)
+        return {key: ready[key] for key in ("case_id", "image", "label", CROP_INDICES)}
+
+
+def make_loader(
+    config: Config, scheme: LabelScheme, store: CaseStore, device: torch.device
+) -> DataLoader[Prepared]:
+    """Patches of an epoch, the same whatever `num_workers` is."""
+    train = config.train
+    changes = augmentation(train.augment, scheme, train.patch_size, train.foreground_fraction)
+    sampler = EpochSampler(
+        len(store),
+        train.batch_size * train.accumulate * train.steps_per_epoch,
+        seed=train.seed,
+    )
+    workers = config.data.num_workers
+    return DataLoader(
+        PatchDataset(store, changes, seed=train.seed),
+        batch_size=train.batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",
+    )

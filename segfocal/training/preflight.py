@@ -1,0 +1,217 @@
+"""Everything about config and data that can be wrong, checked before torch loads or a file is made.
+
+Reads every header and every label, so that a run that starts does not stop at case 312.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel.orientations import io_orientation
+
+from segfocal.config.load import LoadedConfig
+from segfocal.config.schema import AlphaScheme
+from segfocal.data.cases import Case, Dataset, channel_indices, naming
+from segfocal.data.layouts import read_dataset
+from segfocal.data.nifti import read_label
+from segfocal.data.split import Split, make_split, read_split
+from segfocal.data.verify import CaseGrid, encode_label, verify_headers
+from segfocal.errors import UserError
+from segfocal.statistics.class_alpha import ClassAlpha, class_alpha, region_alpha
+from segfocal.statistics.voxel_counts import VoxelCounts
+
+OnCase = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, verified.
+
+    Attributes:
+        dataset: The cases and what they mean.
+        channels: Channels the network sees, in its order.
+        split: Which cases train and which validate.
+        counts: Voxels of the training split.
+        alpha: Weights derived from them; None where the config gives its own or none.
+    """
+
+    dataset: Dataset
+    channels: tuple[str, ...]
+    split: Split
+    counts: VoxelCounts
+    alpha: ClassAlpha | None
+
+    def cases(self, ids: Sequence[str]) -> list[Case]:
+        """The cases of these ids, in their order."""
+        by_id = {case.case_id: case for case in self.dataset.cases}
+        return [by_id[case_id] for case_id in ids]
+
+
+def open_dataset(loaded: LoadedConfig) -> tuple[Dataset, tuple[str, ...]]:
+    """The data set a config names, and the channels the network will see.
+
+    Raises:
+        UserError: If the folder does not exist, or dataset.json and config do not agree.
+    """
+    data = loaded.config.data
+    if not data.root.is_dir():
+        raise loaded.error(
+            "data.root",
+            f"{data.root} does not exist. Pass --set data.root=... or try --demo.",
+        )
+    ignore = loaded.config.loss.ignore_index
+    ignore_values = [ignore] if isinstance(ignore, int) else list(ignore or [])
+    dataset = read_dataset(
+        data.root,
+        data.layout,
+        data.labels,
+        regions_class_order=data.regions_class_order,
+        ignore_values=ignore_values,
+    )
+    wanted = tuple(data.channels) if data.channels is not None else dataset.channels
+    channel_indices(dataset.channels, wanted)
+    _check_per_output(loaded, dataset)
+    return dataset, wanted
+
+
+def preflight(
+    loaded: LoadedConfig, split_path: Path | None = None, on_case: OnCase = lambda _d, _n: None
+) -> Plan:
+    """Checks data against config, case by case.
+
+    Args:
+        loaded: The config.
+        split_path: A split.json to reuse (a resumed run's), before `data.split`.
+        on_case: Called with (cases done, cases) as labels are read.
+
+    Raises:
+        UserError: For the first mistake, in one line.
+    """
+    config = loaded.config
+    dataset, channels = open_dataset(loaded)
+    split = _split(loaded, dataset, split_path)
+    cases = {case.case_id: case for case in dataset.cases}
+    grids = [
+        verify_headers(
+            cases[case_id],
+            dataset.channels,
+            channel_dim=config.data.channel_dim,
+            affine_tolerance_mm=config.data.affine_tolerance_mm,
+        )
+        for case_id in (*split.train, *split.val)
+    ]
+    if not config.data.pad:
+        _check_patch(loaded, grids[: len(split.train)])
+    counts = _count(dataset, split, on_case)
+    return Plan(dataset, channels, split, counts, _alpha(loaded, dataset, counts))
+
+
+def data_fingerprint(plan: Plan) -> str:
+    """A hash of case ids and split, for provenance."""
+    text = "\n".join([*plan.split.train, "--", *plan.split.val])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _split(loaded: LoadedConfig, dataset: Dataset, split_path: Path | None) -> Split:
+    config = loaded.config
+    path = split_path or config.data.split
+    if path is not None:
+        if not path.is_file():
+            raise loaded.error("data.split", f"{path} does not exist.")
+        return read_split(path, dataset.case_ids)
+    if config.data.val_fraction == 0:
+        return Split(tuple(dataset.case_ids), ())
+    return make_split(
+        dataset.case_ids, val_fraction=config.data.val_fraction, seed=config.train.seed
+    )
+
+
+def _count(dataset: Dataset, split: Split, on_case: OnCase) -> VoxelCounts:
+    """Reads every label; counts those of the training split."""
+    scheme = dataset.scheme
+    total = VoxelCounts.empty(scheme)
+    by_id = {case.case_id: case for case in dataset.cases}
+    order = (*split.train, *split.val)
+
+    def read(case_id: str) -> Any:
+        label = by_id[case_id].label
+        assert label is not None
+        with naming(case_id):
+            return encode_label(read_label(label).data, scheme)
+
+    with ThreadPoolExecutor(2) as pool:
+        for start in range(0, len(order), 16):
+            ids = order[start : start + 16]
+            for number, (case_id, classes) in enumerate(
+                zip(ids, pool.map(read, ids), strict=True), start
+            ):
+                if number < len(split.train):
+                    if not np.any(classes < scheme.num_classes):
+                        raise UserError(
+                            f"{case_id}: every voxel is ignored: nothing to learn from. Take the "
+                            f"case out, or name another loss.ignore_index."
+                        )
+                    total.add(classes, case_id)
+                on_case(number + 1, len(order))
+    return total
+
+
+def _alpha(loaded: LoadedConfig, dataset: Dataset, counts: VoxelCounts) -> ClassAlpha | None:
+    """Weights by the scheme the config names."""
+    loss = loaded.config.loss
+    if not isinstance(loss.alpha, str):
+        return None
+    derive = region_alpha if dataset.scheme.regions else class_alpha
+    scheme: AlphaScheme = loss.alpha
+    return derive(counts, scheme, beta=loss.alpha_beta, max_ratio=loss.alpha_max_ratio)
+
+
+def _check_per_output(loaded: LoadedConfig, dataset: Dataset) -> None:
+    """Lists in the loss have one entry per network channel."""
+    scheme, loss = dataset.scheme, loaded.config.loss
+    for name, given in (("alpha", loss.alpha), ("gamma", loss.gamma)):
+        if isinstance(given, list) and len(given) != scheme.num_outputs:
+            raise loaded.error(
+                f"loss.{name}",
+                f"expected {scheme.num_outputs} numbers, one for each of "
+                f"{', '.join(scheme.output_names)}, got {len(given)}.",
+            )
+
+
+def _check_patch(loaded: LoadedConfig, grids: Sequence[CaseGrid]) -> None:
+    """Without padding, every training volume must hold a patch."""
+    config = loaded.config
+    patch = config.train.patch_size
+    shapes = [_ras_shape(grid, config.data.spacing_mm) for grid in grids]
+    smallest = [min(shape[axis] for shape in shapes) for axis in range(3)]
+    for grid, shape in zip(grids, shapes, strict=True):
+        if any(p > s for p, s in zip(patch, shape, strict=True)):
+            raise loaded.error(
+                "train.patch_size",
+                f"Patch {_times(patch)} is larger than {grid.case_id} ({_times(shape)}). "
+                f"Use data.pad: true or a patch <= {smallest}.",
+            )
+
+
+def _ras_shape(grid: CaseGrid, spacing_mm: Sequence[float] | None) -> tuple[int, ...]:
+    """Axis lengths along R, A, S, after resampling to `spacing_mm`."""
+    axes = io_orientation(grid.affine)[:, 0].astype(int)
+    order = np.argsort(axes)
+    lengths = [grid.shape[i] for i in order]
+    if spacing_mm is None:
+        return tuple(lengths)
+    zooms = [grid.zooms[i] for i in order]
+    return tuple(
+        round(length * zoom / spacing)
+        for length, zoom, spacing in zip(lengths, zooms, spacing_mm, strict=True)
+    )
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
