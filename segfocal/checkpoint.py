@@ -30,6 +30,7 @@ class Checkpoint:
         config: Resolved settings as plain values.
         scheme: The label scheme.
         channels: Channels the network sees, in its order.
+        file_channels: Channels that the image files of the training data held, in file order.
         alpha: Class weights with their provenance; None where the loss has none.
         versions: Versions of segfocal, torch and MONAI that wrote it.
         progress: epoch, step, elapsed_s, best_score and the like.
@@ -41,6 +42,7 @@ class Checkpoint:
     config: dict[str, Any]
     scheme: LabelScheme
     channels: tuple[str, ...]
+    file_channels: tuple[str, ...]
     alpha: dict[str, Any] | None
     versions: dict[str, str]
     progress: dict[str, Any]
@@ -56,6 +58,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "config": checkpoint.config,
         "scheme": checkpoint.scheme.to_dict(),
         "channels": list(checkpoint.channels),
+        "file_channels": list(checkpoint.file_channels),
         "alpha": checkpoint.alpha,
         "versions": checkpoint.versions,
         "progress": checkpoint.progress,
@@ -91,6 +94,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         config=payload["config"],
         scheme=LabelScheme.from_dict(payload["scheme"]),
         channels=tuple(payload["channels"]),
+        file_channels=tuple(payload["file_channels"]),
         alpha=payload["alpha"],
         versions=payload["versions"],
         progress=payload["progress"],

@@ -13,9 +13,14 @@ from monai.transforms.compose import Compose
 from monai.transforms.utils import allow_missing_keys_mode
 from torch import nn
 
+from segfocal.checkpoint import Checkpoint
+from segfocal.config.load import check_config
 from segfocal.config.schema import InferConfig
 from segfocal.inference.components import remove_small_components
+from segfocal.inference.device import resolve_amp, resolve_device
 from segfocal.labels import ClassMap, LabelScheme
+from segfocal.networks import build_network
+from segfocal.transforms.pipelines import preprocessing
 
 
 class Predictor:
@@ -52,6 +57,44 @@ class Predictor:
         self.device = device
         self.amp_dtype = amp_dtype
         self.flips = [()] if infer.tta == "none" else list(_subsets(flip_axes))
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: Checkpoint, *, device: str = "auto", tta: str | None = None
+    ) -> Predictor:
+        """The predictor of a trained run.
+
+        Args:
+            checkpoint: From `load_checkpoint`.
+            device: auto, cpu, cuda or cuda:N.
+            tta: `none` or `flips`; None is what the run declares.
+
+        Raises:
+            UserError: If the network cannot be built here, or the device is not there.
+        """
+        config = check_config(checkpoint.config, "checkpoint").config
+        where = resolve_device(device)
+        network = build_network(
+            config.network.name,
+            config.network.args,
+            in_channels=len(checkpoint.channels),
+            out_channels=checkpoint.scheme.num_outputs,
+        )
+        network.load_state_dict(checkpoint.model)
+        network = network.to(where, memory_format=torch.channels_last_3d)
+        infer = config.infer if tta is None else config.infer.model_copy(update={"tta": tta})
+        return cls(
+            network,
+            preprocessing(
+                config.data, checkpoint.scheme, checkpoint.file_channels, checkpoint.channels
+            ),
+            checkpoint.scheme,
+            patch_size=config.train.patch_size,
+            infer=infer,
+            device=where,
+            amp_dtype=resolve_amp(config.train.amp, where),
+            flip_axes=config.train.augment.flip_axes,
+        )
 
     @torch.inference_mode()
     def probabilities(self, image: MetaTensor) -> MetaTensor:

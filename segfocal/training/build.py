@@ -31,38 +31,6 @@ from segfocal.transforms.pipelines import (
 )
 
 
-def resolve_device(name: str) -> torch.device:
-    """`auto` is the first GPU where there is one.
-
-    Raises:
-        UserError: If the device does not exist here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device: expected auto, cpu, cuda or cuda:N, got {name}.") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"device: {name} is not there; torch sees {torch.cuda.device_count()} GPUs. Use auto."
-        )
-    return device
-
-
-def resolve_amp(amp: str, device: torch.device) -> torch.dtype | None:
-    """Precision of the forward pass; None is float32.
-
-    bfloat16 is never chosen for a CPU by itself: without hardware for it convolutions took 20 times
-    as long as in float32.
-    """
-    if amp == "auto":
-        if device.type != "cuda":
-            return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[amp]
-
-
 def make_network(config: Config, num_channels: int, scheme: LabelScheme) -> nn.Module:
     """The network of a config, checked on meta tensors and initialised from the run's seed."""
     make = partial(

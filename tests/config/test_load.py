@@ -47,8 +47,8 @@ def mistake(path, *overrides):
         (
             BASE + "train:\n  epochs: ten\n",
             (
-                "brats.yaml:4: train.epochs: expected a valid integer, unable to parse string as an "
-                "integer, got 'ten'."
+                "brats.yaml:4: train.epochs: expected a valid integer, unable to parse string as "
+                "an integer, got 'ten'."
             ),
         ),
         (

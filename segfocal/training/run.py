@@ -1,0 +1,113 @@
+"""What `segfocal-train` does, in order: config, data, folder; then torch, training, report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segfocal.config.load import LoadedConfig, check_config, load_config
+from segfocal.data.split import write_split
+from segfocal.errors import UserError
+from segfocal.files import write_json
+from segfocal.training.preflight import Plan, preflight
+from segfocal.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from segfocal.training.session import Outcome
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """The arguments of segfocal-train.
+
+    Attributes:
+        config: YAML file, or a shipped config's name; None resumes with the run's own.
+        overrides: `section.setting=value`, over the file's.
+        out: Folder of the run; None is the config's `out`, else runs/<name>.
+        resume: Go on with the run in that folder.
+        init_from: Checkpoint whose weights to start from.
+        dry_run: Check everything, train nothing, write nothing.
+        quiet: Print nothing but errors.
+        started_s: `time.monotonic()` when the command began: budgets count from there.
+    """
+
+    config: Path | None
+    started_s: float
+    overrides: tuple[str, ...] = ()
+    out: Path | None = None
+    resume: bool = False
+    init_from: Path | None = None
+    dry_run: bool = False
+    quiet: bool = False
+
+
+def train(request: TrainRequest) -> Outcome | None:
+    """Runs a training from config to report.
+
+    Returns:
+        What was achieved; None for a dry run.
+
+    Raises:
+        UserError: For every mistake in arguments, config or data, before anything is written.
+        RunFailedError: If training cannot go on.
+    """
+    loaded, out = _resolve(request)
+    if request.init_from is not None and not request.init_from.is_file():
+        raise UserError(f"--init-from {request.init_from} does not exist.")
+    folder = RunFolder(out, resume=request.resume)
+    from segfocal.training.reporter import Reporter
+
+    reporter = Reporter(quiet=request.quiet)
+    kept_split = folder / "split.json"
+    with reporter.checking() as on_case:
+        plan = preflight(loaded, kept_split if request.resume else None, on_case)
+    reporter.plan(loaded, plan)
+    from segfocal.training.session import Session
+
+    session = Session(
+        loaded, plan, folder, reporter, started_s=request.started_s, weights=request.init_from
+    )
+    if request.dry_run:
+        reporter.dry_run(session)
+        return None
+    with folder:
+        if request.resume and session.nothing_left:
+            raise UserError(
+                f"{out} is done: {session.progress.epoch} epochs. Raise train.epochs or "
+                f"train.max_minutes to go on."
+            )
+        folder.write_identity(loaded.plain)
+        write_split(kept_split, plan.split)
+        write_json(folder / "stats.json", statistics(plan))
+        reporter.begin(session)
+        outcome = session.run()
+        reporter.finish(outcome)
+        folder.finish()
+    return outcome
+
+
+def statistics(plan: Plan) -> dict[str, object]:
+    """What stats.json holds: the counts of the training split and the weights made of them."""
+    return {
+        "counts": plan.counts.to_dict(),
+        "alpha": None if plan.alpha is None else plan.alpha.to_dict(),
+    }
+
+
+def _resolve(request: TrainRequest) -> tuple[LoadedConfig, Path]:
+    """The config and the folder that the arguments mean."""
+    config_path, out = request.config, request.out
+    if config_path is None:
+        if not (request.resume and out is not None):
+            raise UserError(
+                "--config is missing. Try segfocal-train --demo, or --config sarcoma.yaml "
+                "--set data.root=FOLDER."
+            )
+        config_path = out / "config.yaml"
+        if not config_path.is_file():
+            raise UserError(f"{out} holds no run to resume. Start it with --config.")
+    loaded = load_config(config_path, request.overrides)
+    if request.resume and loaded.name == "config" and out is not None:
+        loaded = check_config(loaded.plain, out.name, loaded.lines)
+    return loaded, out or loaded.config.out or Path("runs") / loaded.name

@@ -1,0 +1,341 @@
+"""A run from its first epoch to its last: train, validate, save, report, resume."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from segfocal.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from segfocal.config.load import LoadedConfig
+from segfocal.errors import RunFailedError, UserError
+from segfocal.inference.device import resolve_amp, resolve_device
+from segfocal.inference.predictor import Predictor
+from segfocal.metrics.case_score import CaseScore, mean_dice, summarise
+from segfocal.training.build import (
+    CasePreparation,
+    init_from,
+    loss_terms,
+    make_loader,
+    make_loss,
+    make_network,
+    make_optimizer,
+)
+from segfocal.training.case_store import CaseStore, available_bytes
+from segfocal.training.learner import Learner, NonFiniteLossError
+from segfocal.training.patches import stable_seed
+from segfocal.training.preflight import Plan
+from segfocal.training.reporter import Reporter
+from segfocal.training.run_folder import RunFolder, versions
+from segfocal.training.schedule import Budget
+from segfocal.training.validate import Sample, validate
+
+_REPORT_S = 8.0
+"""Seconds kept at the end of a budget for checkpoint, figures and report."""
+
+_VALIDATION_SHARE = 0.15
+"""Share of a wall-clock budget that validations before the last may take."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands; what a checkpoint remembers of it.
+
+    Attributes:
+        epoch: Epochs done.
+        elapsed_s: Wall-clock time so far, over all parts of a resumed run.
+        best_score: Highest mean Dice of a validation; NaN before the first.
+        best_epoch: Its epoch, 0 before the first.
+        validation_s: Duration of the last validation; 0 before the first.
+        validations_s: Duration of all of them.
+        loop_began_s: Seconds from the start of the run to its first step; None before it.
+    """
+
+    epoch: int = 0
+    elapsed_s: float = 0.0
+    best_score: float = math.nan
+    best_epoch: int = 0
+    validation_s: float = 0.0
+    validations_s: float = 0.0
+    loop_began_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run achieved.
+
+    Attributes:
+        folder: The run folder.
+        progress: Where it stands.
+        scores: Scores of the last validation, a case each; empty without validation cases.
+    """
+
+    folder: Path
+    progress: Progress
+    scores: tuple[CaseScore, ...]
+
+
+class Session:
+    """Holds the parts of a run; `run` goes through its epochs.
+
+    Args:
+        loaded: The checked config.
+        plan: The checked data.
+        folder: The run folder; entered before `run`.
+        reporter: Where progress is told.
+        started_s: `time.monotonic()` when the command began.
+        weights: Checkpoint to start from (`--init-from`), or None.
+
+    Raises:
+        UserError: If network, device or a checkpoint to resume do not fit.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedConfig,
+        plan: Plan,
+        folder: RunFolder,
+        reporter: Reporter,
+        *,
+        started_s: float,
+        weights: Path | None = None,
+    ) -> None:
+        self.loaded = loaded
+        self.config = config = loaded.config
+        self.plan = plan
+        self.folder = folder
+        self.reporter = reporter
+        self.progress = Progress()
+        self.device = resolve_device(config.train.device)
+        amp_dtype = resolve_amp(config.train.amp, self.device)
+        scheme = plan.dataset.scheme
+        network = make_network(config, len(plan.channels), scheme)
+        if weights is not None:
+            init_from(network, weights)
+        network = network.to(self.device, memory_format=torch.channels_last_3d)
+        loss = make_loss(config.loss, scheme, plan.alpha).to(self.device)
+        self.learner = Learner(
+            network,
+            loss_terms(loss),
+            make_optimizer(config.train, network),
+            config.train,
+            self.device,
+            amp_dtype,
+        )
+        self.started_s = started_s
+        if folder.resume and (folder / "last.pt").exists():
+            self._resume(load_checkpoint(folder / "last.pt"))
+        prepare_val = CasePreparation(config, plan, for_training=False)
+        self.predictor = Predictor(
+            self.learner.evaluated,
+            prepare_val.preprocessing,
+            scheme,
+            patch_size=config.train.patch_size,
+            infer=config.infer,
+            device=self.device,
+            amp_dtype=amp_dtype,
+            flip_axes=config.train.augment.flip_axes,
+        )
+        self._prepare_val = prepare_val
+
+    @property
+    def nothing_left(self) -> bool:
+        """Whether a resumed run had already reached its end."""
+        train = self.config.train
+        limit_s = math.inf if train.max_minutes is None else 60 * train.max_minutes
+        epochs_done = self.progress.epoch >= train.epochs
+        return epochs_done or self.progress.elapsed_s >= limit_s - _REPORT_S
+
+    def run(self) -> Outcome:
+        """Trains to the end of epochs or budget.
+
+        Raises:
+            RunFailedError: If the loss is not finite or memory runs out; `last.pt` is safe.
+            KeyboardInterrupt: Passed on, saying which epoch is safe.
+        """
+        try:
+            return self._run()
+        except NonFiniteLossError as error:
+            torch.save(error.batch, self.folder / "nan_batch.pt")
+            cases = ", ".join(error.batch["case_id"])
+            raise self._failed(
+                f"Loss became NaN or infinite at step {error.step} (cases {cases}; "
+                f"{self._amp_name}). Batch saved to nan_batch.pt. "
+                + ("Try amp: bf16." if self._amp_name == "fp16" else "Try a smaller train.lr.")
+            ) from None
+        except torch.OutOfMemoryError:
+            raise self._failed(self._memory_message()) from None
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"{self._safe()} Go on with --resume.") from None
+
+    def _run(self) -> Outcome:
+        train, plan = self.config.train, self.plan
+        train_cases, val_cases = plan.cases(plan.split.train), plan.cases(plan.split.val)
+        prepare = CasePreparation(self.config, plan, for_training=True)
+        with self.reporter.loading(len(train_cases) + len(val_cases)) as on_case:
+            store = CaseStore(train_cases, prepare, on_case=on_case)
+            val_store = CaseStore(
+                val_cases,
+                self._prepare_val,
+                budget_bytes=available_bytes() // 4,
+                on_case=on_case,
+            )
+        loader = make_loader(self.config, plan.dataset.scheme, store, self.device)
+        budget = self._budget()
+        scores: list[CaseScore] = []
+        while not self._finished(budget):
+            epoch = self.progress.epoch + 1
+            loader.sampler.epoch = epoch  # type: ignore[attr-defined]
+            # Dropout and the like: a function of (seed, epoch), whatever ran before.
+            torch.manual_seed(stable_seed(train.seed, "epoch", epoch))
+            with self.reporter.epoch(epoch, train.epochs, train.steps_per_epoch) as on_step:
+                means = self.learner.run_epoch(loader, budget, on_step)
+            self.progress.epoch = epoch
+            self.progress.elapsed_s = time.monotonic() - self.started_s
+            last = self._finished(budget)
+            summary = None
+            if val_cases and (last or self._validation_due(epoch, budget)):
+                scores, sample = self._validate(val_store)
+                summary = summarise(scores)
+                budget.reserve_s = 1.3 * self.progress.validation_s + _REPORT_S
+                self._keep_best(mean_dice(summary), epoch)
+                self.reporter.validated(epoch, scores, sample, self.progress.best_epoch == epoch)
+            elif last and not val_cases:
+                self._save("best.pt", resume=False)
+            self.progress.elapsed_s = time.monotonic() - self.started_s
+            self.reporter.epoch_done(epoch, self.learner.step, means, summary, self.progress)
+            self._save("last.pt", resume=True)
+        return Outcome(self.folder.path, self.progress, tuple(scores))
+
+    def _finished(self, budget: Budget) -> bool:
+        if self.progress.epoch >= self.config.train.epochs:
+            return True
+        return budget.progress(self.learner.step, time.monotonic()) >= 1
+
+    def _budget(self) -> Budget:
+        train = self.config.train
+        max_seconds = None if train.max_minutes is None else 60 * train.max_minutes
+        reserve_s = 0.0
+        if max_seconds is not None:
+            guess = self.progress.validation_s or (0.1 * max_seconds if self.plan.split.val else 0)
+            reserve_s = min(1.3 * guess + _REPORT_S, 0.5 * max_seconds)
+        if self.progress.loop_began_s is None:
+            self.progress.loop_began_s = time.monotonic() - self.started_s
+        return Budget(
+            train.epochs * train.steps_per_epoch,
+            max_seconds,
+            self.started_s,
+            self.started_s + self.progress.loop_began_s,
+            reserve_s,
+        )
+
+    def _validation_due(self, epoch: int, budget: Budget) -> bool:
+        """Every `val_every` epochs, unless a wall-clock budget cannot afford it."""
+        if epoch % self.config.train.val_every:
+            return False
+        if budget.max_seconds is None or self.progress.validation_s == 0:
+            return True
+        spent_s = self.progress.validations_s + self.progress.validation_s
+        room_s = budget.remaining_s(time.monotonic()) - 3 * self.progress.validation_s
+        return spent_s <= _VALIDATION_SHARE * budget.max_seconds and room_s > 0
+
+    def _validate(self, store: CaseStore) -> tuple[list[CaseScore], Sample | None]:
+        began = time.monotonic()
+        with self.reporter.validating(len(store)) as on_case:
+            scores, sample = validate(
+                self.predictor, store, self.plan.dataset.scheme, on_case=on_case
+            )
+        self.progress.validation_s = time.monotonic() - began
+        self.progress.validations_s += self.progress.validation_s
+        return scores, sample
+
+    def _keep_best(self, score: float, epoch: int) -> None:
+        """Saves best.pt if this is the best validation so far, or the first."""
+        first = self.progress.best_epoch == 0
+        if first or score > self.progress.best_score or math.isnan(self.progress.best_score):
+            self.progress.best_score, self.progress.best_epoch = score, epoch
+            self._save("best.pt", resume=False)
+
+    def _save(self, name: str, *, resume: bool) -> None:
+        plan, progress = self.plan, self.progress
+        save_checkpoint(
+            self.folder / name,
+            Checkpoint(
+                model=_plain_state(self.learner.evaluated),
+                config=self.loaded.plain,
+                scheme=plan.dataset.scheme,
+                channels=plan.channels,
+                file_channels=plan.dataset.channels,
+                alpha=None if plan.alpha is None else plan.alpha.to_dict(),
+                versions=versions(),
+                progress={**vars(progress), "step": self.learner.step},
+                synthetic=plan.dataset.synthetic,
+                resume=self.learner.resume_state() if resume else None,
+            ),
+        )
+
+    def _resume(self, checkpoint: Checkpoint) -> None:
+        """Goes on where `last.pt` was written, if labels, channels and network are the same."""
+        ours, theirs = self.plan.dataset.scheme, checkpoint.scheme
+        if ours != theirs:
+            what = "regions" if ours.regions and theirs.regions else "classes"
+            counts = (theirs.num_outputs, ours.num_outputs)
+            differ = (
+                f"last.pt has {counts[0]} {what}, the config {counts[1]}"
+                if counts[0] != counts[1]
+                else "last.pt has other label names, values or regions than the config"
+            )
+            raise UserError(f"Cannot resume: {differ}. Start a new run or use --init-from.")
+        if self.plan.channels != checkpoint.channels:
+            raise UserError(
+                f"Channel order: the config has {','.join(self.plan.channels)}; the checkpoint "
+                f"expects {','.join(checkpoint.channels)}. Set data.channels."
+            )
+        if checkpoint.resume is None:
+            raise UserError("Cannot resume: last.pt holds no optimiser state. Use --init-from.")
+        try:
+            self.learner.load_resume_state(checkpoint.resume)
+        except (RuntimeError, ValueError, KeyError):
+            raise UserError(
+                "Cannot resume: last.pt was written with another network or optimiser. Start a "
+                "new run or use --init-from."
+            ) from None
+        known = {k: v for k, v in checkpoint.progress.items() if k in Progress.__annotations__}
+        self.progress = Progress(**known)
+        self.started_s -= self.progress.elapsed_s
+
+    @property
+    def _amp_name(self) -> str:
+        names = {torch.bfloat16: "bf16", torch.float16: "fp16"}
+        return names.get(self.learner.amp_dtype, "fp32") if self.learner.amp_dtype else "fp32"
+
+    def _safe(self) -> str:
+        epoch = self.progress.epoch
+        return f"last.pt is safe (epoch {epoch})." if epoch else "No epoch was finished."
+
+    def _failed(self, message: str) -> RunFailedError:
+        self.folder.finish(message)
+        return RunFailedError(message)
+
+    def _memory_message(self) -> str:
+        train = self.config.train
+        patch = "x".join(map(str, train.patch_size))
+        used = ""
+        if self.device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(self.device)
+            used = f" ({(total - free) / 2**30:.1f} of {total / 2**30:.1f} GB)"
+        if train.batch_size > 1:
+            half = (train.batch_size + 1) // 2
+            cure = f"Try batch_size {half} with accumulate {train.accumulate * 2}."
+        else:
+            cure = "Try a smaller patch_size."
+        place = "GPU memory" if self.device.type == "cuda" else "memory"
+        where = f"patch {patch}, batch {train.batch_size}"
+        return f"Out of {place} at {where}{used}. {cure} {self._safe()}"
+
+
+def _plain_state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}

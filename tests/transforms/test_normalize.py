@@ -1,0 +1,46 @@
+import pytest
+import torch
+
+from segfocal.transforms.normalize import NormalizeChannelsd
+
+
+def scaled(image, *rules):
+    return NormalizeChannelsd("image", rules)({"image": image})["image"]
+
+
+def test_zscore_gives_mean_zero_and_std_one_for_each_channel_alone():
+    torch.manual_seed(0)
+    image = torch.stack([torch.randn(4, 5, 6) * 3 + 7, torch.rand(4, 5, 6) * 1000])
+    out = scaled(image, "zscore", "zscore")
+    assert torch.allclose(out.mean((1, 2, 3)), torch.zeros(2), atol=1e-5)
+    assert torch.allclose(out.std((1, 2, 3), correction=0), torch.ones(2), atol=1e-5)
+
+
+def test_zscore_nonzero_leaves_the_stripped_background_at_zero():
+    image = torch.tensor([[[0.0, 0.0, 10.0, 20.0]]])
+    assert scaled(image, "zscore_nonzero").tolist() == [[[0.0, 0.0, -1.0, 1.0]]]
+
+
+def test_a_window_clips_and_scales_to_plus_minus_one():
+    image = torch.tensor([[[-1000.0, -200.0, 50.0, 300.0, 3000.0]]])
+    assert scaled(image, (-200.0, 300.0)).tolist() == [[[-1.0, -1.0, 0.0, 1.0, 1.0]]]
+
+
+def test_a_constant_channel_becomes_zero_and_an_empty_one_stays():
+    image = torch.stack([torch.full((2, 2), 5.0), torch.zeros(2, 2)])
+    assert scaled(image, "zscore", "zscore_nonzero").abs().max() == 0
+
+
+def test_the_input_is_not_changed():
+    image = torch.tensor([[[1.0, 3.0]]])
+    scaled(image, "zscore")
+    assert image.tolist() == [[[1.0, 3.0]]]
+
+
+def test_wrong_rules_are_refused():
+    with pytest.raises(ValueError, match="got 'z'"):
+        NormalizeChannelsd("image", ["z"])
+    with pytest.raises(ValueError, match="low < high"):
+        NormalizeChannelsd("image", [(3.0, 3.0)])
+    with pytest.raises(ValueError, match=r"expected 1 channels \(one per rule\), got 2"):
+        scaled(torch.zeros(2, 3), "none")
