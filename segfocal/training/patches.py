@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.transforms.compose import Compose
+from monai.utils.type_conversion import convert_to_tensor
 from torch.utils.data import Dataset, Sampler
 
 PatchKey = tuple[int, int, int]
@@ -52,8 +53,8 @@ class PatchDataset(Dataset[dict[str, Any]]):
         patch = self.augmentation(dict(case))
         patch = patch[0] if isinstance(patch, list) else patch
         return {
-            "image": torch.as_tensor(patch["image"]).float(),
-            "label": torch.as_tensor(patch["label"]).to(torch.uint8),
+            "image": convert_to_tensor(patch["image"], dtype=torch.float32, track_meta=False),
+            "label": convert_to_tensor(patch["label"], dtype=torch.uint8, track_meta=False),
             "case_id": case["case_id"],
         }
 

@@ -1,0 +1,81 @@
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+
+from segfocal import checkpoint as module
+from segfocal.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from segfocal.errors import UserError
+from segfocal.labels import LabelScheme
+
+
+def make():
+    return Checkpoint(
+        model={"weight": torch.arange(4.0)},
+        config={"loss": {"gamma": 2.0}},
+        scheme=LabelScheme.preset("brats23", ignore_values=(9,)),
+        channels=("T1", "FLAIR"),
+        file_channels=("FLAIR", "T1"),
+        alpha={"weights": [1.0, 2.0]},
+        versions={"segfocal": "0.1.0"},
+        progress={"epoch": 3},
+        synthetic=True,
+        resume={"step": 7},
+    )
+
+
+def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, make())
+    loaded = load_checkpoint(path)
+    assert torch.equal(loaded.model["weight"], torch.arange(4.0))
+    assert replace(loaded, model={}) == replace(make(), model={})
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, make())
+
+    def half(_payload, stream):
+        stream.write(b"PK half a file")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.torch, "save", half)
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(path, make())
+    assert load_checkpoint(path).progress == {"epoch": 3}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_truncated_file_is_called_damaged(tmp_path):
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, make())
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(UserError, match="damaged or not a checkpoint of segfocal"):
+        load_checkpoint(path)
+
+
+def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "exploded"), "w"))
+
+    path = tmp_path / "bomb.pt"
+    path.write_bytes(pickle.dumps(Bomb(), protocol=2))
+    with pytest.raises(UserError, match="damaged or not a checkpoint"):
+        load_checkpoint(path)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_foreign_and_newer_files_are_told_apart(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "foreign.pt")
+    with pytest.raises(UserError, match=r"foreign\.pt is not a checkpoint of segfocal"):
+        load_checkpoint(tmp_path / "foreign.pt")
+    newer = {"format": 99, "scheme": {}, "versions": {"segfocal": "9.0"}}
+    torch.save(newer, tmp_path / "newer.pt")
+    with pytest.raises(UserError, match=r"format 99, this segfocal reads 1.*\(9\.0\)"):
+        load_checkpoint(tmp_path / "newer.pt")
+    with pytest.raises(UserError, match="does not exist"):
+        load_checkpoint(tmp_path / "none.pt")

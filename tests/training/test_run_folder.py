@@ -1,0 +1,71 @@
+import subprocess
+import sys
+
+import pytest
+
+from segfocal.errors import UserError
+from segfocal.training.run_folder import RunFolder
+
+
+def message(path, *, resume=False):
+    with pytest.raises(UserError) as error, RunFolder(path, resume=resume):
+        pass
+    return str(error.value)
+
+
+def test_a_folder_with_a_run_is_refused_without_resume(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    assert message(tmp_path) == (
+        f"{tmp_path} already holds a run. Pass --resume to go on with a run, or --out for another "
+        f"folder."
+    )
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / "thesis.docx").touch()
+    assert "already holds other files (thesis.docx)" in message(tmp_path)
+
+
+def test_resuming_nothing_is_refused_and_makes_no_folder(tmp_path):
+    path = tmp_path / "run"
+    assert message(path, resume=True) == (
+        f"{path} holds no run to resume. Start it without --resume."
+    )
+    assert not path.exists()
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    path = tmp_path / "run"
+    path.touch()
+    assert message(path) == f"{path} is a file; --out needs a folder."
+
+
+def test_two_processes_cannot_write_one_folder(tmp_path):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from segfocal.training.run_folder import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1]), resume=False): print('in', flush=True); input()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "in\n"
+        assert "is being written by another process" in message(tmp_path / "run")
+        other.communicate("\n")
+    with RunFolder(tmp_path / "run", resume=False):
+        pass
+
+
+def test_identity_and_end_are_told_by_files(tmp_path):
+    with RunFolder(tmp_path / "run", resume=False) as folder:
+        folder.write_identity({"loss": {"gamma": 2.0}})
+        folder.finish("no memory")
+        assert (folder / "FAILED.txt").read_text() == "no memory\n"
+        folder.finish()
+    assert (tmp_path / "run" / "config.yaml").read_text() == "loss:\n  gamma: 2.0\n"
+    assert '"torch"' in (tmp_path / "run" / "env.json").read_text()
+    assert (tmp_path / "run" / "DONE").exists()
+    assert not (tmp_path / "run" / "FAILED.txt").exists()
