@@ -17,7 +17,7 @@ from segfocal.checkpoint import Checkpoint
 from segfocal.config.load import check_config
 from segfocal.config.schema import InferConfig
 from segfocal.inference.components import remove_small_components
-from segfocal.inference.device import resolve_amp, resolve_device
+from segfocal.inference.device import place_network, resolve_amp, resolve_device
 from segfocal.labels import ClassMap, LabelScheme
 from segfocal.networks import build_network
 from segfocal.transforms.pipelines import preprocessing
@@ -81,7 +81,7 @@ class Predictor:
             out_channels=checkpoint.scheme.num_outputs,
         )
         network.load_state_dict(checkpoint.model)
-        network = network.to(where, memory_format=torch.channels_last_3d)
+        network = place_network(network, where)
         infer = config.infer if tta is None else config.infer.model_copy(update={"tta": tta})
         return cls(
             network,

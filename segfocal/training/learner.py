@@ -63,7 +63,7 @@ class Learner:
 
     def __post_init__(self) -> None:
         if self.train.ema_decay > 0:
-            average = get_ema_multi_avg_fn(self.train.ema_decay)
+            average = get_ema_multi_avg_fn(self.train.ema_decay)  # type: ignore[no-untyped-call]
             self.ema = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         fp16 = self.amp_dtype == torch.float16 and self.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=fp16)

@@ -135,7 +135,7 @@ def _split(loaded: LoadedConfig, dataset: Dataset, split_path: Path | None) -> S
 def _count(dataset: Dataset, split: Split, on_case: OnCase) -> VoxelCounts:
     """Reads every label; counts those of the training split."""
     scheme = dataset.scheme
-    total = VoxelCounts.empty(scheme)
+    total = VoxelCounts(scheme)
     by_id = {case.case_id: case for case in dataset.cases}
     order = (*split.train, *split.val)
 
@@ -157,7 +157,7 @@ def _count(dataset: Dataset, split: Split, on_case: OnCase) -> VoxelCounts:
                             f"{case_id}: every voxel is ignored: nothing to learn from. Take the "
                             f"case out, or name another loss.ignore_index."
                         )
-                    total.add(classes, case_id)
+                    total.add(classes, case_id=case_id)
                 on_case(number + 1, len(order))
     return total
 

@@ -12,7 +12,7 @@ import torch
 from segfocal.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from segfocal.config.load import LoadedConfig
 from segfocal.errors import RunFailedError, UserError
-from segfocal.inference.device import resolve_amp, resolve_device
+from segfocal.inference.device import place_network, resolve_amp, resolve_device
 from segfocal.inference.predictor import Predictor
 from segfocal.metrics.case_score import CaseScore, mean_dice, summarise
 from segfocal.training.build import (
@@ -115,7 +115,7 @@ class Session:
         network = make_network(config, len(plan.channels), scheme)
         if weights is not None:
             init_from(network, weights)
-        network = network.to(self.device, memory_format=torch.channels_last_3d)
+        network = place_network(network, self.device)
         loss = make_loss(config.loss, scheme, plan.alpha).to(self.device)
         self.learner = Learner(
             network,
