@@ -62,7 +62,6 @@ def train(request: TrainRequest) -> Outcome | None:
     kept_split = folder / "split.json"
     with reporter.checking() as on_case:
         plan = preflight(loaded, kept_split if request.resume else None, on_case)
-    reporter.plan(loaded, plan)
     from segfocal.training.session import Session
 
     session = Session(

@@ -140,6 +140,9 @@ class Session:
             flip_axes=config.train.augment.flip_axes,
         )
         self._prepare_val = prepare_val
+        self.budget: Budget | None = None
+        self._loop_began = self._first_progress = 0.0
+        self.versions = versions()
 
     @property
     def nothing_left(self) -> bool:
@@ -163,8 +166,8 @@ class Session:
             cases = ", ".join(error.batch["case_id"])
             raise self._failed(
                 f"Loss became NaN or infinite at step {error.step} (cases {cases}; "
-                f"{self._amp_name}). Batch saved to nan_batch.pt. "
-                + ("Try amp: bf16." if self._amp_name == "fp16" else "Try a smaller train.lr.")
+                f"{self.amp_name}). Batch saved to nan_batch.pt. "
+                + ("Try amp: bf16." if self.amp_name == "fp16" else "Try a smaller train.lr.")
             ) from None
         except torch.OutOfMemoryError:
             raise self._failed(self._memory_message()) from None
@@ -184,7 +187,9 @@ class Session:
                 on_case=on_case,
             )
         loader = make_loader(self.config, plan.dataset.scheme, store, self.device)
-        budget = self._budget()
+        self.budget = budget = self._budget()
+        self._loop_began = time.monotonic()
+        self._first_progress = budget.progress(self.learner.step, self._loop_began)
         scores: list[CaseScore] = []
         while not self._finished(budget):
             epoch = self.progress.epoch + 1
@@ -202,7 +207,7 @@ class Session:
                 summary = summarise(scores)
                 budget.reserve_s = 1.3 * self.progress.validation_s + _REPORT_S
                 self._keep_best(mean_dice(summary), epoch)
-                self.reporter.validated(epoch, scores, sample, self.progress.best_epoch == epoch)
+                self.reporter.validated(epoch, scores, sample)
             elif last and not val_cases:
                 self._save("best.pt", resume=False)
             self.progress.elapsed_s = time.monotonic() - self.started_s
@@ -270,7 +275,7 @@ class Session:
                 channels=plan.channels,
                 file_channels=plan.dataset.channels,
                 alpha=None if plan.alpha is None else plan.alpha.to_dict(),
-                versions=versions(),
+                versions=self.versions,
                 progress={**vars(progress), "step": self.learner.step},
                 synthetic=plan.dataset.synthetic,
                 resume=self.learner.resume_state() if resume else None,
@@ -308,9 +313,41 @@ class Session:
         self.started_s -= self.progress.elapsed_s
 
     @property
-    def _amp_name(self) -> str:
+    def amp_name(self) -> str:
+        """Precision of the forward pass, as the config writes it."""
         names = {torch.bfloat16: "bf16", torch.float16: "fp16"}
-        return names.get(self.learner.amp_dtype, "fp32") if self.learner.amp_dtype else "fp32"
+        return names[self.learner.amp_dtype] if self.learner.amp_dtype else "fp32"
+
+    @property
+    def device_name(self) -> str:
+        """`cpu`, or `cuda:0` and the card."""
+        if self.device.type != "cuda":
+            return f"{self.device.type} ({torch.get_num_threads()} threads)"
+        return f"{self.device} {torch.cuda.get_device_name(self.device)}"
+
+    @property
+    def memory_gb(self) -> float | None:
+        """Largest memory taken on the GPU so far; None on the CPU."""
+        if self.device.type != "cuda":
+            return None
+        return torch.cuda.max_memory_allocated(self.device) / 2**30
+
+    @property
+    def term_names(self) -> tuple[str, ...]:
+        """The parts of the loss that are logged."""
+        names = {"DiceLoss": ("dice",), "FocalLoss": ("focal",)}
+        return names.get(self.config.loss.name, ("dice", "focal"))
+
+    def eta_s(self) -> float | None:
+        """Seconds to the end at the present pace; None before there is one."""
+        if self.budget is None:
+            return None
+        now = time.monotonic()
+        done = self.budget.progress(self.learner.step, now)
+        first = self._first_progress
+        if done - first <= 0:
+            return None
+        return (1 - done) * (now - self._loop_began) / (done - first)
 
     def _safe(self) -> str:
         epoch = self.progress.epoch

@@ -1,0 +1,265 @@
+"""Tells a run's story: terminal, log.txt, metrics.csv, pictures, report.html."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segfocal.metrics.case_score import CaseScore, RegionSummary, mean_dice, summarise
+from segfocal.metrics.threshold_baseline import ThresholdBaseline
+from segfocal.reports.console import Console
+from segfocal.reports.history import EpochRecord, History, write_case_scores
+
+if TYPE_CHECKING:
+    from segfocal.training.learner import EpochMeans
+    from segfocal.training.session import Outcome, Progress, Session
+    from segfocal.training.validate import Sample
+
+STAMP = "SYNTHETIC PHANTOM - not clinical evidence"
+
+_LOSS_EVERY = 5
+"""Steps between two readings of the loss on the bar."""
+
+
+class Reporter:
+    """What a run says, from the first check to the last picture.
+
+    Args:
+        quiet: Write nothing to standard output; files are written all the same.
+    """
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self.console = Console(quiet=quiet)
+        self._session: Session | None = None
+        self._history: History | None = None
+
+    @contextmanager
+    def checking(self) -> Iterator[Callable[[int, int], None]]:
+        """A bar while headers and labels are read."""
+        with contextlib.ExitStack() as stack:
+            bars: list[Any] = []
+
+            def on_case(_done: int, total: int) -> None:
+                if not bars:
+                    bars.append(stack.enter_context(self.console.working("checking data", total)))
+                bars[0].advance()
+
+            yield on_case
+
+    def dry_run(self, session: Session) -> None:
+        """What would run, and that nothing did."""
+        self._session = session
+        self._introduce()
+        self.console.line(
+            f"dry run: config, {len(session.plan.dataset.cases)} cases and network are in order; "
+            f"nothing was trained and nothing written to {session.folder.path}."
+        )
+
+    def begin(self, session: Session) -> None:
+        """The header lines, and the history a resumed run continues."""
+        self._session = session
+        self.console = Console(quiet=self.quiet, log_path=session.folder / "log.txt")
+        self._introduce()
+        if session.progress.epoch:
+            self.console.line(f"resume after epoch {session.progress.epoch}")
+        self._history = History.resume(
+            session.folder / "metrics.csv",
+            session.progress.epoch,
+            session.term_names,
+            session.plan.dataset.scheme.target_names,
+            self._note,
+        )
+
+    def _introduce(self) -> None:
+        session = self._running
+        plan, config = session.plan, session.config
+        scheme, dataset = plan.dataset.scheme, plan.dataset
+        shown = {name: session.versions[name] for name in ("segfocal", "torch", "monai")}
+        shown["torch"] = shown["torch"].split("+")[0]
+        parameters = sum(p.numel() for p in session.learner.network.parameters())
+        self.console.header(shown, session.device_name, session.amp_name, config.train.seed)
+        self.console.data(
+            dataset.name,
+            len(plan.split.train),
+            len(plan.split.val),
+            plan.channels,
+            scheme.target_names,
+            overlapping=bool(scheme.regions),
+            note=self._note,
+        )
+        alpha = plan.alpha.summary() if plan.alpha is not None else f"{config.loss.alpha or 'none'}"
+        self.console.line(f"alpha  {alpha}")
+        patch = "x".join(map(str, config.train.patch_size))
+        self.console.line(
+            f"net    {config.network.name} {parameters / 1e6:.2f} M parameters · patch {patch} · "
+            f"batch {config.train.batch_size} · {config.loss.name} gamma {config.loss.gamma}"
+        )
+
+    @contextmanager
+    def loading(self, total: int) -> Iterator[Callable[[], None]]:
+        """A bar while cases are read into memory."""
+        with self.console.working("loading cases", total) as bar:
+            yield bar.advance
+
+    @contextmanager
+    def epoch(
+        self, epoch: int, num_epochs: int, num_steps: int
+    ) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+        """A bar over the steps of an epoch."""
+        began = time.monotonic()
+        with self.console.epoch(epoch, num_epochs, num_steps) as bar:
+
+            def on_step(step: int, terms: Mapping[str, float]) -> None:
+                if step % _LOSS_EVERY:
+                    bar.advance()
+                    return
+                parts = {name: value for name, value in terms.items() if name != "loss"}
+                bar.advance(
+                    loss=terms["loss"],
+                    terms=parts,
+                    steps_per_s=step / (time.monotonic() - began),
+                    memory_gb=self._running.memory_gb,
+                    eta_s=self._running.eta_s(),
+                )
+
+            yield on_step
+
+    @contextmanager
+    def validating(self, total: int) -> Iterator[Callable[[], None]]:
+        """A bar over the cases of a validation."""
+        with self.console.working("validating", total) as bar:
+            yield bar.advance
+
+    def validated(self, epoch: int, scores: Sequence[CaseScore], sample: Sample | None) -> None:
+        """val_cases.csv and the picture of a validation."""
+        from segfocal.reports.figures import sample_figure
+
+        session = self._running
+        write_case_scores(session.folder / "val_cases.csv", scores, epoch=epoch, note=self._note)
+        if sample is None:
+            return
+        samples = session.folder / "samples"
+        samples.mkdir(exist_ok=True)
+        sample_figure(
+            sample.image,
+            session.plan.channels,
+            sample.reference,
+            sample.prediction,
+            session.plan.dataset.scheme,
+            samples / f"epoch_{epoch:03d}.png",
+            f"{sample.case_id}, epoch {epoch}",
+            sample.zooms_mm,
+            synthetic=session.plan.dataset.synthetic,
+        )
+
+    def epoch_done(
+        self,
+        epoch: int,
+        step: int,
+        means: EpochMeans,
+        summary: Mapping[str, RegionSummary] | None,
+        progress: Progress,
+    ) -> None:
+        """A row of metrics.csv, a line, and progress.png where there was a validation."""
+        from segfocal.reports.figures import progress_figure
+
+        session = self._running
+        parts = {name: value for name, value in means.terms.items() if name != "loss"}
+        record = EpochRecord(
+            epoch=epoch,
+            step=step,
+            elapsed_s=progress.elapsed_s,
+            steps_per_s=means.steps_per_s,
+            lr=means.lr,
+            loss=means.terms.get("loss", float("nan")),
+            terms=parts,
+            val=summary,
+        )
+        assert self._history is not None
+        self._history.append(record)
+        self.console.end_epoch(
+            record,
+            session.config.train.epochs,
+            best=summary is not None and progress.best_epoch == epoch,
+            memory_gb=session.memory_gb,
+            eta_s=session.eta_s(),
+        )
+        if summary is not None:
+            progress_figure(
+                self._history.records,
+                session.folder / "progress.png",
+                synthetic=session.plan.dataset.synthetic,
+            )
+
+    def finish(self, outcome: Outcome) -> None:
+        """The final pictures, report.html, and where everything is."""
+        from segfocal.reports.figures import progress_figure
+        from segfocal.reports.html import write_report
+
+        session = self._running
+        assert self._history is not None
+        progress_figure(
+            self._history.records,
+            session.folder / "progress.png",
+            synthetic=session.plan.dataset.synthetic,
+        )
+        write_report(session.folder.path)
+        if outcome.scores:
+            summary = summarise(outcome.scores)
+            title = f"validation, {len(outcome.scores)} cases, epoch {outcome.progress.epoch}"
+            self.console.results(title, {"network": summary}, self._note)
+        best = outcome.progress
+        chosen = (
+            f"best.pt is epoch {best.best_epoch}, mean Dice {best.best_score:.3f}"
+            if best.best_epoch
+            else "best.pt is the last epoch (no validation cases)"
+        )
+        self.console.line(f"done   {chosen} · {outcome.folder}")
+        self.console.line(f"next   {next_command(outcome.folder)}")
+
+    @contextmanager
+    def writing_phantom(self, total: int) -> Iterator[Callable[[int, int], None]]:
+        """A bar while the phantom's cases are written."""
+        self.console.line(f"{STAMP}: writing {total} labelled cases")
+        with self.console.working("writing the phantom", total) as bar:
+            yield lambda _done, _total: bar.advance()
+
+    def demo_result(self, outcome: Outcome, baseline: ThresholdBaseline, base: Path) -> None:
+        """The network beside the best threshold, the pictures, the next command."""
+        network, threshold = summarise(outcome.scores), summarise(baseline.scores)
+        console = self.console
+        console.results(
+            f"validation, {len(outcome.scores)} cases the network has not seen",
+            {"network": network, "threshold baseline": threshold},
+            STAMP,
+        )
+        console.line(
+            f"mean Dice {mean_dice(network):.3f}, best single-channel threshold "
+            f"{mean_dice(threshold):.3f}"
+        )
+        samples = sorted((outcome.folder / "samples").glob("*.png"))
+        pictures = [outcome.folder / "progress.png", *samples[-1:], outcome.folder / "report.html"]
+        console.line("look   " + "  ".join(map(str, pictures)))
+        console.line(
+            f"next   segfocal-predict --ckpt {outcome.folder / 'best.pt'} "
+            f"-i {base / 'phantom'} -o {base / 'predictions'}"
+        )
+
+    @property
+    def _running(self) -> Session:
+        assert self._session is not None
+        return self._session
+
+    @property
+    def _note(self) -> str:
+        return STAMP if self._running.plan.dataset.synthetic else ""
+
+
+def next_command(run: Path) -> str:
+    """What to type after a training."""
+    return f"segfocal-predict --ckpt {run / 'best.pt'} -i FOLDER_OF_IMAGES -o predictions"
