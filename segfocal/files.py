@@ -1,4 +1,4 @@
-"""Writing a file so that it is complete or absent, and reading JSON that a person may have edited."""
+"""Files that are complete or absent, and JSON that a person may have edited."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +82,8 @@ def read_image(
         for header in headers:
             if len(header.shape) != 3:
                 raise UserError(
-                    f"{header.path}: expected a 3-D volume with one channel, got {times(header.shape)}."
+                    f"{header.path}: expected a 3-D volume with one channel, got "
+                    f"{times(header.shape)}."
                 )
             if header.shape != headers[0].shape:
                 raise UserError(
@@ -217,7 +218,7 @@ def _fill(channel: npt.NDArray[np.float32], header: Header, stored: npt.NDArray[
         if scaling is not None:
             channel *= np.float32(scaling[0])
             channel += np.float32(scaling[1])
-        # A float64 sum of finite float32 cannot overflow, so it is finite exactly if all of them are.
+        # Finite float32 cannot overflow a float64 sum: it is finite exactly if all of them are.
         if np.isfinite(channel.sum(dtype=np.float64)):
             return
     bad = int(channel.size - np.isfinite(channel).sum())
@@ -244,7 +245,7 @@ def _rounded(path: Path, values: npt.NDArray[Any], tolerance: float) -> npt.NDAr
         )
     if nearest.min() < -(2.0**53) or nearest.max() > 2.0**53:
         raise UserError(f"{path}: label holds {np.abs(nearest).max():g}, which is no label.")
-    return nearest
+    return np.asarray(nearest)
 
 
 def _in_range(channels: Sequence[int] | None, num_channels: int) -> Sequence[int]:
@@ -291,7 +292,10 @@ def _header_like(
 
 
 def _write_voxels(
-    stream: IO[bytes], header: Nifti1Header, values: npt.NDArray[Any], dtype: np.dtype[Any]
+    stream: BinaryIO | gzip.GzipFile,
+    header: Nifti1Header,
+    values: npt.NDArray[Any],
+    dtype: np.dtype[Any],
 ) -> None:
     header.write_to(stream)
     for slab in np.moveaxis(values, -1, 0):

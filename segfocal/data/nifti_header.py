@@ -28,8 +28,9 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _HEADER_BYTES = 540
 _FIRST_CHUNK_BYTES = 1 << 16
 _MM_PER_UNIT = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
-_SILENT = logging.Logger("segfocal.data.nifti_header")
+_SILENT = logging.getLogger("segfocal.data.nifti_header")
 _SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +130,7 @@ def parse_header(path: Path, raw: bytes) -> Header:
 
 
 def stored_array(header: Header, raw: bytes) -> npt.NDArray[Any]:
-    """The numbers as stored, unscaled: a read-only view of `raw` with `header.shape`, Fortran order.
+    """The numbers as stored, unscaled: a read-only Fortran-ordered view of `raw`.
 
     Raises:
         UserError: If the file holds fewer bytes than its header promises, or numbers that are
@@ -153,7 +154,7 @@ def stored_array(header: Header, raw: bytes) -> npt.NDArray[Any]:
 
 
 def stored_scaling(header: Header) -> tuple[float, float] | None:
-    """Slope and intercept that the stored numbers must be scaled with; None where they mean themselves.
+    """Slope and intercept of the stored numbers; None where they mean themselves.
 
     Raises:
         UserError: If the intercept is not finite.

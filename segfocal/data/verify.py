@@ -168,12 +168,10 @@ def encode_label(values: npt.NDArray[Any], scheme: LabelScheme) -> ClassMap:
     codes = scheme.encode(present)
     low, high = int(present[0]), int(present[-1])
     if high - low >= _TABLE_SPAN:
-        return codes[np.searchsorted(present, values)]
+        return np.take(codes, np.searchsorted(present, values))
     table = np.zeros(high - low + 1, dtype=np.uint8)
     table[present.astype(np.int64) - low] = codes
-    if low == 0:
-        return table[values]
-    return table[values.astype(np.int64) - low]
+    return np.take(table, values if low == 0 else values.astype(np.int64) - low)
 
 
 def _spatial_shape(
