@@ -31,7 +31,7 @@ def read_dataset(
 
     Args:
         root: Folder with dataset.json.
-        layout: `auto` takes a list `training` for MSD and anything else for nnU-Net.
+        layout: `auto` takes a list `training` without `file_ending` for MSD, else nnU-Net.
         labels: None for what dataset.json declares; a preset of `LabelScheme`; names and values.
         regions_class_order: For regions, the value painted for each.
         ignore_values: Label values that nobody annotated, besides the one named `ignore`.
@@ -41,7 +41,8 @@ def read_dataset(
     """
     descriptor = Descriptor.read(root)
     if layout == "auto":
-        layout = "msd" if "training" in descriptor.plain else "nnunet"
+        msd = "training" in descriptor.plain and "file_ending" not in descriptor.plain
+        layout = "msd" if msd else "nnunet"
     if layout not in ("msd", "nnunet"):
         raise UserError(f"data.layout: expected auto, msd or nnunet, got {layout!r}.")
     read = read_msd if layout == "msd" else read_nnunet

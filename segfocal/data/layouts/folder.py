@@ -1,4 +1,4 @@
-"""A folder of NIfTI files, or one file: cases by name, with or without nnU-Net's channel numbers."""
+"""A folder of NIfTI files, or one file: a case each, or a channel each by nnU-Net's numbers."""
 
 from __future__ import annotations
 

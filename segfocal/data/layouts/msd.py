@@ -98,5 +98,6 @@ def _check_files(descriptor: Descriptor, cases: dict[str, Case]) -> None:
     missing = [path for path in listed if not path.is_file()]
     if missing:
         raise descriptor.error(
-            f"{missing_files(descriptor.path.parent, missing)} Copy them, or take them off the list."
+            f"{missing_files(descriptor.path.parent, missing)} "
+            f"Copy them, or take them off the list."
         )
