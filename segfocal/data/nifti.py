@@ -223,8 +223,8 @@ def _fill(channel: npt.NDArray[np.float32], header: Header, stored: npt.NDArray[
             return
     bad = int(channel.size - np.isfinite(channel).sum())
     raise UserError(
-        f"{header.path.name} holds {bad} voxels that are NaN, infinite or too large for float32. "
-        f"Set them to 0 (or to the air value) in the file."
+        f"{header.path.name}: {bad} of {channel.size} voxels are NaN, infinite or too large for "
+        f"float32. Set them to 0 (or to the air value) in the file."
     )
 
 

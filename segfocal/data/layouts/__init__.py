@@ -61,12 +61,13 @@ def list_inputs(path: Path, channels: Sequence[str]) -> list[Case]:
         UserError: If there is nothing to predict, a file is missing, or a dataset.json beside the
             images names other channels.
     """
+    if not path.exists():
+        raise UserError(f"{path}: does not exist. Expected a NIfTI file or a folder of them.")
+    folder = path.parent if path.is_file() else path
+    if folder.name in _IMAGE_FOLDERS and (folder.parent / FILE_NAME).is_file():
+        _check_channels(Descriptor.read(folder.parent), channels)
     if path.is_file():
         return list_file(path, channels)
-    if not path.is_dir():
-        raise UserError(f"{path}: does not exist. Expected a NIfTI file or a folder of them.")
-    if path.name in _IMAGE_FOLDERS and (path.parent / FILE_NAME).is_file():
-        _check_channels(Descriptor.read(path.parent), channels)
     if not (path / FILE_NAME).is_file():
         return list_folder(path, channels)
     descriptor = Descriptor.read(path)

@@ -66,7 +66,7 @@ def list_folder(folder: Path, channels: Sequence[str]) -> list[Case]:
 
 
 def list_file(path: Path, channels: Sequence[str]) -> list[Case]:
-    """The case that one file holds, or begins: `CASE_0000.nii.gz` brings its other channels along.
+    """The case that one file holds, or is a channel of: `CASE_0000.nii.gz` brings the others along.
 
     Raises:
         UserError: If it is not a NIfTI file by name, or a channel's file is missing.
@@ -74,14 +74,16 @@ def list_file(path: Path, channels: Sequence[str]) -> list[Case]:
     if not path.name.endswith(SUFFIXES):
         raise UserError(f"{path}: expected a NIfTI file (.nii or .nii.gz).")
     numbered = _NUMBERED.fullmatch(case_stem(path))
-    if numbered is None or numbered["channel"] != "0000" or len(channels) == 1:
-        return [Case(case_stem(path), (path,), None)]
     siblings = [
         other
         for other in nifti_files(path.parent)
-        if (match := _NUMBERED.fullmatch(case_stem(other))) and match["case"] == numbered["case"]
+        if numbered is not None
+        and (match := _NUMBERED.fullmatch(case_stem(other))) is not None
+        and match["case"] == numbered["case"]
     ]
-    return group_channels(siblings, channels)
+    if any(case_stem(other).endswith("_0000") for other in siblings):
+        return group_channels(siblings, channels)
+    return [Case(case_stem(path), (path,), None)]
 
 
 def group_channels(files: Sequence[Path], channels: Sequence[str]) -> list[Case]:
