@@ -1,5 +1,4 @@
 import gzip
-import os
 import struct
 
 import nibabel as nib
@@ -24,9 +23,13 @@ from segfocal.errors import UserError
 from .nifti_files import OBLIQUE, image_of, label_of, save
 
 GEOMETRY = (
-    "qform_code sform_code quatern_b quatern_c quatern_d qoffset_x qoffset_y qoffset_z "
-    "srow_x srow_y srow_z xyzt_units"
-).split()
+    *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units"),
+)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 def case(*paths):
@@ -91,7 +94,7 @@ def test_selected_channels_come_in_the_order_asked_for(tmp_path):
         np.testing.assert_array_equal(
             read_image(one, channels=(3, 0)).data, np.moveaxis(data[..., [3, 0]], 3, 0)
         )
-    with pytest.raises(UserError, match="BRATS_045: channel 4 .* the image holds 4"):
+    with pytest.raises(UserError, match=r"BRATS_045: channel 4 .* the image holds 4"):
         read_image(together, channels=(0, 4))
 
 
@@ -331,7 +334,7 @@ def test_float_rounding_in_a_label_is_forgiven(tmp_path):
 
 def test_one_hot_label_is_refused(tmp_path):
     path = save(tmp_path / "hot.nii.gz", label_of((5, 4, 3, 2)))
-    with pytest.raises(UserError, match="expected a 3-D label.* got 5x4x3x2"):
+    with pytest.raises(UserError, match=r"expected a 3-D label.* got 5x4x3x2"):
         read_label(path)
 
 
@@ -425,7 +428,7 @@ def test_what_cannot_be_written_is_refused_before_a_file_appears(tmp_path):
         write_label(tmp_path / "o.nii.gz", np.zeros((5, 4, 3)), source)
     with pytest.raises(UserError, match=r"o.nrrd: expected a name that ends in .nii or .nii.gz"):
         write_label(tmp_path / "o.nrrd", label_of((5, 4, 3)), source)
-    assert os.listdir(tmp_path) == ["s.nii.gz"]
+    assert names(tmp_path) == ["s.nii.gz"]
 
 
 @pytest.mark.parametrize(
