@@ -124,7 +124,7 @@ def class_alpha(
         max_ratio,
     )
     _warn_if_saturated(scheme, n[present], weights[present], beta)
-    weights[present] *= _scale(weights[present], normalize)
+    weights[present] /= _divisor(weights[present], normalize)
     if empty == "max":
         weights[~present] = weights.max()
     options = {"beta": scheme_beta(scheme, beta, total), "unit": unit, "normalize": normalize}
@@ -230,11 +230,11 @@ def _capped(weights: Floats, max_ratio: float | None) -> Floats:
     return np.asarray(np.minimum(weights, max_ratio * weights.min()))
 
 
-def _scale(weights: Floats, normalize: Normalize) -> float:
+def _divisor(weights: Floats, normalize: Normalize) -> float:
     if normalize == "mean":
-        return float(1 / weights.mean())
+        return float(weights.mean())
     if normalize == "sum":
-        return float(1 / weights.sum())
+        return float(weights.sum())
     if normalize == "none":
         return 1.0
     raise UserError(f"alpha: normalize: expected mean, sum or none, got {normalize!r}.")
