@@ -1,0 +1,103 @@
+"""Medical Segmentation Decathlon: dataset.json lists the files, one 4-D image a case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from segfocal.data.cases import Case, Dataset
+from segfocal.data.layouts.descriptor import Descriptor, Labels, missing_files
+from segfocal.data.nifti_header import SUFFIXES, case_stem
+
+
+def read_msd(
+    descriptor: Descriptor,
+    labels: Labels | None,
+    regions_class_order: Sequence[int] | None,
+    ignore_values: Sequence[int],
+) -> Dataset:
+    """The training cases that `training` lists.
+
+    An image that is not there under its own name but as `CASE_0000.nii.gz`, `CASE_0001.nii.gz`
+    (nnU-Net v1) is taken as one file per channel.
+
+    Raises:
+        UserError: If dataset.json is malformed, lists nothing, one case twice, a path outside the
+            folder or files that are missing, or declares 2-D images.
+    """
+    size = descriptor.plain.get("tensorImageSize")
+    if isinstance(size, str) and size.upper() == "2D":
+        raise descriptor.error("tensorImageSize is 2D. segfocal reads volumes.")
+    channels = descriptor.channels()
+    entries = descriptor.get("training")
+    if not isinstance(entries, list) or not entries:
+        raise descriptor.error('training: expected a list of {"image": path, "label": path}.')
+    cases: dict[str, Case] = {}
+    for entry in entries:
+        if not isinstance(entry, dict) or not {"image", "label"} <= set(entry):
+            raise descriptor.error(
+                f'training: expected {{"image": path, "label": path}}, got {entry!r}.'
+            )
+        image, label = descriptor.inside(entry["image"]), descriptor.inside(entry["label"])
+        if image.name.startswith("._"):
+            continue
+        case_id = case_stem(image)
+        if case_id in cases:
+            raise descriptor.error(f"training: case {case_id} is listed twice. Keep one.")
+        cases[case_id] = Case(case_id, _images(image, len(channels)), label)
+    _check_files(descriptor, cases)
+    descriptor.warn_count(len(cases))
+    return Dataset(
+        descriptor.name,
+        descriptor.path.parent,
+        "msd",
+        channels,
+        descriptor.scheme(labels, regions_class_order, ignore_values),
+        tuple(cases[case_id] for case_id in sorted(cases)),
+        descriptor.synthetic,
+    )
+
+
+def list_tests(descriptor: Descriptor) -> list[Case]:
+    """The cases that `test` lists, without labels; empty where it lists none.
+
+    Raises:
+        UserError: If an entry is not a path inside the folder, or its file is missing.
+    """
+    entries: Any = descriptor.plain.get("test", [])
+    if not isinstance(entries, list):
+        raise descriptor.error("test: expected a list of paths.")
+    num_channels = len(descriptor.channels()) if entries else 0
+    cases: dict[str, Case] = {}
+    for entry in entries:
+        image = descriptor.inside(entry.get("image") if isinstance(entry, dict) else entry)
+        if not image.name.startswith("._"):
+            case_id = case_stem(image)
+            cases[case_id] = Case(case_id, _images(image, num_channels), None)
+    _check_files(descriptor, cases)
+    return [cases[case_id] for case_id in sorted(cases)]
+
+
+def _images(image: Path, num_channels: int) -> tuple[Path, ...]:
+    """The listed file, or nnU-Net v1's one file per channel in its place."""
+    ending = next((suffix for suffix in SUFFIXES if image.name.endswith(suffix)), "")
+    parts = tuple(
+        image.with_name(f"{case_stem(image)}_{channel:04d}{ending}")
+        for channel in range(num_channels)
+    )
+    return parts if parts and not image.exists() and parts[0].exists() else (image,)
+
+
+def _check_files(descriptor: Descriptor, cases: dict[str, Case]) -> None:
+    listed = [
+        path
+        for case in cases.values()
+        for path in (*case.images, *([case.label] if case.label is not None else []))
+    ]
+    missing = [path for path in listed if not path.is_file()]
+    if missing:
+        raise descriptor.error(
+            f"{missing_files(descriptor.path.parent, missing)} "
+            f"Copy them, or take them off the list."
+        )

@@ -1,0 +1,302 @@
+"""Images and labels from NIfTI files, each byte read once; labels and maps back to NIfTI files."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from nibabel.nifti1 import Nifti1Header
+
+from segfocal.data.cases import Case, naming
+from segfocal.data.nifti_header import (
+    SUFFIXES,
+    Affine,
+    Header,
+    parse_header,
+    read_bytes,
+    read_header,
+    stored_array,
+    stored_scaling,
+    times,
+)
+from segfocal.errors import UserError
+from segfocal.files import atomic_write
+
+INTEGER_TOLERANCE = 1e-3
+"""How far a float in a label file may lie from an integer and still mean it."""
+
+SCALED_TOLERANCE = 0.05
+"""The same where the file stores scaled integers, for it then rounds by up to half its slope."""
+
+_GZIP_LEVEL = 6
+_GEOMETRY_FIELDS = (
+    "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d",
+    "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxels and where they lie.
+
+    Attributes:
+        data: Image: float32 `(C, X, Y, Z)`. Label: the smallest integer type, `(X, Y, Z)`.
+        affine: Voxel indices (X, Y, Z) to world coordinates, float64 `(4, 4)`.
+        zooms: Edge lengths of a voxel in mm.
+        header: nibabel's header of the (first) file.
+    """
+
+    data: npt.NDArray[Any]
+    affine: Affine
+    zooms: tuple[float, float, float]
+    header: Nifti1Header
+
+
+def read_image(
+    case: Case, *, channel_dim: int | None = None, channels: Sequence[int] | None = None
+) -> Volume:
+    """The image of a case, channels first.
+
+    Args:
+        case: One file per channel, or one file with all of them.
+        channel_dim: Axis of the channels in a 4-D file; None is NIfTI's own, the fourth.
+        channels: Which channels to read, in which order; None is all.
+
+    Returns:
+        float32 `(C, X, Y, Z)`, C-contiguous. Integers are converted straight to float32.
+
+    Raises:
+        UserError: `case_id: ...` for a missing or damaged file, files of different shape, a
+            channel that is not there, a volume that is not 3-D, or voxels that are NaN or infinite.
+    """
+    with naming(case.case_id):
+        if len(case.images) == 1:
+            return _read_channels(case.images[0], channel_dim, channels)
+        paths = [case.images[i] for i in _in_range(channels, len(case.images))]
+        headers = [read_header(path) for path in paths]
+        for header in headers:
+            if len(header.shape) != 3:
+                raise UserError(
+                    f"{header.path}: expected a 3-D volume with one channel, got "
+                    f"{times(header.shape)}."
+                )
+            if header.shape != headers[0].shape:
+                raise UserError(
+                    f"channel files differ in shape: {paths[0].name} is {times(headers[0].shape)}, "
+                    f"{header.path.name} is {times(header.shape)}. Resample them to one grid."
+                )
+        data = np.empty((len(paths), *headers[0].shape), dtype=np.float32)
+        for channel, path in zip(data, paths, strict=True):
+            raw = read_bytes(path)
+            header = parse_header(path, raw)
+            _fill(channel, header, stored_array(header, raw))
+        return Volume(data, headers[0].affine, headers[0].zooms, headers[0].nifti)
+
+
+def read_label(path: Path) -> Volume:
+    """The label values of a file, whatever type they are stored in.
+
+    Floats and scaled integers that are integers but for rounding come out as integers.
+
+    Returns:
+        Integers `(X, Y, Z)` in the smallest of uint8, int16, int32, int64 that holds them,
+        C-contiguous.
+
+    Raises:
+        UserError: If the file is missing or damaged, is not 3-D, or holds a value that is not an
+            integer.
+    """
+    raw = read_bytes(path)
+    header = parse_header(path, raw)
+    if len(header.shape) != 3:
+        raise UserError(
+            f"{path}: expected a 3-D label with one integer per voxel, got {times(header.shape)}."
+        )
+    stored = stored_array(header, raw)
+    scaling = stored_scaling(header)
+    tolerance = INTEGER_TOLERANCE
+    if scaling is not None:
+        slope, inter = scaling
+        stored = stored * np.float64(slope) + np.float64(inter)
+        tolerance = max(tolerance, min(abs(slope) * 0.5, SCALED_TOLERANCE))
+    if stored.dtype.kind == "f":
+        stored = _rounded(path, stored, tolerance)
+    dtype = smallest_integer(int(stored.min()), int(stored.max()))
+    return Volume(
+        np.array(stored, dtype=dtype, order="C"), header.affine, header.zooms, header.nifti
+    )
+
+
+def write_label(path: Path, values: npt.NDArray[Any], like: Volume | Path) -> None:
+    """A label file on the grid of its source, complete or absent.
+
+    Shape, both forms with their codes, voxel size and unit of length are the source's to the bit.
+    The numbers are stored in the smallest integer type, unscaled. Nothing else is taken from the
+    source: neither extensions nor free text, which may name a patient.
+
+    Args:
+        path: `.nii` or `.nii.gz`, in a folder that exists. The same voxels give the same bytes.
+        values: Integers `(X, Y, Z)` as the file shall hold them (`LabelScheme.decode`).
+        like: The source volume, or the path of the image it came from.
+
+    Raises:
+        UserError: If `path` has another ending, or `like` cannot be read.
+        ValueError: If `values` are not integers or not on the source's grid.
+    """
+    if values.dtype.kind not in "iu":
+        raise ValueError(f"values must be integers, got {values.dtype}.")
+    dtype = smallest_integer(int(values.min()), int(values.max()))
+    _write(path, values, dtype, like)
+
+
+def write_array(path: Path, values: npt.NDArray[Any], like: Volume | Path) -> None:
+    """A map of floats (a probability) on the grid of its source, complete or absent.
+
+    Args:
+        path: `.nii` or `.nii.gz`, in a folder that exists.
+        values: `(X, Y, Z)`; stored as float32.
+        like: The source volume, or the path of the image it came from.
+
+    Raises:
+        UserError: If `path` has another ending, or `like` cannot be read.
+        ValueError: If `values` are not on the source's grid.
+    """
+    _write(path, values, np.dtype(np.float32), like)
+
+
+def smallest_integer(low: int, high: int) -> np.dtype[Any]:
+    """The smallest of uint8, int16, int32 and int64 that holds both numbers."""
+    for kind in (np.uint8, np.int16, np.int32):
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return np.dtype(kind)
+    return np.dtype(np.int64)
+
+
+def _read_channels(path: Path, channel_dim: int | None, channels: Sequence[int] | None) -> Volume:
+    """One file that holds every channel."""
+    raw = read_bytes(path)
+    header = parse_header(path, raw)
+    stored = channels_first(header, stored_array(header, raw), channel_dim)
+    wanted = _in_range(channels, len(stored))
+    data = np.empty((len(wanted), *stored.shape[1:]), dtype=np.float32)
+    for channel, index in zip(data, wanted, strict=True):
+        _fill(channel, header, stored[index])
+    return Volume(data, header.affine, header.zooms, header.nifti)
+
+
+def channels_first(
+    header: Header, stored: npt.NDArray[Any], channel_dim: int | None
+) -> npt.NDArray[Any]:
+    """A view `(C, X, Y, Z)` of what one file stores.
+
+    Raises:
+        UserError: If the file is neither 3-D nor 4-D, or `channel_dim` is not one of its axes.
+    """
+    if stored.ndim not in (3, 4):
+        raise UserError(
+            f"{header.path}: expected a 3-D volume, or 4-D with channels, got "
+            f"{times(header.shape)} ({len(header.shape)}-D)."
+        )
+    if stored.ndim == 3:
+        return stored[None]
+    axis = 3 if channel_dim is None else channel_dim
+    if not -4 <= axis < 4:
+        raise UserError(f"data.channel_dim: expected an axis from -4 to 3, got {axis}.")
+    return np.moveaxis(stored, axis, 0)
+
+
+def _fill(channel: npt.NDArray[np.float32], header: Header, stored: npt.NDArray[Any]) -> None:
+    """Converts one channel in place; refuses voxels that are not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        channel[...] = stored
+        scaling = stored_scaling(header)
+        if scaling is not None:
+            channel *= np.float32(scaling[0])
+            channel += np.float32(scaling[1])
+        # Finite float32 cannot overflow a float64 sum: it is finite exactly if all of them are.
+        if np.isfinite(channel.sum(dtype=np.float64)):
+            return
+    bad = int(channel.size - np.isfinite(channel).sum())
+    raise UserError(
+        f"{header.path.name}: {bad} of {channel.size} voxels are NaN, infinite or too large for "
+        f"float32. Set them to 0 (or to the air value) in the file."
+    )
+
+
+def _rounded(path: Path, values: npt.NDArray[Any], tolerance: float) -> npt.NDArray[Any]:
+    """The integers that floats mean.
+
+    Raises:
+        UserError: If a value lies further than `tolerance` from an integer.
+    """
+    nearest = np.rint(values)
+    with np.errstate(invalid="ignore"):
+        wrong = ~(np.abs(values - nearest) <= tolerance)
+    if wrong.any():
+        example = values[wrong].flat[0]
+        raise UserError(
+            f"{path}: label holds {example:g}, expected integers ({int(wrong.sum())} voxels are "
+            f"not). Was it resampled with interpolation? Resample labels with nearest neighbour."
+        )
+    if nearest.min() < -(2.0**53) or nearest.max() > 2.0**53:
+        raise UserError(f"{path}: label holds {np.abs(nearest).max():g}, which is no label.")
+    return np.asarray(nearest)
+
+
+def _in_range(channels: Sequence[int] | None, num_channels: int) -> Sequence[int]:
+    if channels is None:
+        return range(num_channels)
+    for index in channels:
+        if not 0 <= index < num_channels:
+            raise UserError(
+                f"channel {index} (counted from 0) was asked for; the image holds {num_channels}."
+            )
+    return channels
+
+
+def _write(path: Path, values: npt.NDArray[Any], dtype: np.dtype[Any], like: Volume | Path) -> None:
+    if not path.name.endswith(SUFFIXES):
+        raise UserError(f"{path}: expected a name that ends in .nii or .nii.gz.")
+    if isinstance(like, Path):
+        read = read_header(like)
+        shape, source = read.shape[:3], read.nifti
+    else:
+        shape, source = like.data.shape[-3:], like.header
+    if values.shape != shape:
+        raise ValueError(f"values must lie on the source's grid {shape}, got {values.shape}.")
+    header = _header_like(source, shape, dtype)
+    with atomic_write(path) as stream:
+        if path.name.endswith(".gz"):
+            with gzip.GzipFile("", "wb", _GZIP_LEVEL, stream, mtime=0) as zipped:
+                _write_voxels(zipped, header, values, dtype)
+        else:
+            _write_voxels(stream, header, values, dtype)
+
+
+def _header_like(
+    source: Nifti1Header, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Nifti1Header:
+    header = type(source)()
+    header.set_data_shape(shape)
+    header.set_data_dtype(dtype)
+    for field in _GEOMETRY_FIELDS:
+        header[field] = source[field]
+    header["pixdim"][:4] = source["pixdim"][:4]
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    return header
+
+
+def _write_voxels(
+    stream: BinaryIO | gzip.GzipFile,
+    header: Nifti1Header,
+    values: npt.NDArray[Any],
+    dtype: np.dtype[Any],
+) -> None:
+    header.write_to(stream)
+    for slab in np.moveaxis(values, -1, 0):
+        stream.write(slab.astype(dtype, copy=False).tobytes(order="F"))

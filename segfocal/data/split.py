@@ -1,0 +1,175 @@
+"""Which cases train and which validate: a function of seed and case id, never of file order."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from segfocal.errors import UserError
+from segfocal.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Split:
+    """The cases of a run.
+
+    Attributes:
+        train: Ids of the cases to learn from, sorted.
+        val: Ids of the cases to validate on, sorted; empty where every case trains.
+        made_by: How it was drawn: `method` and its numbers; empty for a list made by hand.
+    """
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    made_by: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
+def make_split(case_ids: Iterable[str], *, val_fraction: float, seed: int) -> Split:
+    """Holds out the share of cases whose hash comes first.
+
+    Removing or adding a case moves at most one other across: the order of two cases depends on
+    their ids and the seed alone.
+
+    Args:
+        case_ids: Unique ids, in any order.
+        val_fraction: Share to validate on, 0 < f < 1; at least one case is held out, and at least
+            one is left to train on.
+        seed: Another seed gives another split.
+
+    Raises:
+        UserError: If the fraction is out of range, an id stands twice, or there are fewer than two.
+
+    Example:
+        >>> make_split(["a", "b", "c", "d"], val_fraction=0.25, seed=0).val
+        ('d',)
+    """
+    if not 0 < val_fraction < 1:
+        raise UserError(
+            f"data.val_fraction: expected a number between 0 and 1, got {val_fraction}. "
+            f"0 trains on every case and validates on none."
+        )
+    ranked = _ranked(case_ids, seed, at_least=2)
+    num_val = min(max(math.floor(len(ranked) * val_fraction + 0.5), 1), len(ranked) - 1)
+    return _split(
+        ranked[num_val:],
+        ranked[:num_val],
+        {"method": "fraction", "val_fraction": val_fraction, "seed": seed},
+    )
+
+
+def make_fold(case_ids: Iterable[str], *, folds: int, fold: int, seed: int) -> Split:
+    """One fold of a cross-validation: every case validates in exactly one fold.
+
+    Args:
+        case_ids: Unique ids, in any order.
+        folds: Number of folds, 2 to the number of cases; their sizes differ by one at most.
+        fold: Which one to validate on, 0 to `folds` - 1.
+        seed: Another seed gives other folds.
+
+    Raises:
+        UserError: If a number is out of range or an id stands twice.
+    """
+    if folds < 2 or not 0 <= fold < folds:
+        raise UserError(
+            f"folds: expected at least 2 and a fold from 0 to folds - 1, "
+            f"got fold {fold} of {folds}."
+        )
+    ranked = _ranked(case_ids, seed, at_least=folds)
+    val = ranked[fold::folds]
+    return _split(
+        set(ranked).difference(val),
+        val,
+        {"method": "folds", "folds": folds, "fold": fold, "seed": seed},
+    )
+
+
+def train_on_all(case_ids: Iterable[str]) -> Split:
+    """Every case trains, none validates.
+
+    Raises:
+        UserError: If there is no case, or an id stands twice.
+    """
+    return _split(_ranked(case_ids, 0, at_least=1), (), {"method": "all"})
+
+
+def write_split(path: Path, split: Split) -> None:
+    """The split as JSON, complete or absent; `read_split` is the inverse."""
+    write_json(
+        path,
+        {"made_by": dict(split.made_by), "train": list(split.train), "val": list(split.val)},
+    )
+
+
+def read_split(path: Path, case_ids: Iterable[str]) -> Split:
+    """The split in a file, checked against the data set.
+
+    Args:
+        path: What `write_split` wrote, or a JSON object with lists `train` and `val`.
+        case_ids: Every id of the data set. Cases that the file does not name are left out.
+
+    Raises:
+        UserError: If the file is not such JSON, names a case that does not exist, one twice, or
+            one in both lists, or leaves nothing to train on.
+    """
+    plain = read_json(path)
+    train, val = _ids(path, plain, "train"), _ids(path, plain, "val")
+    both = sorted(set(train).intersection(val))
+    if both:
+        raise UserError(
+            f"{path}: {_listed(both)} both train and validate. Keep each case in one list."
+        )
+    missing = sorted({*train, *val}.difference(case_ids))
+    if missing:
+        raise UserError(
+            f"{path}: names cases that the data set does not have: {_listed(missing)}. "
+            f"Was the split made for other data?"
+        )
+    if not train:
+        raise UserError(f"{path}: train is empty. Name at least one case to train on.")
+    made_by = plain.get("made_by", {})
+    if not isinstance(made_by, dict):
+        raise UserError(f"{path}: made_by: expected an object, got {type(made_by).__name__}.")
+    return _split(train, val, made_by)
+
+
+def _split(
+    train: Iterable[str], val: Iterable[str], made_by: dict[str, str | int | float]
+) -> Split:
+    return Split(tuple(sorted(train)), tuple(sorted(val)), made_by)
+
+
+def _ranked(case_ids: Iterable[str], seed: int, *, at_least: int) -> list[str]:
+    ids = list(case_ids)
+    twice = _repeated(ids)
+    if twice:
+        raise UserError(f"split: {_listed(twice)} stand twice among the case ids. Rename one.")
+    if len(ids) < at_least:
+        raise UserError(
+            f"split: expected at least {at_least} cases, got {len(ids)}. "
+            f"Set data.val_fraction: 0 to train on all and validate on none."
+        )
+    return sorted(ids, key=lambda case_id: hashlib.sha256(f"{seed}:{case_id}".encode()).digest())
+
+
+def _ids(path: Path, plain: dict[str, Any], key: str) -> tuple[str, ...]:
+    listed = plain.get(key)
+    if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+        raise UserError(f"{path}: {key}: expected a list of case ids.")
+    twice = _repeated(listed)
+    if twice:
+        raise UserError(f"{path}: {_listed(twice)} stand twice in {key}. Keep one.")
+    return tuple(listed)
+
+
+def _repeated(ids: Iterable[str]) -> list[str]:
+    return sorted(case_id for case_id, count in Counter(ids).items() if count > 1)
+
+
+def _listed(ids: Sequence[str]) -> str:
+    shown = ", ".join(ids[:5])
+    return shown if len(ids) <= 5 else f"{shown} and {len(ids) - 5} more"

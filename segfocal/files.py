@@ -1,0 +1,99 @@
+"""Files that are complete or absent, and JSON that a person may have edited."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from segfocal.errors import UserError
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """A binary stream whose content becomes `path` at once, when the block ends without an error.
+
+    Written beside `path` under a temporary name, synced to disk, renamed over it. If the block
+    raises, or the process dies, `path` is what it was before. A temporary name never ends as
+    `path` does, so that no folder listing takes a half-written file for a case.
+
+    Args:
+        path: Where the file shall stand; its folder must exist.
+
+    Raises:
+        OSError: If the folder cannot be written to or the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_json(path: Path, plain: Any) -> None:
+    """Plain values as indented JSON, complete or absent (see `atomic_write`).
+
+    Raises:
+        ValueError: If a number is NaN or infinite: JSON has no word for it.
+    """
+    text = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False)
+    with atomic_write(path) as stream:
+        stream.write(text.encode() + b"\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: If the file is missing, is not JSON (with the line), names a key twice, or holds
+            something other than an object.
+    """
+    try:
+        plain = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_unique_keys)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not JSON: byte {error.start} is not UTF-8 text.") from error
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}:{error.lineno}: is not valid JSON: {error.msg} (column {error.colno})."
+        ) from error
+    except _RepeatedKeyError as error:
+        raise UserError(f"{path}: key {error} stands twice in one object. Keep one.") from error
+    if not isinstance(plain, dict):
+        raise UserError(f"{path}: expected a JSON object, got {type(plain).__name__}.")
+    return plain
+
+
+class _RepeatedKeyError(Exception):
+    pass
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in plain:
+            raise _RepeatedKeyError(repr(key))
+        plain[key] = value
+    return plain
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename survive a power cut, where the system can sync a folder (POSIX)."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

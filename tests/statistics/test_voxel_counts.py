@@ -1,0 +1,190 @@
+import hashlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from segfocal._version import __version__
+from segfocal.errors import UserError
+from segfocal.labels import LabelScheme
+from segfocal.statistics.voxel_counts import VoxelCounts, class_histogram
+
+SCHEME = LabelScheme(("background", "oedema", "core"), (0, 2, 7), ignore_values=(9,))
+BRATS = LabelScheme.preset("brats23")
+
+
+def label_map(seed, shape=(9, 8, 7), classes=(0, 1, 2, 255)):
+    return np.random.default_rng(seed).choice(classes, shape).astype(np.uint8)
+
+
+def counted(maps, scheme=SCHEME):
+    counts = VoxelCounts(scheme)
+    for case_id, classes in maps.items():
+        counts.add(classes, case_id=case_id)
+    return counts
+
+
+@settings(max_examples=50, deadline=None)
+@given(hnp.arrays(np.uint8, hnp.array_shapes(max_dims=4, max_side=7)))
+def test_the_histogram_equals_numpys_unique(classes):
+    values, occurrences = np.unique(classes, return_counts=True)
+    expected = np.zeros(256, np.int64)
+    expected[values] = occurrences
+    np.testing.assert_array_equal(class_histogram(classes), expected)
+
+
+@pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 200_001])
+def test_the_histogram_is_whole_at_chunk_edges(size):
+    classes = np.random.default_rng(size).integers(0, 256, size).astype(np.uint8)
+    np.testing.assert_array_equal(class_histogram(classes), np.bincount(classes, minlength=256))
+
+
+def test_the_histogram_does_not_depend_on_memory_order():
+    classes = label_map(0, (30, 20, 10))
+    for view in (np.asfortranarray(classes), classes[::-1, ::2], classes.transpose(2, 0, 1)):
+        np.testing.assert_array_equal(
+            class_histogram(view), np.bincount(view.ravel(), minlength=256)
+        )
+
+
+def test_only_class_maps_are_counted():
+    with pytest.raises(ValueError, match="classes must be uint8 class indices, got int64"):
+        class_histogram(np.zeros(3, np.int64))
+
+
+def test_voxels_and_ignored_voxels_equal_a_count_by_hand():
+    maps = {"a": label_map(1), "b": label_map(2, (4, 4, 4)), "c": label_map(3, classes=(0, 255))}
+    counts = counted(maps)
+    everything = np.concatenate([m.ravel() for m in maps.values()])
+    assert counts.voxels.tolist() == [int((everything == c).sum()) for c in range(3)]
+    assert counts.ignored == int((everything == 255).sum())
+    assert counts.ignored_fraction == pytest.approx((everything == 255).mean())
+    assert counts.num_cases == 3
+    assert counts.table.tolist() == [
+        [int((maps[name] == c).sum()) for c in range(3)] for name in "abc"
+    ]
+
+
+def test_region_voxels_equal_the_union_of_their_classes():
+    maps = {"a": label_map(1, classes=(0, 1, 2, 3)), "b": label_map(2, classes=(0, 2))}
+    expected = [
+        [int(np.isin(maps[name], classes).sum()) for classes in ((1, 2, 3), (1, 3), (3,))]
+        for name in "ab"
+    ]
+    assert counted(maps, BRATS).region_table.tolist() == expected
+
+
+def test_merging_equals_counting_at_once_in_any_order():
+    maps = {f"c{i}": label_map(i) for i in range(6)}
+    at_once = counted(maps).to_dict()
+    first = counted({k: maps[k] for k in ("c4", "c1")})
+    second = counted({k: maps[k] for k in ("c0", "c5", "c3", "c2")})
+    assert first.merge(second).to_dict() == at_once
+    assert second.merge(first).to_dict() == at_once
+    assert first.num_cases == 2
+
+
+def test_a_case_is_never_counted_twice():
+    counts = counted({"a": label_map(1)})
+    with pytest.raises(ValueError, match="case a was counted already"):
+        counts.add(label_map(1), case_id="a")
+    with pytest.raises(ValueError, match="case a was counted in both"):
+        counts.merge(counted({"a": label_map(2)}))
+
+
+def test_counts_of_different_labels_are_not_merged():
+    with pytest.raises(ValueError, match="different label schemes"):
+        VoxelCounts(SCHEME).merge(VoxelCounts(BRATS))
+
+
+def test_a_class_index_outside_the_scheme_is_refused_and_leaves_no_trace():
+    counts = VoxelCounts(SCHEME)
+    with pytest.raises(ValueError, match="case a holds class index 3, expected 0 to 2 or 255"):
+        counts.add(np.array([0, 3, 255], np.uint8), case_id="a")
+    assert counts.num_cases == 0
+    counts.add(np.array([0, 2, 255], np.uint8), case_id="a")
+
+
+def test_the_counts_of_a_split_are_those_of_its_cases():
+    maps = {f"c{i}": label_map(i) for i in range(5)}
+    chosen = counted(maps).subset(["c3", "c0"])
+    assert chosen.to_dict() == counted({k: maps[k] for k in ("c0", "c3")}).to_dict()
+    with pytest.raises(ValueError, match="case x was not counted"):
+        counted(maps).subset(["x"])
+
+
+def test_nothing_counted_is_zero():
+    counts = VoxelCounts(SCHEME)
+    assert counts.voxels.tolist() == [0, 0, 0]
+    assert counts.ignored_fraction == 0
+    assert counts.table.shape == (0, 3)
+
+
+def test_the_file_comes_back_and_tells_where_it_comes_from(tmp_path):
+    counts = counted({"b": label_map(1), "a": label_map(2)})
+    counts.write(tmp_path / "stats.json")
+    assert VoxelCounts.read(tmp_path / "stats.json").to_dict() == counts.to_dict()
+    provenance = json.loads((tmp_path / "stats.json").read_text())["provenance"]
+    assert provenance["num_cases"] == 2
+    assert provenance["cases_sha256"] == hashlib.sha256(b"a\nb").hexdigest()
+    assert provenance["labels"] == {"background": 0, "oedema": 2, "core": 7}
+    assert provenance["voxels"]["core"] == counts.voxels[2]
+    assert provenance["ignore_values"] == [9]
+    assert provenance["ignored_voxels"] == counts.ignored
+    assert provenance["segfocal"] == __version__
+
+
+def test_counts_beyond_32_bits_stay_whole():
+    counts = VoxelCounts.from_dict(
+        {"scheme": SCHEME.to_dict(), "cases": {"a": [2**40, 1, 1, 0], "b": [2**40, 0, 0, 0]}}
+    )
+    assert counts.voxels.tolist() == [2**41, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"cases": {"a": [1, 2, 3]}}, "case a: expected 4 counts >= 0"),
+        ({"cases": {"a": [1, 2, 3, -4]}}, "case a: expected 4 counts >= 0"),
+        ({"cases": {"a": [1, 2, 3, 0.5]}}, "case a: expected 4 counts >= 0"),
+        ({"cases": {"a": "x"}}, "case a: expected 4 counts >= 0"),
+        ({"cases": [1]}, "holds no voxel counts"),
+        ({"scheme": None}, "holds no voxel counts"),
+    ],
+)
+def test_a_file_that_holds_no_counts_is_refused_by_name(tmp_path, change, text):
+    path = tmp_path / "stats.json"
+    path.write_text(json.dumps(counted({"a": label_map(1)}).to_dict() | change))
+    with pytest.raises(UserError, match=text) as caught:
+        VoxelCounts.read(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_file_without_a_key_is_refused_by_name(tmp_path):
+    (tmp_path / "stats.json").write_text("{}")
+    with pytest.raises(UserError, match="key 'scheme' is missing"):
+        VoxelCounts.read(tmp_path / "stats.json")
+
+
+@pytest.mark.parametrize("package", ["segfocal.statistics", "segfocal.data.verify",
+                                     "segfocal.data.layouts", "segfocal.data.split"])  # fmt: skip
+def test_importing_costs_no_torch_and_statistics_no_nibabel(package):
+    banned = {"torch", "monai", "matplotlib", "pydantic"}
+    if package == "segfocal.statistics":
+        banned.add("nibabel")
+    code = f"import sys, {package}; print([m for m in {sorted(banned)} if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5))
+def test_the_order_of_cases_does_not_matter(seed, num_cases):
+    maps = {f"c{i}": label_map(seed + i, (3, 3, 3)) for i in range(num_cases)}
+    backwards = dict(reversed(maps.items()))
+    assert counted(maps).to_dict() == counted(backwards).to_dict()

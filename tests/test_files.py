@@ -1,0 +1,95 @@
+import os
+import stat
+
+import pytest
+
+from segfocal.errors import UserError
+from segfocal.files import atomic_write, read_json, write_json
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+
+    def fail():
+        with atomic_write(path) as stream:
+            stream.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["a.bin"]
+
+
+def test_nothing_is_visible_until_the_block_ends(tmp_path):
+    path = tmp_path / "case.nii.gz"
+    with atomic_write(path) as stream:
+        stream.write(b"half")
+        assert not path.exists()
+        (temporary,) = tmp_path.iterdir()
+        assert temporary.name.startswith(".")
+        assert not temporary.name.endswith(".nii.gz")
+    assert path.read_bytes() == b"half"
+    assert names(tmp_path) == ["case.nii.gz"]
+
+
+def test_the_file_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
+    events = []
+    monkeypatch.setattr(os, "fsync", lambda handle: events.append(names(tmp_path)))
+    with atomic_write(tmp_path / "a") as stream:
+        stream.write(b"x")
+    assert events[0] != ["a"]
+    assert events[-1] == ["a"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX")
+def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path):
+    (tmp_path / "plain").write_bytes(b"")
+    write_json(tmp_path / "ours.json", {})
+    modes = [stat.S_IMODE((tmp_path / n).stat().st_mode) for n in ("plain", "ours.json")]
+    assert modes[0] == modes[1]
+
+
+def test_json_comes_back(tmp_path):
+    plain = {"names": ["oedème"], "n": [1, 2.5, None, True]}
+    write_json(tmp_path / "a.json", plain)
+    assert read_json(tmp_path / "a.json") == plain
+
+
+def test_nan_is_refused_and_nothing_is_written(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'{\n"a": 1,\n"b" 2\n}', r"a.json:3: is not valid JSON: Expecting ':' delimiter"),
+        (b'{"a": 1,}', r"a.json:1: is not valid JSON"),
+        (b"", r"a.json:1: is not valid JSON"),
+        (b"[1]", r"a.json: expected a JSON object, got list"),
+        (b'{"a": {"b": 1, "b": 2}}', r"a.json: key 'b' stands twice"),
+        (b'{"a": "\xff"}', r"a.json: is not JSON: byte 7 is not UTF-8"),
+    ],
+)
+def test_what_is_not_a_json_object_is_named_with_its_line(tmp_path, text, message):
+    (tmp_path / "a.json").write_bytes(text)
+    with pytest.raises(UserError, match=message) as caught:
+        read_json(tmp_path / "a.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_json_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"a.json: cannot be read: No such file"):
+        read_json(tmp_path / "a.json")
