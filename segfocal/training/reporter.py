@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from segfocal.metrics.case_score import CaseScore, RegionSummary, mean_dice, summarise
 from segfocal.metrics.threshold_baseline import ThresholdBaseline
+from segfocal.reports.case_table import write_case_scores
 from segfocal.reports.console import Console
-from segfocal.reports.history import EpochRecord, History, write_case_scores
+from segfocal.reports.history import EpochRecord, History
 
 if TYPE_CHECKING:
     from segfocal.training.learner import EpochMeans
@@ -50,6 +51,10 @@ class Reporter:
                 bars[0].advance()
 
             yield on_case
+
+    def close(self) -> None:
+        """Closes log.txt."""
+        self.console.close()
 
     def dry_run(self, session: Session) -> None:
         """What would run, and that nothing did."""
@@ -152,8 +157,8 @@ class Reporter:
             sample.prediction,
             session.plan.dataset.scheme,
             samples / f"epoch_{epoch:03d}.png",
-            f"{sample.case_id}, epoch {epoch}",
-            sample.zooms_mm,
+            title=f"{sample.case_id}, epoch {epoch}",
+            zooms_mm=sample.zooms_mm,
             synthetic=session.plan.dataset.synthetic,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +71,7 @@ def train(request: TrainRequest) -> Outcome | None:
     if request.dry_run:
         reporter.dry_run(session)
         return None
-    with folder:
+    with folder, contextlib.closing(reporter):
         if request.resume and session.nothing_left:
             raise UserError(
                 f"{out} is done: {session.progress.epoch} epochs. Raise train.epochs or "

@@ -1,0 +1,25 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from segfocal.data.phantom.dataset import write_phantom
+
+
+def pytest_collection_modifyitems(items):
+    no_gpu = pytest.mark.skip(reason="no CUDA device here")
+    no_data = pytest.mark.skip(reason="SEGFOCAL_REALDATA does not point at the real volumes")
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(no_gpu)
+        if "realdata" in item.keywords and not os.environ.get("SEGFOCAL_REALDATA"):
+            item.add_marker(no_data)
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory) -> Path:
+    """A small phantom data set in MSD layout, written once a session. Read it, don't change it."""
+    root = tmp_path_factory.mktemp("data") / "phantom"
+    write_phantom(root, num_cases=6, num_test=1, seed=3, shape=(32, 36, 28))
+    return root

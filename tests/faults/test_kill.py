@@ -1,0 +1,63 @@
+"""A training that is killed or interrupted, by the real signals, in a real process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from segfocal.checkpoint import load_checkpoint
+from tests.runs import TINY, tiny_run
+
+pytestmark = pytest.mark.slow
+
+
+def start(root, out, *settings):
+    code = "from segfocal.cli.train import main; main()"
+    arguments = ["--config", "phantom.yaml", "--out", str(out), "--set", f"data.root={root}"]
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments, *TINY, *settings],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+    )
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.15, 0.4])
+def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(phantom, tmp_path, delay_s):
+    settings = ("train.epochs=6", "train.val_every=4")
+    with start(phantom, tmp_path / "cut", *settings) as process:
+        wait_for(tmp_path / "cut" / "last.pt", process)
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGKILL)
+    done = load_checkpoint(tmp_path / "cut" / "last.pt").progress["epoch"]
+    if done < 6:
+        tiny_run(phantom, tmp_path / "cut", *settings, resume=True)
+    tiny_run(phantom, tmp_path / "whole", *settings)
+    cut, whole = (load_checkpoint(tmp_path / n / "last.pt").model for n in ("cut", "whole"))
+    assert all(torch.equal(cut[name], whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_what_is_safe_and_exits_with_130(phantom, tmp_path, kind):
+    with start(phantom, tmp_path / "run", "train.epochs=100000") as process:
+        wait_for(tmp_path / "run" / "last.pt", process)
+        process.send_signal(kind)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("segfocal-train: Interrupted. last.pt is safe (epoch ")
+    assert last.endswith("Go on with --resume.")
+    assert load_checkpoint(tmp_path / "run" / "last.pt").progress["epoch"] >= 1

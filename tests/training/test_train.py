@@ -1,0 +1,234 @@
+import csv
+import json
+
+import pytest
+import torch
+import yaml
+
+from segfocal.checkpoint import load_checkpoint
+from segfocal.errors import RunFailedError, UserError
+from tests.runs import tiny_run
+
+
+@pytest.fixture(scope="module")
+def finished(phantom, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "a"
+    return tiny_run(phantom, out), out
+
+
+def weights(path):
+    return load_checkpoint(path).model
+
+
+def rows_of(path):
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_a_run_leaves_every_file_that_the_readme_lists(finished):
+    _, out = finished
+    names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    assert names - {".lock"} == {
+        *("config.yaml", "command.txt", "env.json", "stats.json", "split.json", "log.txt"),
+        *("metrics.csv", "val_cases.csv", "progress.png", "last.pt", "best.pt", "report.html"),
+        *("DONE", "samples/epoch_002.png"),
+    }
+
+
+def test_metrics_have_a_row_an_epoch_and_say_that_it_is_a_phantom(finished):
+    _, out = finished
+    rows = rows_of(out / "metrics.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert [row["step"] for row in rows] == ["2", "4"]
+    assert rows[0]["val/mean_dice"] == ""
+    assert 0 <= float(rows[1]["val/WT/dice"]) <= 1
+    assert "PHANTOM" in rows[1]["note"]
+
+
+def test_val_cases_are_those_of_the_split_and_trained_ones_are_not(finished):
+    _, out = finished
+    split = json.loads((out / "split.json").read_text())
+    scored = {row["case"] for row in rows_of(out / "val_cases.csv")}
+    assert scored == set(split["val"])
+    assert not scored & set(split["train"])
+
+
+def test_a_checkpoint_tells_where_its_alpha_came_from(finished):
+    _, out = finished
+    checkpoint = load_checkpoint(out / "best.pt")
+    assert checkpoint.alpha["scheme"] == "balanced"
+    assert checkpoint.alpha["provenance"]["num_cases"] == 4
+    assert checkpoint.channels == ("FLAIR", "T1w", "T1gd", "T2w")
+    assert checkpoint.scheme.output_names == ("WT", "TC", "ET")
+    assert checkpoint.synthetic
+    assert checkpoint.resume is None
+    assert load_checkpoint(out / "last.pt").resume["step"] == 4
+
+
+def test_the_resolved_config_repeats_the_run(finished, phantom, tmp_path):
+    _, out = finished
+    settings = yaml.safe_load((out / "config.yaml").read_text())
+    assert settings["train"]["epochs"] == 2
+    assert settings["loss"]["alpha"] == "balanced"
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(finished, phantom, tmp_path):
+    _, out = finished
+    tiny_run(phantom, tmp_path / "b")
+    assert same(weights(out / "last.pt"), weights(tmp_path / "b" / "last.pt"))
+    tiny_run(phantom, tmp_path / "c", "train.seed=1")
+    assert not same(weights(out / "last.pt"), weights(tmp_path / "c" / "last.pt"))
+
+
+@pytest.mark.slow
+def test_a_run_cut_in_two_ends_with_the_same_weights_bit_for_bit(phantom, tmp_path):
+    settings = ("train.epochs=4", "network.args.dropout_prob=0.2", "train.val_every=3")
+    tiny_run(phantom, tmp_path / "whole", *settings)
+
+    from segfocal.training import reporter
+
+    class StopHereError(Exception):
+        pass
+
+    original = reporter.Reporter.epoch_done
+
+    def stop_after_two(self, epoch, *rest):
+        if epoch == 3:
+            raise StopHereError
+        original(self, epoch, *rest)
+
+    reporter.Reporter.epoch_done = stop_after_two
+    try:
+        with pytest.raises(StopHereError):
+            tiny_run(phantom, tmp_path / "cut", *settings)
+    finally:
+        reporter.Reporter.epoch_done = original
+    assert load_checkpoint(tmp_path / "cut" / "last.pt").progress["epoch"] == 2
+    tiny_run(phantom, tmp_path / "cut", *settings, resume=True)
+    whole, cut = (load_checkpoint(tmp_path / n / "last.pt") for n in ("whole", "cut"))
+    assert same(whole.model, cut.model)
+    assert same(whole.resume["network"], cut.resume["network"])
+    rows = rows_of(tmp_path / "cut" / "metrics.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+
+
+def test_a_finished_run_can_be_extended_but_not_repeated(phantom, tmp_path):
+    tiny_run(phantom, tmp_path / "a", "train.epochs=1")
+    with pytest.raises(UserError, match=r"is done: 1 epochs\. Raise train\.epochs"):
+        tiny_run(phantom, tmp_path / "a", "train.epochs=1", resume=True)
+    tiny_run(phantom, tmp_path / "a", "train.epochs=2", resume=True)
+    assert load_checkpoint(tmp_path / "a" / "last.pt").progress["epoch"] == 2
+
+
+def test_resuming_with_other_regions_is_refused_and_changes_nothing(phantom, tmp_path):
+    out = tmp_path / "a"
+    tiny_run(phantom, out, "train.epochs=1")
+    before = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
+    other = "data.labels={background: 0, tumour: [1, 2, 3], enhancing: 3, x: 2, y: 1}"
+    with pytest.raises(UserError) as error:
+        tiny_run(phantom, out, other, "data.regions_class_order=[1, 3, 2, 1]", resume=True)
+    assert str(error.value) == (
+        "Cannot resume: last.pt has 3 regions, the config 4. Start a new run or use --init-from."
+    )
+    assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
+
+
+def test_weights_of_another_run_are_taken_over(finished, phantom, tmp_path):
+    _, out = finished
+    run = tiny_run(
+        phantom, tmp_path / "b", "train.epochs=1", "train.lr=1e-12", init_from=out / "best.pt"
+    )
+    assert run.progress.epoch == 1
+    ours, theirs = weights(tmp_path / "b" / "last.pt"), weights(out / "best.pt")
+    assert all(torch.allclose(ours[k], theirs[k], atol=1e-5) for k in ours)
+
+
+def test_a_dry_run_writes_nothing(phantom, tmp_path):
+    assert tiny_run(phantom, tmp_path / "a", dry_run=True) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_on_every_case_needs_no_validation(phantom, tmp_path):
+    outcome = tiny_run(phantom, tmp_path / "a", "data.val_fraction=0")
+    assert outcome.scores == ()
+    assert load_checkpoint(tmp_path / "a" / "best.pt").progress["epoch"] == 2
+
+
+def test_a_wall_clock_budget_ends_the_run_in_time_and_at_rate_zero(phantom, tmp_path):
+    import time
+
+    began = time.monotonic()
+    outcome = tiny_run(
+        phantom,
+        tmp_path / "a",
+        "train.epochs=100000",
+        "train.max_minutes=0.4",
+        "train.val_every=50",
+    )
+    assert time.monotonic() - began < 24
+    assert outcome.progress.epoch > 2
+    rows = rows_of(tmp_path / "a" / "metrics.csv")
+    assert float(rows[-1]["lr"]) < 0.2 * max(float(row["lr"]) for row in rows)
+    assert rows[-1]["val/mean_dice"] != ""
+
+
+def test_a_nan_loss_stops_the_run_and_names_the_cases(phantom, tmp_path):
+    with pytest.raises(RunFailedError, match=r"Loss became NaN .* \(cases PHANTOM_\d+; fp32\)"):
+        tiny_run(phantom, tmp_path / "a", "train.lr=1e38", "train.grad_clip=null")
+    assert (tmp_path / "a" / "FAILED.txt").exists()
+    assert not (tmp_path / "a" / "DONE").exists()
+    batch = torch.load(tmp_path / "a" / "nan_batch.pt", weights_only=True)
+    assert batch["image"].shape == (1, 4, 16, 16, 16)
+
+
+def test_memory_running_out_says_what_to_try(phantom, tmp_path, monkeypatch):
+    from segfocal.training.learner import Learner
+
+    def too_large(self, group):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Learner, "_optimise", too_large)
+    with pytest.raises(RunFailedError) as error:
+        tiny_run(phantom, tmp_path / "a", "train.batch_size=4")
+    assert str(error.value) == (
+        "Out of memory at patch 16x16x16, batch 4. Try batch_size 2 with accumulate 2. "
+        "No epoch was finished."
+    )
+
+
+@pytest.mark.parametrize("network", ["UNet", "DynUNet", "monai.networks.nets.BasicUNet"])
+@pytest.mark.slow
+def test_other_networks_train(phantom, tmp_path, network):
+    args = {
+        "UNet": "{channels: [8, 16], strides: [2], num_res_units: 1}",
+        "DynUNet": (
+            "{kernel_size: [3, 3, 3], strides: [1, 2, 2], upsample_kernel_size: [2, 2], "
+            "filters: [8, 16, 16]}"
+        ),
+        "monai.networks.nets.BasicUNet": "{features: [8, 8, 8, 8, 8, 8]}",
+    }[network]
+    settings = (
+        f"network.name={network}",
+        f"network.args={args}",
+        "train.epochs=1",
+        "train.patch_size=[32, 32, 32]",
+    )
+    assert tiny_run(phantom, tmp_path / "a", *settings).progress.epoch == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("loss.name=FocalLoss", "train.schedule=poly", "train.optimizer=SGD"),
+        ("loss.name=DiceLoss", "train.accumulate=2", "train.ema_decay=0.9"),
+        ("data.labels=null", "loss.alpha=effective_number", "loss.batch=true"),
+    ],
+    ids=["focal-sgd", "dice-accumulate-ema", "softmax"],
+)
+@pytest.mark.slow
+def test_other_settings_train(phantom, tmp_path, settings):
+    assert tiny_run(phantom, tmp_path / "a", *settings).progress.epoch == 2
