@@ -1,0 +1,103 @@
+"""Alpha and class weights, spelled out for every channel's positives and negatives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from segfocal import checks
+from segfocal.checks import Activation, ClassNumbers
+
+
+class FocalWeights(NamedTuple):
+    """What a channel's focal sums are multiplied with, `(C,)` each.
+
+    Attributes:
+        positive: For `focal_pos`.
+        negative: For `focal_neg`.
+    """
+
+    positive: Tensor
+    negative: Tensor
+
+
+def check_class_options(
+    num_channels: int,
+    *,
+    activation: Activation,
+    alpha: ClassNumbers | None = None,
+    weight: ClassNumbers | None = None,
+    include_background: bool,
+    has_regions: bool,
+) -> None:
+    """Refuse alpha or weights that do not fit the channels, and a background that is not there.
+
+    Raises:
+        ValueError: Naming the argument.
+    """
+    checks.check_background(include_background, num_channels, has_regions=has_regions)
+    checks.check_alpha(alpha, activation)
+    checks.check_weight(weight)
+    for name, numbers in (("alpha", alpha), ("weight", weight)):
+        if numbers is not None:
+            checks.check_class_shape(
+                name, numbers, num_channels, include_background=include_background
+            )
+
+
+def focal_weights(
+    num_channels: int,
+    like: Tensor,
+    *,
+    activation: Activation,
+    alpha: ClassNumbers | None,
+    weight: ClassNumbers | None,
+) -> FocalWeights:
+    """Alpha times class weight for each channel.
+
+    Args:
+        num_channels: C.
+        like: A tensor whose dtype and device the weights take.
+        activation: Under "sigmoid" alpha weighs positives and 1 - alpha negatives, in each channel.
+            Under "softmax" a single alpha weighs class 0 by 1 - alpha and all others by alpha, and
+            a sequence has a weight for each class.
+        alpha: One number, `(C,)`, or `(C - 1,)` where the background does not count; None for 1.
+        weight: The same, any number >= 0.
+    """
+    ones = like.new_ones(num_channels)
+    if alpha is None:
+        positive = negative = ones
+    elif activation == "sigmoid":
+        positive = per_channel(alpha, num_channels, like)
+        negative = 1 - positive
+    elif _is_single(alpha):
+        foreground = per_channel(alpha, num_channels, like)
+        positive = torch.cat([1 - foreground[:1], foreground[1:]])
+        negative = ones
+    else:
+        positive, negative = per_channel(alpha, num_channels, like), ones
+    if weight is not None:
+        factor = per_channel(weight, num_channels, like)
+        positive, negative = positive * factor, negative * factor
+    return FocalWeights(positive, negative)
+
+
+def per_channel(numbers: ClassNumbers, num_channels: int, like: Tensor) -> Tensor:
+    """One number per channel `(C,)`; a background that is left out gets 0."""
+    if isinstance(numbers, Tensor):
+        values = numbers.to(like)
+    elif isinstance(numbers, Sequence):
+        values = torch.tensor(numbers, dtype=like.dtype, device=like.device)
+    else:
+        return like.new_full((num_channels,), float(numbers))
+    if values.ndim == 0:
+        return values.expand(num_channels)
+    missing = num_channels - values.shape[0]
+    return torch.cat([values.new_zeros(missing), values]) if missing else values
+
+
+def _is_single(numbers: ClassNumbers) -> bool:
+    return numbers.ndim == 0 if isinstance(numbers, Tensor) else not isinstance(numbers, Sequence)

@@ -1,0 +1,160 @@
+"""The op behind every loss: sums over the valid voxels, for each sample and class.
+
+Shapes: B batch, C channels, S flattened voxels; BS is one number a voxel, BCS one per channel too.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
+from segfocal.ops.backends import BACKENDS, choose_backend
+from segfocal.ops.differentiable import make_differentiable
+from segfocal.ops.flat_arguments import flatten, make_target
+from segfocal.ops.reference import accumulation_dtype
+from segfocal.ops.target_values import check_values
+
+
+class ClassSums(NamedTuple):
+    """Sums over the valid voxels, `(B, C)` each: float64 for float64 logits, else float32.
+
+    Attributes:
+        focal_pos: Focal loss of the channel's positives, `(1 - p)^gamma * -log p`.
+        focal_neg: Focal loss of its negatives, `p^gamma * -log(1 - p)`; 0 under softmax.
+        tp: Sum of p over the positives.
+        p: Sum of p.
+        p_sq: Sum of p squared.
+        t: Number of positives.
+        n_valid: Number of valid voxels.
+    """
+
+    focal_pos: Tensor
+    focal_neg: Tensor
+    tp: Tensor
+    p: Tensor
+    p_sq: Tensor
+    t: Tensor
+    n_valid: Tensor
+
+
+def class_sums(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    activation: Activation = "softmax",
+    gamma: ClassNumbers = 2.0,
+    ignore_index: IgnoreIndex = None,
+    mask: Tensor | None = None,
+    regions: Regions = None,
+    check_target: bool = False,
+    backend: str = "auto",
+) -> ClassSums:
+    """Sums of focal loss, probability and positives for each sample and channel.
+
+    Differentiable with respect to the logits, once; `t` and `n_valid` are constants. A voxel that
+    does not count is left out by selection: whatever its logits hold, NaN included, its gradient
+    is 0.
+
+    Args:
+        logits: `(B, C, *S)`, floating point, any number of spatial axes, none included.
+        target: Integer labels `(B, *S)` or `(B, 1, *S)`, any integer dtype; or one value per
+            channel `(B, C, *S)`, 0 and 1 or a share between them. Under softmax the shares of a
+            voxel sum to 1. With a single channel integer labels are 0 and 1.
+        activation: "softmax" (channels exclude each other) or "sigmoid" (each its own question).
+        gamma: Focusing exponent >= 0, one number or one per channel.
+        ignore_index: Label or labels whose voxels do not count. Integer labels only.
+        mask: Bool, True where a voxel counts, `(B, 1, *S)` or `(B, C, *S)`. A channel that is
+            masked out gets no gradient there. Under softmax it also leaves the softmax there, and
+            a voxel whose own class is masked out is left out of every channel.
+        regions: Class indices that make up each channel, such as `((1, 2, 3), (2, 3), (3,))`.
+            Sigmoid and integer labels only; a label in no region is a negative everywhere.
+        check_target: Check the values inside the target on every device. On the CPU they are
+            always checked; elsewhere the check waits for the device.
+        backend: "auto", or a name from `segfocal.ops.backends()`.
+
+    Returns:
+        The sums. The same input gives the same bits on the same device.
+
+    Raises:
+        ValueError: If shapes, dtypes, devices or options do not fit, or a target's value is out of
+            range and not ignored.
+        RuntimeError: If the gradient is differentiated again.
+
+    Example:
+        >>> logits = torch.tensor([[[0.0, 0.0], [0.0, 100.0]]])
+        >>> sums = class_sums(logits, torch.tensor([[0, 1]], dtype=torch.uint8))
+        >>> sums.tp.tolist(), sums.t.tolist()
+        ([[0.5, 1.0]], [[1.0, 1.0]])
+    """
+    flat = flatten(
+        logits,
+        target,
+        activation=activation,
+        gamma=gamma,
+        ignore_index=ignore_index,
+        mask=mask,
+        regions=regions,
+        check_target=check_target,
+    )
+    chosen = choose_backend(backend, logits.device.type, logits.dtype, activation)
+    tensors = flat.logits, flat.target, flat.mask, flat.class_gamma
+    sums = ClassSums(*_apply(*tensors, *flat.settings, chosen).unbind(1))
+    return sums._replace(t=sums.t.detach(), n_valid=sums.n_valid.detach())
+
+
+@torch.library.custom_op("segfocal::class_sums", mutates_args=())
+def _class_sums(
+    logits: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    class_gamma: Tensor | None,
+    activation: str,
+    gamma: float,
+    ignored: list[int],
+    classes: list[int],
+    class_counts: list[int],
+    check_target: bool,
+    backend: str,
+) -> Tensor:
+    flat_target = make_target(target, mask, ignored, classes, class_counts)
+    if check_target or logits.device.type == "cpu":
+        check_values(flat_target, activation)
+    exponent = gamma if class_gamma is None else class_gamma
+    return BACKENDS[backend].class_sums(logits, flat_target, activation, exponent)
+
+
+@torch.library.custom_op("segfocal::class_sums_backward", mutates_args=())
+def _class_sums_backward(
+    upstream: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    class_gamma: Tensor | None,
+    activation: str,
+    gamma: float,
+    ignored: list[int],
+    classes: list[int],
+    class_counts: list[int],
+    check_target: bool,  # noqa: ARG001 - one list of settings for both ops
+    backend: str,
+) -> Tensor:
+    flat_target = make_target(target, mask, ignored, classes, class_counts)
+    exponent = gamma if class_gamma is None else class_gamma
+    return BACKENDS[backend].class_sums_backward(
+        upstream, logits, flat_target, activation, exponent
+    )
+
+
+@_class_sums.register_fake
+def _fake_class_sums(logits: Tensor, *_rest: object) -> Tensor:
+    shape = (logits.shape[0], len(ClassSums._fields), logits.shape[1])
+    return logits.new_empty(shape, dtype=accumulation_dtype(logits))
+
+
+@_class_sums_backward.register_fake
+def _fake_class_sums_backward(_upstream: Tensor, logits: Tensor, *_rest: object) -> Tensor:
+    return torch.empty_like(logits)
+
+
+_apply = make_differentiable("class_sums", num_samples=3, num_tensors=4)
