@@ -398,6 +398,15 @@ def test_channel_first_source_lends_its_spatial_grid_through_the_volume(tmp_path
     np.testing.assert_array_equal(read_label(tmp_path / "o.nii.gz").data, values)
 
 
+def test_neither_time_nor_file_name_enters_the_bytes(tmp_path):
+    source = save(tmp_path / "s.nii.gz", image_of((5, 4, 3)))
+    write_label(tmp_path / "patient.nii.gz", label_of((5, 4, 3)), source)
+    raw = (tmp_path / "patient.nii.gz").read_bytes()
+    flags, time_stamp = raw[3], raw[4:8]
+    assert flags == 0
+    assert time_stamp == bytes(4)
+
+
 @pytest.mark.parametrize("layout", ["C", "F", "strided"])
 def test_memory_order_does_not_change_the_file(tmp_path, layout):
     source = save(tmp_path / "s.nii", image_of((7, 5, 3)))

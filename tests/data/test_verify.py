@@ -172,6 +172,12 @@ def test_channels_in_another_axis_are_found_and_the_cure_works(tmp_path, axis, s
     np.testing.assert_array_equal(loaded.image, np.moveaxis(image_of((*SHAPE, 4)), 3, 0))
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2, 3])
+def test_a_negative_channel_dim_means_the_same_axis(tmp_path, axis):
+    case = four_channels(tmp_path, channel_axis=axis)
+    assert verify_headers(case, CHANNELS, channel_dim=axis - 4).shape == SHAPE
+
+
 def test_a_channel_count_that_fits_no_axis_names_the_channels(tmp_path):
     line = line_of(verify_headers, four_channels(tmp_path), ("CT", "PET"))
     assert line.startswith("BRATS_101: image 7x6x5x4 holds 4 channels; expected 2 (CT, PET).")
