@@ -36,6 +36,7 @@ def dice_focal_loss(
     alpha: ClassNumbers | None = None,
     weight: ClassNumbers | None = None,
     include_background: bool = True,
+    focal_include_background: bool | None = None,
     normalizer: Normalizer = "valid",
     squared_pred: bool = False,
     jaccard: bool = False,
@@ -64,6 +65,9 @@ def dice_focal_loss(
         alpha: Focal term: balance, as for `focal_loss`.
         weight: Both terms: weight >= 0 of each channel.
         include_background: Both terms: whether channel 0 counts.
+        focal_include_background: The focal term's own answer; None is `include_background`. A
+            Dice term without the background beside a focal term over every voxel is
+            `include_background=False, focal_include_background=True`.
         normalizer: Focal term: what its mean divides by, as for `focal_loss`.
         squared_pred: Dice term, as for `dice_loss`.
         jaccard: Dice term, as for `dice_loss`.
@@ -102,6 +106,7 @@ def dice_focal_loss(
         alpha=alpha,
         weight=weight,
         include_background=include_background,
+        focal_include_background=focal_include_background,
         normalizer=normalizer,
         squared_pred=squared_pred,
         jaccard=jaccard,
@@ -128,6 +133,7 @@ def dice_focal_terms(
     alpha: ClassNumbers | None = None,
     weight: ClassNumbers | None = None,
     include_background: bool = True,
+    focal_include_background: bool | None = None,
     normalizer: Normalizer = "valid",
     squared_pred: bool = False,
     jaccard: bool = False,
@@ -163,6 +169,11 @@ def dice_focal_terms(
         include_background=include_background,
         has_regions=regions is not None,
     )
+    focal_background = (
+        include_background if focal_include_background is None else focal_include_background
+    )
+    if alpha is not None:
+        checks.check_class_shape("alpha", alpha, num_channels, include_background=focal_background)
     sums = class_sums(
         logits,
         target,
@@ -191,7 +202,7 @@ def dice_focal_terms(
             sums,
             focal_weights(num_channels, sums.t, activation=activation, alpha=alpha, weight=weight),
             activation=activation,
-            include_background=include_background,
+            include_background=focal_background,
             normalizer=normalizer,
             reduction=reduction,
         )
@@ -203,7 +214,7 @@ def dice_focal_terms(
         gamma=gamma,
         alpha=alpha,
         weight=weight,
-        include_background=include_background,
+        include_background=focal_background,
         reduction="none",
         ignore_index=ignore_index,
         mask=mask,

@@ -44,6 +44,8 @@ class DiceFocalLoss(LogitsLoss):
         normalizer: What the focal mean divides by: "valid", "positives", "alpha" or "none".
         absent: For a class that the target does not hold, in Dice: "smooth" or "skip".
         check_target: Check the target's values on every device, not on the CPU alone.
+        focal_include_background: Whether channel 0 counts in the focal term; None is
+            `include_background`.
         backend: "auto", or a name from `segfocal.ops.backends()`.
 
     Raises:
@@ -82,6 +84,7 @@ class DiceFocalLoss(LogitsLoss):
         normalizer: Normalizer = "valid",
         absent: Absent = "smooth",
         check_target: bool = False,
+        focal_include_background: bool | None = None,
         backend: str = "auto",
     ) -> None:
         check_focal_options(normalizer, reduction)
@@ -103,6 +106,7 @@ class DiceFocalLoss(LogitsLoss):
         self.smooth_nr = smooth_nr
         self.smooth_dr = smooth_dr
         self.batch = batch
+        self.focal_include_background = focal_include_background
         self.lambda_dice = lambda_dice
         self.lambda_focal = lambda_focal
         self.normalizer: Normalizer = normalizer
@@ -135,6 +139,7 @@ class DiceFocalLoss(LogitsLoss):
             alpha=self.alpha,
             weight=self.weight,
             include_background=self.include_background,
+            focal_include_background=self.focal_include_background,
             normalizer=self.normalizer,
             squared_pred=self.squared_pred,
             jaccard=self.jaccard,

@@ -73,34 +73,48 @@ def make_loss(
     weights = list(alpha.weights) if alpha is not None else loss.alpha
     assert not isinstance(weights, str)
     softmax = scheme.activation == "softmax"
-    include_background = loss.include_background or not softmax
-    focal = {
-        "gamma": loss.gamma,
-        "alpha": weights,
-        "normalizer": loss.normalizer,
-    }
-    dice = {
-        "squared_pred": loss.squared_pred,
-        "jaccard": loss.jaccard,
-        "smooth_nr": loss.smooth_nr,
-        "smooth_dr": loss.smooth_dr,
-        "batch": loss.batch,
-        "absent": loss.absent,
-    }
-    common = {"regions": scheme.region_table, "ignore_index": IGNORE_CLASS}
     if loss.name == "FocalLoss":
-        return FocalLoss(use_softmax=softmax, **focal, **common)
-    activation = {"softmax": softmax, "sigmoid": not softmax}
+        return FocalLoss(
+            use_softmax=softmax,
+            gamma=loss.gamma,
+            alpha=weights,
+            normalizer=loss.normalizer,
+            ignore_index=IGNORE_CLASS,
+            regions=scheme.region_table,
+        )
+    include_background = loss.include_background or not softmax
     if loss.name == "DiceLoss":
-        return DiceLoss(include_background=include_background, **activation, **dice, **common)
+        return DiceLoss(
+            include_background=include_background,
+            softmax=softmax,
+            sigmoid=not softmax,
+            squared_pred=loss.squared_pred,
+            jaccard=loss.jaccard,
+            smooth_nr=loss.smooth_nr,
+            smooth_dr=loss.smooth_dr,
+            batch=loss.batch,
+            absent=loss.absent,
+            ignore_index=IGNORE_CLASS,
+            regions=scheme.region_table,
+        )
     return DiceFocalLoss(
         include_background=include_background,
+        focal_include_background=True,
+        softmax=softmax,
+        sigmoid=not softmax,
+        squared_pred=loss.squared_pred,
+        jaccard=loss.jaccard,
+        smooth_nr=loss.smooth_nr,
+        smooth_dr=loss.smooth_dr,
+        batch=loss.batch,
+        absent=loss.absent,
+        gamma=loss.gamma,
+        alpha=weights,
+        normalizer=loss.normalizer,
         lambda_dice=loss.lambda_dice,
         lambda_focal=loss.lambda_focal,
-        **activation,
-        **focal,
-        **dice,
-        **common,
+        ignore_index=IGNORE_CLASS,
+        regions=scheme.region_table,
     )
 
 
