@@ -13,6 +13,7 @@ import numpy as np
 from segfocal.data.cases import Case
 from segfocal.data.layouts import list_inputs
 from segfocal.data.nifti import write_label
+from segfocal.data.verify import verify_headers
 from segfocal.errors import UserError
 from segfocal.labels import ClassMap, LabelScheme
 
@@ -48,7 +49,8 @@ def predict_cases(request: PredictRequest) -> list[Path]:
 
     Raises:
         UserError: For a missing or damaged checkpoint or image, channels that do not fit, an
-            output that would be overwritten. Nothing is written then but the cases before it.
+            output that would be overwritten. All headers are checked before the first case, so
+            that only damaged voxels can stop it half way.
     """
     if not request.checkpoint.is_file():
         raise UserError(
@@ -64,6 +66,14 @@ def predict_cases(request: PredictRequest) -> list[Path]:
     cases = list_inputs(request.source, checkpoint.file_channels)
     targets = [request.output / f"{case.case_id}.nii.gz" for case in cases]
     _refuse_overwriting(cases, targets, go_on=request.go_on)
+    data = checkpoint.config["data"]
+    for case in cases:
+        verify_headers(
+            case,
+            checkpoint.file_channels,
+            channel_dim=data["channel_dim"],
+            affine_tolerance_mm=data["affine_tolerance_mm"],
+        )
     from segfocal.inference.predictor import Predictor
 
     scheme = checkpoint.scheme
@@ -73,7 +83,7 @@ def predict_cases(request: PredictRequest) -> list[Path]:
         if target.exists():
             continue
         began = time.monotonic()
-        prepared = predictor.preprocessing({"case": case})
+        prepared = predictor.preprocessing(case)
         classes = predictor.predict(prepared["image"])
         write_label(target, scheme.decode(classes), like=case.images[0])
         if not request.quiet:

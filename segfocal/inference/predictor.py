@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain, combinations
 from typing import Any
 
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.inferers.utils import sliding_window_inference
-from monai.transforms.compose import Compose
-from monai.transforms.utils import allow_missing_keys_mode
 from torch import nn
 
 from segfocal.checkpoint import Checkpoint
@@ -20,7 +18,7 @@ from segfocal.inference.components import remove_small_components
 from segfocal.inference.device import place_network, resolve_amp, resolve_device
 from segfocal.labels import ClassMap, LabelScheme
 from segfocal.networks import build_network
-from segfocal.transforms.pipelines import preprocessing
+from segfocal.transforms.pipelines import Preprocessing, preprocessing
 
 
 class Predictor:
@@ -40,7 +38,7 @@ class Predictor:
     def __init__(
         self,
         network: nn.Module,
-        preprocessing: Compose,
+        preprocessing: Preprocessing,
         scheme: LabelScheme,
         *,
         patch_size: Sequence[int],
@@ -139,11 +137,7 @@ class Predictor:
 
     def on_source_grid(self, probabilities: MetaTensor) -> MetaTensor:
         """Undoes orientation and resampling."""
-        with allow_missing_keys_mode(self.preprocessing):
-            inverted: Mapping[Any, Any] = self.preprocessing.inverse({"image": probabilities})
-        source = inverted["image"]
-        assert isinstance(source, MetaTensor)
-        return source
+        return self.preprocessing.to_source(probabilities)
 
     def decide(self, probabilities: torch.Tensor) -> ClassMap:
         """Class indices `(*S)` from probabilities `(K, *S)`: argmax, or painted regions."""

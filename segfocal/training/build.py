@@ -169,7 +169,7 @@ class CasePreparation:
 
     def __call__(self, case: Case) -> Prepared:
         """The prepared case."""
-        prepared: Prepared = self.preprocessing({"case": case})
+        prepared: Prepared = self.preprocessing(case)
         if self.crops is None:
             return prepared
         ready: Prepared = self.crops(prepared)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+from monai.data.meta_tensor import MetaTensor
 from monai.transforms.compose import Compose
 from monai.transforms.croppad.dictionary import RandCropByLabelClassesd, SpatialPadd
 from monai.transforms.intensity.dictionary import (
@@ -14,8 +16,10 @@ from monai.transforms.intensity.dictionary import (
 )
 from monai.transforms.spatial.dictionary import Orientationd, RandAffined, RandFlipd, Spacingd
 from monai.transforms.utility.dictionary import EnsureTyped
+from monai.transforms.utils import allow_missing_keys_mode
 
 from segfocal.config.schema import AugmentConfig, DataConfig, Normalization
+from segfocal.data.cases import Case
 from segfocal.errors import UserError
 from segfocal.labels import IGNORE_CLASS, LabelScheme
 from segfocal.transforms.crop_indices import ClassCropIndicesd
@@ -25,9 +29,37 @@ from segfocal.transforms.normalize import NormalizeChannelsd
 CROP_INDICES = "label_cls_indices"
 
 
+class Preprocessing:
+    """Reads a case, then runs transforms over it; can take a result back to the source grid.
+
+    The reading stands outside the `Compose`: MONAI turns every exception in one into a
+    `RuntimeError` of its own, and the line meant for the user would be lost.
+
+    Args:
+        load: Reads and verifies the files.
+        transforms: What follows, MONAI's inverses included.
+    """
+
+    def __init__(self, load: LoadCased, transforms: Compose) -> None:
+        self.load = load
+        self.transforms = transforms
+
+    def __call__(self, case: Case) -> dict[Any, Any]:
+        """The preprocessed case, by key."""
+        prepared: dict[Any, Any] = self.transforms(self.load({"case": case}))
+        return prepared
+
+    def to_source(self, volume: MetaTensor) -> MetaTensor:
+        """Undoes orientation and resampling of a map `(K, *S)` on the preprocessed grid."""
+        with allow_missing_keys_mode(self.transforms):
+            source = self.transforms.inverse({"image": volume})["image"]
+        assert isinstance(source, MetaTensor)
+        return source
+
+
 def preprocessing(
     data: DataConfig, scheme: LabelScheme, file_channels: Sequence[str], channels: Sequence[str]
-) -> Compose:
+) -> Preprocessing:
     """Case to image (and label) in RAS order, on one spacing if asked, with scaled intensities.
 
     The same for training, validation and prediction; deterministic; invertible up to resampling.
@@ -48,16 +80,14 @@ def preprocessing(
             f"{','.join(file_channels)}."
         )
     keys = ("image", "label")
-    steps = [
-        LoadCased(
-            scheme,
-            file_channels,
-            select=[list(file_channels).index(name) for name in channels],
-            channel_dim=data.channel_dim,
-            affine_tolerance_mm=data.affine_tolerance_mm,
-        ),
-        Orientationd(keys, axcodes="RAS", labels=None, allow_missing_keys=True),
-    ]
+    load = LoadCased(
+        scheme,
+        file_channels,
+        select=[list(file_channels).index(name) for name in channels],
+        channel_dim=data.channel_dim,
+        affine_tolerance_mm=data.affine_tolerance_mm,
+    )
+    steps = [Orientationd(keys, axcodes="RAS", labels=None, allow_missing_keys=True)]
     if data.spacing_mm is not None:
         steps.append(
             Spacingd(
@@ -65,7 +95,7 @@ def preprocessing(
             )
         )
     steps.append(NormalizeChannelsd("image", normalization_rules(data.normalize, channels)))
-    return Compose(steps)
+    return Preprocessing(load, Compose(steps))
 
 
 def normalization_rules(

@@ -314,8 +314,17 @@ def test_inputs_of_an_nnunet_folder_are_grouped_by_case(tmp_path):
 
 
 def test_a_dataset_folder_with_nothing_to_predict_says_what_to_pass(tmp_path):
-    line = line_of(list_inputs, msd(tmp_path), ("FLAIR", "T1w"))
-    assert "has no test list, and there is no folder imagesTs" in line
+    root = msd(tmp_path)
+    (root / "imagesTr").rename(root / "scans")
+    line = line_of(list_inputs, root, ("FLAIR", "T1w"))
+    assert "has no test list, and there is neither imagesTs nor imagesTr" in line
+
+
+def test_without_test_cases_the_labelled_ones_are_predicted(tmp_path):
+    root = msd(tmp_path)
+    cases = list_inputs(root, ("FLAIR", "T1w"))
+    assert ids(cases) == ids(read_dataset(root).cases)
+    assert all(case.label is None for case in cases)
 
 
 def test_another_channel_order_than_the_checkpoints_is_refused(tmp_path):

@@ -53,8 +53,9 @@ def list_inputs(path: Path, channels: Sequence[str]) -> list[Case]:
     """The cases to predict, without labels, sorted by id.
 
     Args:
-        path: An MSD folder (its `test` list, else imagesTs), an nnU-Net folder (imagesTs), a folder
-            of NIfTI files (one a case, or `CASE_0000.nii.gz` one a channel), or one file.
+        path: An MSD folder (its `test` list), an nnU-Net folder, a folder of NIfTI files (one a
+            case, or `CASE_0000.nii.gz` one a channel), or one file. Of a data set without a test
+            list, imagesTs is taken, and imagesTr where there is none.
         channels: Name of every channel in a case's files, in file order.
 
     Raises:
@@ -75,12 +76,13 @@ def list_inputs(path: Path, channels: Sequence[str]) -> list[Case]:
     listed = list_tests(descriptor)
     if listed:
         return listed
-    if not (path / "imagesTs").is_dir():
-        raise descriptor.error(
-            "has no test list, and there is no folder imagesTs beside it. Pass the folder that "
-            "holds the images."
-        )
-    return list_folder(path / "imagesTs", channels)
+    for name in _IMAGE_FOLDERS:
+        if (path / name).is_dir():
+            return list_folder(path / name, channels)
+    raise descriptor.error(
+        "has no test list, and there is neither imagesTs nor imagesTr beside it. Pass the folder "
+        "that holds the images."
+    )
 
 
 def _check_channels(descriptor: Descriptor, channels: Sequence[str]) -> None:

@@ -1,0 +1,45 @@
+import numpy as np
+
+from segfocal.inference.components import remove_small_components
+
+
+def two_islands():
+    classes = np.zeros((10, 10, 10), dtype=np.uint8)
+    classes[1:4, 1:4, 1:4] = 1
+    classes[2, 2, 2] = 2
+    classes[8, 8, 8] = 1
+    return classes
+
+
+def test_only_components_below_the_volume_go():
+    cleaned = remove_small_components(two_islands(), min_volume_mm3=4.0, voxel_mm3=2.0)
+    assert cleaned[8, 8, 8] == 0
+    assert (cleaned > 0).sum() == 27
+    assert cleaned[2, 2, 2] == 2
+
+
+def test_a_component_of_exactly_the_volume_stays():
+    cleaned = remove_small_components(two_islands(), min_volume_mm3=2.0, voxel_mm3=2.0)
+    assert cleaned[8, 8, 8] == 1
+
+
+def test_touching_by_a_corner_is_one_component():
+    classes = np.zeros((4, 4, 4), dtype=np.uint8)
+    classes[0, 0, 0] = classes[1, 1, 1] = 1
+    kept = remove_small_components(classes, min_volume_mm3=2.0, voxel_mm3=1.0)
+    assert (kept > 0).sum() == 2
+
+
+def test_a_nested_class_does_not_make_its_surroundings_two_components():
+    # The rim around a core of another class is one lesion with it, whatever its own size.
+    classes = np.zeros((5, 5, 5), dtype=np.uint8)
+    classes[2, 2, 2] = 1
+    classes[1:4, 1:4, 1:4][classes[1:4, 1:4, 1:4] == 0] = 2
+    assert (remove_small_components(classes, min_volume_mm3=27, voxel_mm3=1.0) > 0).sum() == 27
+
+
+def test_zero_keeps_everything_and_the_input_is_untouched():
+    classes = two_islands()
+    assert remove_small_components(classes, min_volume_mm3=0.0, voxel_mm3=1.0) is classes
+    remove_small_components(classes, min_volume_mm3=100.0, voxel_mm3=1.0)
+    assert np.array_equal(classes, two_islands())

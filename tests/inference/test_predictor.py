@@ -1,0 +1,121 @@
+"""The predictor with networks whose answer is known, on grids that are not RAS."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from segfocal.config.schema import DataConfig, InferConfig
+from segfocal.data.cases import Case
+from segfocal.inference.predictor import Predictor
+from segfocal.labels import LabelScheme, Region
+from segfocal.transforms.pipelines import preprocessing
+
+CLASSES = LabelScheme(("background", "a"), (0, 1))
+REGIONS = LabelScheme(
+    ("background", "rim", "core"), (0, 1, 2), (Region("all", (1, 2), 1), Region("core", (2,), 2))
+)
+
+FLIPPED = np.diag([-1.0, -2.0, 3.0, 1.0])
+TURNED = np.array([[0, 0, 1.5, 5], [-1.0, 0, 0, -7], [0, 2.0, 0, 3], [0, 0, 0, 1]])
+
+
+class Threshold(nn.Module):
+    """Logits that say class 1 (or region r) where the first channel exceeds a value."""
+
+    def __init__(self, *values):
+        super().__init__()
+        self.values = values
+
+    def forward(self, image):
+        inside = [50 * (image[:, :1] - value) for value in self.values]
+        if len(inside) == 1:
+            return torch.cat([-inside[0], inside[0]], dim=1)
+        return torch.cat(inside, dim=1)
+
+
+class Ramp(nn.Module):
+    """Says class 1 in the half of each window that lies on one side: not symmetric under flips."""
+
+    def forward(self, image):
+        half = torch.linspace(-1, 1, image.shape[2]).view(1, 1, -1, 1, 1).expand_as(image)
+        return torch.cat([-half, half], dim=1)
+
+
+def write_case(tmp_path, affine, shape=(20, 17, 13)):
+    values = np.random.default_rng(0).random(shape).astype(np.float32)
+    path = tmp_path / "x.nii.gz"
+    nib.save(nib.Nifti1Image(values, affine), path)
+    return Case("x", (path,), None), values
+
+
+def predictor_for(network, scheme, *, infer=None, spacing=None, patch=(8, 8, 8)):
+    data = DataConfig(root="x", normalize="none", spacing_mm=spacing)
+    return Predictor(
+        network,
+        preprocessing(data, scheme, ("c",), ("c",)),
+        scheme,
+        patch_size=patch,
+        infer=infer or InferConfig(),
+        device=torch.device("cpu"),
+        flip_axes=(0, 1, 2),
+    )
+
+
+@pytest.mark.parametrize("affine", [np.eye(4), FLIPPED, TURNED], ids=["RAS", "flipped", "turned"])
+def test_a_prediction_lies_on_the_voxels_of_its_source(tmp_path, affine):
+    case, values = write_case(tmp_path, affine)
+    predictor = predictor_for(Threshold(0.5), CLASSES)
+    classes = predictor.predict(predictor.preprocessing(case)["image"])
+    assert classes.shape == values.shape
+    assert np.array_equal(classes, (values > 0.5).astype(np.uint8))
+
+
+def test_regions_are_painted_inside_out(tmp_path):
+    case, values = write_case(tmp_path, TURNED)
+    predictor = predictor_for(Threshold(0.3, 0.7), REGIONS)
+    classes = predictor.predict(predictor.preprocessing(case)["image"])
+    assert np.array_equal(classes, np.digitize(values, [0.3, 0.7]).astype(np.uint8))
+
+
+def test_resampling_is_undone_onto_the_sources_own_shape(tmp_path):
+    affine = np.diag([-2.0, 1.0, 3.0, 1.0])
+    smooth = np.linalg.norm(np.indices((20, 40, 14)).T * [2, 1, 3] - [20, 20, 20], axis=-1).T
+    path = tmp_path / "x.nii.gz"
+    nib.save(nib.Nifti1Image((-smooth).astype(np.float32), affine), path)
+    predictor = predictor_for(Threshold(-12.0), CLASSES, spacing=(1.0, 1.0, 1.0))
+    classes = predictor.predict(predictor.preprocessing(Case("x", (path,), None))["image"])
+    ball = smooth < 12
+    assert classes.shape == ball.shape
+    both = np.count_nonzero(ball & (classes == 1))
+    assert 2 * both / (ball.sum() + classes.sum()) > 0.95
+
+
+def test_flips_average_a_lopsided_network_to_even(tmp_path):
+    case, _ = write_case(tmp_path, np.eye(4), shape=(8, 8, 8))
+    plain = predictor_for(Ramp(), CLASSES)
+    flipped = predictor_for(Ramp(), CLASSES, infer=InferConfig(tta="flips"))
+    image = plain.preprocessing(case)["image"]
+    assert abs(float(plain.probabilities(image)[1, 0].mean()) - 0.5) > 0.2
+    even = flipped.probabilities(image)
+    assert torch.allclose(even.as_tensor(), torch.full_like(even.as_tensor(), 0.5), atol=1e-6)
+
+
+def test_probabilities_of_softmax_sum_to_one(tmp_path):
+    case, _ = write_case(tmp_path, TURNED)
+    predictor = predictor_for(Threshold(0.5), CLASSES)
+    probs = predictor.probabilities(predictor.preprocessing(case)["image"])
+    assert torch.allclose(probs.sum(0).as_tensor(), torch.ones(()), atol=1e-5)
+
+
+def test_small_components_are_measured_in_mm3(tmp_path):
+    values = np.zeros((12, 12, 12), dtype=np.float32)
+    values[2:4, 2:4, 2:4] = 1
+    values[8, 8, 8] = 1
+    path = tmp_path / "x.nii.gz"
+    nib.save(nib.Nifti1Image(values, np.diag([2.0, 2.0, 2.0, 1.0])), path)
+    predictor = predictor_for(Threshold(0.5), CLASSES, infer=InferConfig(min_lesion_mm3=9.0))
+    classes = predictor.predict(predictor.preprocessing(Case("x", (path,), None))["image"])
+    assert classes[8, 8, 8] == 0
+    assert classes.sum() == 8
