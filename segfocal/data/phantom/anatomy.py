@@ -173,7 +173,7 @@ def _vessels(
     plexus = inside(5.0 - plexus_side, edge) * (ventricle < 0.5)
     tubes = np.zeros(grid.shape, dtype=np.float32)
     candidates = np.argwhere((depth > 1.0) & (depth < 16.0))
-    for _ in range(int(rng.integers(7, 13))):
+    for _ in range(int(rng.integers(10, 17))):
         _draw_tube(tubes, grid, candidates[rng.integers(len(candidates))], rng)
     width = float(rng.uniform(1.2, 1.7))
     blurred = grid.blur(tubes, width)
