@@ -6,15 +6,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from segfocal.metrics.case_score import CaseScore, RegionSummary, mean_dice
+from segfocal.metrics.case_score import RegionSummary, mean_dice
+from segfocal.reports.csv_file import cell, number, read_csv, write_csv
 
 SUMMARY_FIELDS = tuple(entry.name for entry in fields(RegionSummary))
 _COUNTS = tuple(name for name in SUMMARY_FIELDS if name not in ("dice", "lesion_f1"))
@@ -97,7 +94,7 @@ class History:
         self.records.append(record)
         columns = _columns(self.term_names, self.region_names)
         rows = [_row(entry, columns, self.note) for entry in self.records]
-        _write_csv(self.path, columns, rows)
+        write_csv(self.path, columns, rows)
 
 
 def read_history(path: Path) -> list[EpochRecord]:
@@ -106,35 +103,11 @@ def read_history(path: Path) -> list[EpochRecord]:
     Raises:
         ValueError: If the file is not one.
     """
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = read_csv(path)
     try:
         return [_record(row) for row in rows]
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a metrics.csv of segfocal: {error}.") from error
-
-
-def write_case_scores(
-    path: Path, scores: Iterable[CaseScore], *, epoch: int | None = None, note: str = ""
-) -> None:
-    """Write `val_cases.csv`: a row for each case and region.
-
-    Args:
-        path: File to (over)write.
-        scores: The cases.
-        epoch: The epoch whose weights made them.
-        note: Text for the last column of every row (the phantom's stamp), or "".
-    """
-    columns = [
-        *("epoch", "case", "region", "dice", "ref_voxels", "pred_voxels", "ref_ml", "pred_ml"),
-        *("lesions", "lesions_found", "false_positives", "note"),
-    ]
-    rows = [
-        {"epoch": epoch, "case": score.case, "region": name, **asdict(region), "note": note}
-        for score in scores
-        for name, region in score.regions.items()
-    ]
-    _write_csv(path, columns, [{key: _cell(row[key]) for key in columns} for row in rows])
 
 
 def _columns(term_names: Sequence[str], region_names: Sequence[str]) -> list[str]:
@@ -159,7 +132,7 @@ def _row(record: EpochRecord, columns: Sequence[str], note: str) -> dict[str, st
     values["note"] = note
     unknown = sorted(set(values).difference(columns))
     assert not unknown, f"columns were not declared: {unknown}"
-    return {name: _cell(values.get(name)) for name in columns}
+    return {name: cell(values.get(name)) for name in columns}
 
 
 def _record(row: Mapping[str, str]) -> EpochRecord:
@@ -179,10 +152,10 @@ def _record(row: Mapping[str, str]) -> EpochRecord:
     return EpochRecord(
         epoch=int(row["epoch"]),
         step=int(row["step"]),
-        elapsed_s=_number(row["elapsed_s"]),
-        steps_per_s=_number(row["steps_per_s"]),
-        lr=_number(row["lr"]),
-        loss=_number(row["loss"]),
+        elapsed_s=number(row["elapsed_s"]),
+        steps_per_s=number(row["steps_per_s"]),
+        lr=number(row["lr"]),
+        loss=number(row["loss"]),
         terms=terms,
         val={region: _summary(row, region) for region in regions} if measured else None,
     )
@@ -191,31 +164,7 @@ def _record(row: Mapping[str, str]) -> EpochRecord:
 def _summary(row: Mapping[str, str], region: str) -> RegionSummary:
     counts = {name: int(row[f"val/{region}/{name}"]) for name in _COUNTS}
     return RegionSummary(
-        dice=_number(row[f"val/{region}/dice"]),
-        lesion_f1=_number(row[f"val/{region}/lesion_f1"]),
+        dice=number(row[f"val/{region}/dice"]),
+        lesion_f1=number(row[f"val/{region}/lesion_f1"]),
         **counts,
     )
-
-
-def _number(cell: str) -> float:
-    return float(cell) if cell else float("nan")
-
-
-def _cell(value: object) -> str:
-    """Numbers in full (they read back equal), nothing for None and NaN."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return repr(float(value)) if isinstance(value, float) else str(value)
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
-        stream.write(text.getvalue())
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)

@@ -99,7 +99,7 @@ def _lobes(at: Volume) -> tuple[Volume, Volume, Volume]:
     x, y, z = at
     narrowed = np.stack([x * (1 + 0.10 * y / 84 + 0.04 * z / 60), y, z])
     hull = ellipsoid_depth(narrowed, (0, 0, 2), (66, 84, 58))
-    base = z + 24
+    base = z + 17 + 9 * np.exp(-((x / 16) ** 2)) + 3 * np.sin(y / 17)
     upper = np.minimum(hull, base)
     temporal = np.maximum(
         ellipsoid_depth(at, (42, -4, -24), (23, 44, 24)),
