@@ -117,8 +117,8 @@ def sample_figure(
         _mark_error_outline(row[2], view, reference)
         row[0].set_ylabel(f"{view.name}, slice {view.index}", fontsize=8)
         row[0].text(
-            0.02, 0.98, channel_names[channel], color="white", fontsize=9, va="top", path_effects=OUTLINE,
-            transform=row[0].transAxes, parse_math=False,
+            0.02, 0.98, channel_names[channel], color="white", fontsize=9, va="top",
+            transform=row[0].transAxes, parse_math=False, path_effects=OUTLINE,
         )  # fmt: skip
     for place, words in zip(axes[0], ("image", "reference", _dice_words(score)), strict=True):
         place.set_title(words, fontsize=10, parse_math=False)
