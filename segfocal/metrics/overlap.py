@@ -43,7 +43,7 @@ def dice(pred: Mask, ref: Mask, valid: Mask | None = None) -> float:
         known = ref & valid
         both = np.count_nonzero(pred & known)
         total = np.count_nonzero(pred & valid) + np.count_nonzero(known)
-    return 2 * both / total if total else float("nan")
+    return float(2 * both / total) if total else float("nan")
 
 
 def check_masks(pred: Mask, ref: Mask, valid: Mask | None) -> None:

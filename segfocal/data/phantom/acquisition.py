@@ -17,9 +17,9 @@ TISSUE: dict[str, tuple[float, float, float, float]] = {
     "grey": (0.58, 0.55, 0.57, 0.60),
     "white": (0.47, 0.76, 0.78, 0.42),
     "oedema": (0.72, 0.54, 0.55, 0.68),
-    "non_enhancing": (0.52, 0.38, 0.40, 0.88),
-    "enhancing": (0.66, 0.52, 0.98, 0.66),
-    "vessel": (0.35, 0.50, 1.10, 0.34),
+    "non_enhancing": (0.46, 0.36, 0.38, 0.92),
+    "enhancing": (0.74, 0.50, 1.04, 0.72),
+    "vessel": (0.22, 0.52, 1.20, 0.26),
     "cap": (0.82, 0.62, 0.64, 0.72),
 }
 """Mean signal per tissue, on a scale where 1 is bright."""

@@ -99,7 +99,7 @@ def _lobes(at: Volume) -> tuple[Volume, Volume, Volume]:
     x, y, z = at
     narrowed = np.stack([x * (1 + 0.10 * y / 84 + 0.04 * z / 60), y, z])
     hull = ellipsoid_depth(narrowed, (0, 0, 2), (66, 84, 58))
-    base = z + 24
+    base = z + 17 + 9 * np.exp(-((x / 16) ** 2)) + 3 * np.sin(y / 17)
     upper = np.minimum(hull, base)
     temporal = np.maximum(
         ellipsoid_depth(at, (42, -4, -24), (23, 44, 24)),
@@ -173,7 +173,7 @@ def _vessels(
     plexus = inside(5.0 - plexus_side, edge) * (ventricle < 0.5)
     tubes = np.zeros(grid.shape, dtype=np.float32)
     candidates = np.argwhere((depth > 1.0) & (depth < 16.0))
-    for _ in range(int(rng.integers(7, 13))):
+    for _ in range(int(rng.integers(10, 17))):
         _draw_tube(tubes, grid, candidates[rng.integers(len(candidates))], rng)
     width = float(rng.uniform(1.2, 1.7))
     blurred = grid.blur(tubes, width)

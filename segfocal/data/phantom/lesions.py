@@ -63,9 +63,9 @@ def plan_lesions(
             rim = voxel_mm if enhancing else 0.0
         else:
             whole = rng.uniform(20, 32) if index == 0 else rng.uniform(10, 16)
-            core = whole * rng.uniform(0.5, 0.68)
+            core = whole * rng.uniform(0.55, 0.72)
             size = {"oedema_mm": whole, "core_mm": core, "num_voxels": 0}
-            rim = rng.uniform(4.0, 6.5) if enhancing else 0.0
+            rim = rng.uniform(5.0, 7.5) if enhancing else 0.0
         reach = max(size["core_mm"], 5.0)
         centre = _free_place(rng, plans, reach, max(size["oedema_mm"], 4.0))
         if centre is not None:

@@ -1,0 +1,47 @@
+"""`val_cases.csv`: a row for each validation case and region."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+from segfocal.metrics.case_score import CaseScore, RegionScore
+from segfocal.reports.csv_file import cell, number, read_csv, write_csv
+
+_COUNTS = ("ref_voxels", "pred_voxels", "lesions", "lesions_found", "false_positives")
+_VOLUMES = ("ref_ml", "pred_ml")
+_COLUMNS = ("epoch", "case", "region", "dice", *_COUNTS, *_VOLUMES, "note")
+
+
+def write_case_scores(
+    path: Path, scores: Iterable[CaseScore], *, epoch: int | None = None, note: str = ""
+) -> None:
+    """Write `val_cases.csv`: a row for each case and region.
+
+    Args:
+        path: File to (over)write.
+        scores: The cases.
+        epoch: The epoch whose weights made them.
+        note: Text for the last column of every row (the phantom's stamp), or "".
+    """
+    rows = [
+        {"epoch": epoch, "case": score.case, "region": name, **asdict(region), "note": note}
+        for score in scores
+        for name, region in score.regions.items()
+    ]
+    write_csv(path, _COLUMNS, [{key: cell(row[key]) for key in _COLUMNS} for row in rows])
+
+
+def read_case_scores(path: Path) -> list[CaseScore]:
+    """The cases of a `val_cases.csv`, in the file's order."""
+    cases: dict[str, dict[str, RegionScore]] = {}
+    for row in read_csv(path):
+        ref_ml, pred_ml = (float(row[key]) if row[key] else None for key in _VOLUMES)
+        cases.setdefault(row["case"], {})[row["region"]] = RegionScore(
+            number(row["dice"]),
+            **{key: int(row[key]) for key in _COUNTS},
+            ref_ml=ref_ml,
+            pred_ml=pred_ml,
+        )
+    return [CaseScore(name, regions) for name, regions in cases.items()]

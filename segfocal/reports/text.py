@@ -1,0 +1,163 @@
+"""How numbers and epochs read in a line of text: the one place that formats them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from segfocal.metrics.case_score import RegionSummary
+from segfocal.reports.history import EpochRecord
+
+SEPARATOR = " · "
+
+
+def fraction(value: float) -> str:
+    """A number from 0 to 1 with three digits, a dash where it is undefined.
+
+    Example:
+        >>> fraction(0.8871), fraction(1.0), fraction(float("nan"))
+        ('.887', '1.000', '-')
+    """
+    if math.isnan(value):
+        return "-"
+    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 0.9995 else f"{value:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """Hours and minutes, or minutes and seconds, or seconds.
+
+    Example:
+        >>> duration(15130), duration(125), duration(7.4)
+        ('4h12', '2m05', '7s')
+    """
+    total = round(seconds)
+    if total >= 3600:
+        return f"{total // 3600}h{total % 3600 // 60:02d}"
+    return f"{total // 60}m{total % 60:02d}" if total >= 60 else f"{total}s"
+
+
+def significant(value: float) -> str:
+    """Three significant digits, without an exponent for everyday sizes.
+
+    Example:
+        >>> significant(12.345), significant(0.00123), significant(0.0)
+        ('12.3', '0.00123', '0')
+    """
+    return f"{value:.3g}"
+
+
+def header_line(versions: Mapping[str, str], device: str, precision: str, seed: int) -> str:
+    """`segfocal 0.1 · torch 2.13 · cuda:0 H100 80GB · bf16 · seed 7`."""
+    parts = [f"{name} {version}" for name, version in versions.items()]
+    return SEPARATOR.join([*parts, device, precision, f"seed {seed}"])
+
+
+def data_line(
+    name: str,
+    num_train: int,
+    num_val: int,
+    channels: Sequence[str],
+    targets: Sequence[str],
+    *,
+    overlapping: bool,
+    note: str = "",
+) -> str:
+    """`data   MSD Task01: 388 train / 96 val · channels FLAIR,T1w · regions WT,TC,ET`."""
+    kind = "regions" if overlapping else "classes"
+    parts = [
+        f"data   {name}: {num_train} train / {num_val} val",
+        f"channels {','.join(channels)}",
+        f"{kind} {','.join(targets)}",
+    ]
+    return SEPARATOR.join([*parts, note] if note else parts)
+
+
+def alpha_line(
+    scheme: str,
+    alpha: Mapping[str, float],
+    *,
+    num_cases: int | None = None,
+    ignore_values: Sequence[int] = (),
+    ignored_fraction: float | None = None,
+) -> str:
+    """`alpha  balanced, from 388 cases: WT .12 TC .34 · ignore 255: 0.4% of voxels`."""
+    source = scheme if num_cases is None else f"{scheme}, from {num_cases} cases"
+    weights = " ".join(f"{name} {significant(value)}" for name, value in alpha.items())
+    line = f"alpha  {source}: {weights}" if weights else f"alpha  {source}"
+    if ignore_values:
+        values = ",".join(str(value) for value in ignore_values)
+        share = "" if ignored_fraction is None else f": {100 * ignored_fraction:.1f}% of voxels"
+        line += f"{SEPARATOR}ignore {values}{share}"
+    return line
+
+
+def loss_text(loss: float, terms: Mapping[str, float]) -> str:
+    """`loss 0.412 (focal .021 dice .391)`."""
+    parts = " ".join(f"{name} {fraction(value)}" for name, value in terms.items())
+    return f"loss {loss:.3f} ({parts})" if parts else f"loss {loss:.3f}"
+
+
+def epoch_line(
+    record: EpochRecord,
+    num_epochs: int | None,
+    *,
+    memory_gb: float | None = None,
+    eta_s: float | None = None,
+) -> str:
+    """`epoch  12/300 loss 0.412 (focal .021 dice .391) lr 1.0e-04 3.1 it/s 6.8 GB ETA 4h12`."""
+    parts = [
+        epoch_label(record.epoch, num_epochs),
+        loss_text(record.loss, record.terms),
+        f"lr {record.lr:.1e}",
+        pace_text(record.steps_per_s, memory_gb=memory_gb, eta_s=eta_s),
+    ]
+    return " ".join(parts)
+
+
+def epoch_label(epoch: int, num_epochs: int | None) -> str:
+    """`epoch  12/300`, right-aligned so that lines stand under each other."""
+    if num_epochs is None:
+        return f"epoch {epoch:>4}"
+    return f"epoch {epoch:>{max(3, len(str(num_epochs)))}}/{num_epochs}"
+
+
+def pace_text(
+    steps_per_s: float, *, memory_gb: float | None = None, eta_s: float | None = None
+) -> str:
+    """`3.1 it/s 6.8 GB ETA 4h12`; seconds per step where a step takes longer than one."""
+    pace = (
+        f"{steps_per_s:.1f} it/s" if steps_per_s >= 1 else f"{1 / max(steps_per_s, 1e-9):.1f} s/it"
+    )
+    parts = [pace]
+    if memory_gb is not None:
+        parts.append(f"{memory_gb:.1f} GB")
+    if eta_s is not None:
+        parts.append(f"ETA {duration(eta_s)}")
+    return " ".join(parts)
+
+
+def val_text(summary: Mapping[str, RegionSummary], mean: float, *, best: bool) -> str:
+    """`WT .887 TC .801 mean .844 best | TC lesions found 71/88, 19 FP | n=96, 4 without TC`.
+
+    Lesions are those of the last region, the innermost. A region that some case lacks is named
+    at the end, and so are the cases where the model predicted it all the same (Dice 0).
+    """
+    dice = " ".join(f"{name} {fraction(region.dice)}" for name, region in summary.items())
+    scores = f"{dice} mean {fraction(mean)}" if len(summary) > 1 else dice
+    name, inner = list(summary.items())[-1]
+    lesions = (
+        f"{name} lesions found {inner.lesions_found}/{inner.lesions}, {inner.false_positives} FP"
+    )
+    return f"{scores}{' best' if best else ''} | {lesions} | {cases_text(summary)}"
+
+
+def cases_text(summary: Mapping[str, RegionSummary]) -> str:
+    """`n=96, 4 without ET (1 false alarm)`."""
+    parts = [f"n={next(iter(summary.values())).n}"] if summary else ["n=0"]
+    for name, region in summary.items():
+        if region.n_empty:
+            alarms = region.n_false_alarm
+            plural = "s" if alarms > 1 else ""
+            alarm = f" ({alarms} false alarm{plural})" if alarms else ""
+            parts.append(f"{region.n_empty} without {name}{alarm}")
+    return ", ".join(parts)

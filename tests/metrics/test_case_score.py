@@ -1,0 +1,83 @@
+import math
+
+import numpy as np
+import pytest
+
+from segfocal.labels import LabelScheme
+from segfocal.metrics.case_score import (
+    RegionScore,
+    mean_dice,
+    region_masks,
+    score_case,
+    score_region,
+    summarise,
+)
+
+SCHEME = LabelScheme.preset("msd-task01", ignore_values=(255,))
+
+
+def score(classes_pred, classes_ref, zooms_mm=None):
+    pred = region_masks(np.array(classes_pred, np.uint8), SCHEME.target_classes)
+    ref = np.array(classes_ref, np.uint8)
+    return score_case("A", pred, ref, SCHEME.target_names, SCHEME.target_classes, zooms_mm)
+
+
+def test_regions_are_unions_of_classes_and_ignored_voxels_belong_to_none():
+    classes = np.array([[0, 1, 2], [3, 255, 0]], np.uint8)
+    masks = region_masks(classes, SCHEME.target_classes)
+    for mask, members in zip(masks, ((1, 2, 3), (2, 3), (3,)), strict=True):
+        np.testing.assert_array_equal(mask, np.isin(classes, members))
+
+
+def test_a_case_by_hand():
+    #                      WT: ref 5, pred 5, both 4   TC: ref 3, pred 2, both 1   ET: 1, 0
+    reference = [[1, 1, 2, 2, 3, 0, 0, 0, 255]]
+    predicted = [[1, 1, 1, 2, 0, 0, 2, 0, 3]]
+    got = score(predicted, reference, zooms_mm=(2.0, 5.0)).regions
+    assert list(got) == ["WT", "TC", "ET"]
+    assert got["WT"] == RegionScore(2 * 4 / 10, 5, 5, 1, 1, 1, 0.05, 0.05)
+    assert got["TC"] == RegionScore(2 * 1 / 5, 3, 2, 1, 1, 1, 0.03, 0.02)
+    assert got["ET"] == RegionScore(0.0, 1, 0, 1, 0, 0, 0.01, 0.0)
+
+
+def test_volumes_are_none_without_voxel_sizes():
+    region = score_region(np.ones(3, bool), np.ones(3, bool))
+    assert region.ref_ml is None
+    assert region.pred_ml is None
+
+
+def test_empty_classes_are_counted_and_never_averaged_in_silence():
+    both_empty = score([[0, 1]], [[0, 1]])
+    false_alarm = score([[3, 1]], [[0, 1]])
+    right = score([[3, 1]], [[3, 1]])
+    half = score([[3, 3, 0, 0]], [[3, 0, 0, 0]])
+    summary = summarise([both_empty, false_alarm, right, half])["ET"]
+    assert summary.dice == pytest.approx((0 + 1 + 2 / 3) / 3)
+    assert (summary.n, summary.n_scored, summary.n_empty, summary.n_false_alarm) == (4, 3, 2, 1)
+    assert (summary.lesions, summary.lesions_found, summary.false_positives) == (2, 2, 1)
+    assert summary.lesion_f1 == pytest.approx(2 * 2 / (2 * 2 + 0 + 1))
+
+
+def test_a_region_that_no_case_has_is_nan_and_stays_out_of_the_mean():
+    summary = summarise([score([[0, 1]], [[0, 1]])])
+    assert math.isnan(summary["ET"].dice)
+    assert math.isnan(summary["ET"].lesion_f1)
+    assert summary["ET"].n_scored == 0
+    assert mean_dice(summary) == 1.0
+    assert math.isnan(mean_dice(summarise([])))
+
+
+def test_a_reference_that_is_ignored_everywhere_scores_nothing():
+    got = score([[1, 2, 3]], [[255, 255, 255]]).regions
+    assert all(math.isnan(region.dice) and region.pred_voxels == 0 for region in got.values())
+
+
+def test_a_prediction_with_another_number_of_regions_is_refused():
+    with pytest.raises(ValueError, match=r"^pred must be one mask per region: expected shape \(3,"):
+        score_case(
+            "A",
+            np.zeros((2, 4), bool),
+            np.zeros(4, np.uint8),
+            SCHEME.target_names,
+            SCHEME.target_classes,
+        )
