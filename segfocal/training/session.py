@@ -14,6 +14,7 @@ from segfocal.config.load import LoadedConfig
 from segfocal.errors import RunFailedError, UserError
 from segfocal.inference.device import place_network, resolve_amp, resolve_device
 from segfocal.inference.predictor import Predictor
+from segfocal.labels import LabelScheme
 from segfocal.metrics.case_score import CaseScore, mean_dice, summarise
 from segfocal.training.build import (
     CasePreparation,
@@ -116,7 +117,10 @@ class Session:
         if weights is not None:
             init_from(network, weights)
         network = place_network(network, self.device)
-        loss = make_loss(config.loss, scheme, plan.alpha).to(self.device)
+        try:
+            loss = make_loss(config.loss, scheme, plan.alpha).to(self.device)
+        except ValueError as error:
+            raise UserError(f"loss: {error}") from None
         self.learner = Learner(
             network,
             loss_terms(loss),
@@ -286,14 +290,9 @@ class Session:
         """Goes on where `last.pt` was written, if labels, channels and network are the same."""
         ours, theirs = self.plan.dataset.scheme, checkpoint.scheme
         if ours != theirs:
-            what = "regions" if ours.regions and theirs.regions else "classes"
-            counts = (theirs.num_outputs, ours.num_outputs)
-            differ = (
-                f"last.pt has {counts[0]} {what}, the config {counts[1]}"
-                if counts[0] != counts[1]
-                else "last.pt has other label names, values or regions than the config"
+            raise UserError(
+                f"Cannot resume: {_difference(theirs, ours)}. Start a new run or use --init-from."
             )
-            raise UserError(f"Cannot resume: {differ}. Start a new run or use --init-from.")
         if self.plan.channels != checkpoint.channels:
             raise UserError(
                 f"Channel order: the config has {','.join(self.plan.channels)}; the checkpoint "
@@ -372,6 +371,15 @@ class Session:
         place = "GPU memory" if self.device.type == "cuda" else "memory"
         where = f"patch {patch}, batch {train.batch_size}"
         return f"Out of {place} at {where}{used}. {cure} {self._safe()}"
+
+
+def _difference(theirs: LabelScheme, ours: LabelScheme) -> str:
+    """How the labels of a checkpoint differ from those of a config."""
+    old, new = ("regions" if s.regions else "classes" for s in (theirs, ours))
+    counts = theirs.num_outputs, ours.num_outputs
+    if old == new and counts[0] == counts[1]:
+        return "last.pt has other label names, values or regions than the config"
+    return f"last.pt has {counts[0]} {old}, the config {counts[1]}{'' if old == new else f' {new}'}"
 
 
 def _plain_state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
