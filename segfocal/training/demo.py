@@ -55,6 +55,7 @@ def run_demo(
             out=base / "run",
             quiet=quiet,
             started_s=started_s,
+            closing_words=False,
         )
     )
     assert outcome is not None

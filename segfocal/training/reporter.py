@@ -17,7 +17,8 @@ from segfocal.reports.history import EpochRecord, History
 
 if TYPE_CHECKING:
     from segfocal.training.learner import EpochMeans
-    from segfocal.training.session import Outcome, Progress, Session
+    from segfocal.training.progress import Outcome, Progress
+    from segfocal.training.session import Session
     from segfocal.training.validate import Sample
 
 STAMP = "SYNTHETIC PHANTOM - not clinical evidence"
@@ -31,10 +32,12 @@ class Reporter:
 
     Args:
         quiet: Write nothing to standard output; files are written all the same.
+        closing_words: Whether `finish` prints the table of results and the next command.
     """
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool, closing_words: bool = True) -> None:
         self.quiet = quiet
+        self.closing_words = closing_words
         self.console = Console(quiet=quiet)
         self._session: Session | None = None
         self._history: History | None = None
@@ -214,10 +217,6 @@ class Reporter:
             synthetic=session.plan.dataset.synthetic,
         )
         write_report(session.folder.path)
-        if outcome.scores:
-            summary = summarise(outcome.scores)
-            title = f"validation, {len(outcome.scores)} cases, epoch {outcome.progress.epoch}"
-            self.console.results(title, {"network": summary}, self._note)
         best = outcome.progress
         chosen = (
             f"best.pt is epoch {best.best_epoch}, mean Dice {best.best_score:.3f}"
@@ -225,6 +224,12 @@ class Reporter:
             else "best.pt is the last epoch (no validation cases)"
         )
         self.console.line(f"done   {chosen} · {outcome.folder}")
+        if not self.closing_words:
+            return
+        if outcome.scores:
+            summary = summarise(outcome.scores)
+            title = f"validation, {len(outcome.scores)} cases, epoch {outcome.progress.epoch}"
+            self.console.results(title, {"network": summary}, self._note)
         self.console.line(f"next   {next_command(outcome.folder)}")
 
     @contextmanager

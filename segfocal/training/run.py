@@ -15,7 +15,7 @@ from segfocal.training.preflight import Plan, preflight
 from segfocal.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from segfocal.training.session import Outcome
+    from segfocal.training.progress import Outcome
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class TrainRequest:
         dry_run: Check everything, train nothing, write nothing.
         quiet: Print nothing but errors.
         started_s: `time.monotonic()` when the command began: budgets count from there.
+        closing_words: Whether to end with the table of results and the next command.
     """
 
     config: Path | None
@@ -41,6 +42,7 @@ class TrainRequest:
     init_from: Path | None = None
     dry_run: bool = False
     quiet: bool = False
+    closing_words: bool = True
 
 
 def train(request: TrainRequest) -> Outcome | None:
@@ -59,7 +61,7 @@ def train(request: TrainRequest) -> Outcome | None:
     folder = RunFolder(out, resume=request.resume)
     from segfocal.training.reporter import Reporter
 
-    reporter = Reporter(quiet=request.quiet)
+    reporter = Reporter(quiet=request.quiet, closing_words=request.closing_words)
     kept_split = folder / "split.json"
     with reporter.checking() as on_case:
         plan = preflight(loaded, kept_split if request.resume else None, on_case)

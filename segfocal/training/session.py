@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,7 +13,6 @@ from segfocal.config.load import LoadedConfig
 from segfocal.errors import RunFailedError, UserError
 from segfocal.inference.device import place_network, resolve_amp, resolve_device
 from segfocal.inference.predictor import Predictor
-from segfocal.labels import LabelScheme
 from segfocal.metrics.case_score import CaseScore, mean_dice, summarise
 from segfocal.training.build import (
     CasePreparation,
@@ -29,7 +27,9 @@ from segfocal.training.case_store import CaseStore, available_bytes
 from segfocal.training.learner import Learner, NonFiniteLossError
 from segfocal.training.patches import stable_seed
 from segfocal.training.preflight import Plan
+from segfocal.training.progress import Outcome, Progress
 from segfocal.training.reporter import Reporter
+from segfocal.training.resume import resume_from
 from segfocal.training.run_folder import RunFolder, versions
 from segfocal.training.schedule import Budget
 from segfocal.training.validate import Sample, validate
@@ -39,44 +39,6 @@ _REPORT_S = 8.0
 
 _VALIDATION_SHARE = 0.15
 """Share of a wall-clock budget that validations before the last may take."""
-
-
-@dataclass
-class Progress:
-    """Where a run stands; what a checkpoint remembers of it.
-
-    Attributes:
-        epoch: Epochs done.
-        elapsed_s: Wall-clock time so far, over all parts of a resumed run.
-        best_score: Highest mean Dice of a validation; NaN before the first.
-        best_epoch: Its epoch, 0 before the first.
-        validation_s: Duration of the last validation; 0 before the first.
-        validations_s: Duration of all of them.
-        loop_began_s: Seconds from the start of the run to its first step; None before it.
-    """
-
-    epoch: int = 0
-    elapsed_s: float = 0.0
-    best_score: float = math.nan
-    best_epoch: int = 0
-    validation_s: float = 0.0
-    validations_s: float = 0.0
-    loop_began_s: float | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a finished run achieved.
-
-    Attributes:
-        folder: The run folder.
-        progress: Where it stands.
-        scores: Scores of the last validation, a case each; empty without validation cases.
-    """
-
-    folder: Path
-    progress: Progress
-    scores: tuple[CaseScore, ...]
 
 
 class Session:
@@ -287,28 +249,8 @@ class Session:
         )
 
     def _resume(self, checkpoint: Checkpoint) -> None:
-        """Goes on where `last.pt` was written, if labels, channels and network are the same."""
-        ours, theirs = self.plan.dataset.scheme, checkpoint.scheme
-        if ours != theirs:
-            raise UserError(
-                f"Cannot resume: {_difference(theirs, ours)}. Start a new run or use --init-from."
-            )
-        if self.plan.channels != checkpoint.channels:
-            raise UserError(
-                f"Channel order: the config has {','.join(self.plan.channels)}; the checkpoint "
-                f"expects {','.join(checkpoint.channels)}. Set data.channels."
-            )
-        if checkpoint.resume is None:
-            raise UserError("Cannot resume: last.pt holds no optimiser state. Use --init-from.")
-        try:
-            self.learner.load_resume_state(checkpoint.resume)
-        except (RuntimeError, ValueError, KeyError):
-            raise UserError(
-                "Cannot resume: last.pt was written with another network or optimiser. Start a "
-                "new run or use --init-from."
-            ) from None
-        known = {k: v for k, v in checkpoint.progress.items() if k in Progress.__annotations__}
-        self.progress = Progress(**known)
+        """Goes on where `last.pt` was written."""
+        self.progress = resume_from(checkpoint, self.learner, self.plan)
         self.started_s -= self.progress.elapsed_s
 
     @property
@@ -371,15 +313,6 @@ class Session:
         place = "GPU memory" if self.device.type == "cuda" else "memory"
         where = f"patch {patch}, batch {train.batch_size}"
         return f"Out of {place} at {where}{used}. {cure} {self._safe()}"
-
-
-def _difference(theirs: LabelScheme, ours: LabelScheme) -> str:
-    """How the labels of a checkpoint differ from those of a config."""
-    old, new = ("regions" if s.regions else "classes" for s in (theirs, ours))
-    counts = theirs.num_outputs, ours.num_outputs
-    if old == new and counts[0] == counts[1]:
-        return "last.pt has other label names, values or regions than the config"
-    return f"last.pt has {counts[0]} {old}, the config {counts[1]}{'' if old == new else f' {new}'}"
 
 
 def _plain_state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
