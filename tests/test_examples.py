@@ -1,0 +1,31 @@
+"""Every example and the benchmark run as a user runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments):
+    env = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, env=env
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_the_example_runs(path):
+    assert "step 5: loss " in run(path)
+
+
+@pytest.mark.slow
+def test_the_benchmark_checks_values_before_it_times():
+    out = run(ROOT / "benchmarks" / "losses.py", "--size", "12", "--repeats", "1")
+    assert out.count("| segfocal DiceFocalLoss(softmax) | 1.00 |") == 2
