@@ -1,0 +1,114 @@
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from segfocal.config.schema import TrainConfig
+from segfocal.training.learner import Learner, NonFiniteLossError
+from segfocal.training.schedule import Budget
+
+
+def make(**settings):
+    torch.manual_seed(0)
+    network = nn.Conv3d(1, 1, 1)
+    train = TrainConfig(warmup_fraction=0.0, schedule="constant", lr=0.1, **settings)
+
+    def terms(logits, label):
+        return {"loss": ((logits - label) ** 2).mean(), "part": logits.detach().mean()}
+
+    optimizer = torch.optim.SGD(network.parameters(), train.lr)
+    return Learner(network, terms, optimizer, train, torch.device("cpu"))
+
+
+def batches(count, size=2):
+    generator = torch.Generator().manual_seed(1)
+    shape = (size, 1, 2, 2, 2)
+    return [
+        {
+            "image": torch.randn(shape, generator=generator),
+            "label": torch.randn(shape, generator=generator),
+            "case_id": ["x"] * size,
+        }
+        for _ in range(count)
+    ]
+
+
+def budget(steps=100):
+    return Budget(steps, None, time.monotonic(), time.monotonic())
+
+
+def ignore(_step, _terms):
+    pass
+
+
+def test_accumulated_halves_step_as_the_whole_batch():
+    whole, halves = make(grad_clip=None), make(grad_clip=None, accumulate=2)
+    parts = batches(2)
+    joined = {
+        "image": torch.cat([b["image"] for b in parts]),
+        "label": torch.cat([b["label"] for b in parts]),
+        "case_id": ["x"] * 4,
+    }
+    whole.run_epoch([joined], budget(), ignore)
+    means = halves.run_epoch(parts, budget(), ignore)
+    assert means.steps == 1
+    for one, other in zip(whole.network.parameters(), halves.network.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-7)
+
+
+def test_the_moving_average_is_that_of_the_weights():
+    learner = make(ema_decay=0.9, grad_clip=None)
+    seen = []
+    learner.run_epoch(
+        batches(4), budget(), lambda *_: seen.append(learner.network.weight.detach().clone())
+    )
+    expected = seen[0]
+    for weight in seen[1:]:
+        expected = 0.9 * expected + 0.1 * weight
+    assert torch.allclose(learner.evaluated.weight, expected, atol=1e-6)
+    assert learner.evaluated is not learner.network
+
+
+def test_a_loss_that_is_not_finite_takes_no_step():
+    learner = make()
+    before = learner.network.weight.detach().clone()
+    (batch,) = batches(1)
+    batch["image"][0, 0, 0, 0, 0] = float("inf")
+    with pytest.raises(NonFiniteLossError) as error:
+        learner.run_epoch([batch], budget(), ignore)
+    assert torch.equal(learner.network.weight, before)
+    assert error.value.batch["case_id"] == ["x", "x"]
+
+
+def test_a_spent_budget_ends_the_epoch_early():
+    means = make().run_epoch(batches(10), budget(steps=3), ignore)
+    assert means.steps == 3
+
+
+def test_the_gradient_is_clipped_to_the_norm():
+    learner = make(grad_clip=1e-3)
+    before = learner.network.weight.detach().clone()
+    learner.run_epoch(batches(1), budget(), ignore)
+    assert (learner.network.weight - before).abs().max() <= 0.1 * 1e-3 * 1.001
+
+
+def test_the_state_goes_into_a_new_learner_and_both_go_on_alike():
+    first, second = make(ema_decay=0.5), make(ema_decay=0.5)
+    first.run_epoch(batches(3), budget(), ignore)
+    second.load_resume_state(first.resume_state())
+    assert second.step == 3
+    for learner in (first, second):
+        learner.run_epoch(batches(2), budget(), ignore)
+    assert torch.equal(first.network.weight, second.network.weight)
+    assert torch.equal(first.evaluated.weight, second.evaluated.weight)
+
+
+def test_epoch_means_are_over_the_steps():
+    learner = make()
+    losses = []
+    means = learner.run_epoch(
+        batches(4), budget(), lambda _step, terms: losses.append(terms["loss"])
+    )
+    assert means.terms["loss"] == pytest.approx(sum(losses) / 4)
+    assert means.lr == 0.1
