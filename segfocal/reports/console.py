@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import IO
 
 import rich.console
+from rich import box
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 
@@ -209,13 +210,13 @@ class Console:
                 regions and cases for each.
             note: Text under the table (the phantom's stamp), or "".
         """
-        table = _results_table(title, columns, note)
         plain = io.StringIO()
+        table = _results_table(title, columns, note, box.ASCII2)
         rich.console.Console(file=plain, width=160, highlight=False).print(table)
         for message in plain.getvalue().splitlines():
             self._write_log(message.rstrip())
         if self.is_terminal:
-            self._out.print(table)
+            self._out.print(_results_table(title, columns, note, box.HEAVY_HEAD))
         else:
             for message in plain.getvalue().splitlines():
                 self._say(message.rstrip(), None)
@@ -258,14 +259,20 @@ def _encodable(message: str, console: rich.console.Console) -> str:
 
 
 def _results_table(
-    title: str, columns: Mapping[str, Mapping[str, RegionSummary]], note: str
+    title: str, columns: Mapping[str, Mapping[str, RegionSummary]], note: str, frame: box.Box
 ) -> Table:
-    table = Table(title=title, caption=note or None, title_justify="left", caption_justify="left")
+    table = Table(
+        title=title,
+        caption=note or None,
+        title_justify="left",
+        caption_justify="left",
+        box=frame,
+    )
     table.add_column("\nregion")
     for method in columns:
-        table.add_column(f"{method}\nDice", justify="right")
-        table.add_column("\nlesions found", justify="right")
-        table.add_column("\nfalse islands", justify="right")
+        table.add_column(f"{method}\nDice", justify="right", overflow="fold")
+        table.add_column("lesions\nfound", justify="right")
+        table.add_column("false\nislands", justify="right")
     table.add_column("\ncases")
     first = next(iter(columns.values()))
     for region in first:

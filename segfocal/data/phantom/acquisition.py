@@ -18,9 +18,10 @@ TISSUE: dict[str, tuple[float, float, float, float]] = {
     "white": (0.47, 0.76, 0.78, 0.42),
     "oedema": (0.72, 0.54, 0.55, 0.68),
     "non_enhancing": (0.46, 0.36, 0.38, 0.92),
-    "enhancing": (0.74, 0.50, 1.04, 0.72),
-    "vessel": (0.22, 0.52, 1.20, 0.26),
-    "cap": (0.82, 0.62, 0.64, 0.72),
+    "enhancing": (0.65, 0.48, 0.97, 0.72),
+    "vessel": (0.27, 0.52, 1.17, 0.30),
+    "plexus": (0.64, 0.48, 1.02, 0.80),
+    "cap": (0.86, 0.62, 0.64, 0.72),
 }
 """Mean signal per tissue, on a scale where 1 is bright."""
 
@@ -59,17 +60,20 @@ def _weights(anatomy: Anatomy, lesions: Lesions) -> dict[str, Volume]:
     """Fraction of each voxel that each tissue fills; they sum to 1."""
     core = lesions.classes >= NON_ENHANCING
     healthy = np.where(core, 0, 1 - 0.9 * lesions.oedema).astype(np.float32)
-    vessel = np.where(core, 0, anatomy.vessels) * 0.9
-    cap = anatomy.caps * anatomy.white * (lesions.oedema == 0) * healthy * (1 - vessel)
-    background = healthy * (1 - vessel) - cap
+    plexus = np.where(core, 0, anatomy.plexus) * 0.9
+    vessel = np.where(core, 0, anatomy.vessels) * 0.9 * (1 - plexus)
+    bright = vessel + plexus
+    cap = anatomy.caps * anatomy.white * (lesions.oedema == 0) * healthy * (1 - bright)
+    background = healthy * (1 - bright) - cap
     return {
         "csf": background * anatomy.csf,
         "grey": background * anatomy.grey,
         "white": background * anatomy.white,
-        "oedema": np.where(core, 0, 0.9 * lesions.oedema * (1 - vessel)),
+        "oedema": np.where(core, 0, 0.9 * lesions.oedema * (1 - bright)),
         "non_enhancing": (lesions.classes == NON_ENHANCING).astype(np.float32),
         "enhancing": (lesions.classes == ENHANCING).astype(np.float32),
         "vessel": vessel,
+        "plexus": plexus,
         "cap": cap,
     }
 

@@ -40,8 +40,9 @@ class Anatomy:
         grey: Cortex and deep nuclei.
         white: White matter.
         ventricle_mm: Distance from the lateral ventricles' walls, negative inside.
-        vessels: Contrast-filled vessels and choroid plexus: bright on T1gd, labelled nowhere.
-        caps: Periventricular hyperintensity: bright on FLAIR, labelled nowhere.
+        vessels: Contrast-filled vessels: bright on T1gd, labelled nowhere.
+        plexus: Choroid plexus: bright on T1gd, FLAIR and T2w as a tumour is, labelled nowhere.
+        caps: Hyperintensity round the ventricles and in spots: bright on FLAIR, labelled nowhere.
     """
 
     brain: Mask
@@ -51,6 +52,7 @@ class Anatomy:
     white: Volume
     ventricle_mm: Volume
     vessels: Volume
+    plexus: Volume
     caps: Volume
 
 
@@ -82,15 +84,17 @@ def build_anatomy(grid: Grid, at: Volume, rng: np.random.Generator) -> Anatomy:
     nuclei = inside(_deep_nuclei(at), edge) * 0.85
     cortex = inside(0.9 + CORTEX_MM - pial, edge)
     grey = np.maximum(cortex, nuclei) * (1 - csf)
+    white = 1 - csf - grey
     return Anatomy(
         brain=brain,
         depth_mm=depth,
         csf=csf,
         grey=grey,
-        white=1 - csf - grey,
+        white=white,
         ventricle_mm=ventricle,
-        vessels=_vessels(grid, at, depth, ventricle, rng),
-        caps=_caps(grid, ventricle, rng),
+        vessels=_vessels(grid, at, depth, rng),
+        plexus=_plexus(at, ventricle, edge),
+        caps=_caps(grid, ventricle, white, rng),
     )
 
 
@@ -162,28 +166,29 @@ def _deep_nuclei(at: Volume) -> Volume:
     return np.asarray(np.maximum(np.maximum(thalamus, caudate), putamen), dtype=np.float32)
 
 
-def _vessels(
-    grid: Grid, at: Volume, depth: Volume, ventricle: Volume, rng: np.random.Generator
-) -> Volume:
-    """Venous sinus, surface and deep vessels, choroid plexus: unlabelled, bright on T1gd."""
-    x, y, z = at
-    edge = grid.voxel_mm
-    sinus = inside(3.4 - np.hypot(x, np.maximum(depth - 2.0, 0)), edge) * (z > 5)
-    plexus_side = np.abs(np.abs(x) - 22) + np.abs(y + 26) * 0.5 + np.abs(z - 12) * 0.5
-    plexus = inside(5.0 - plexus_side, edge) * (ventricle < 0.5)
+def _vessels(grid: Grid, at: Volume, depth: Volume, rng: np.random.Generator) -> Volume:
+    """Venous sinus at the vertex, meandering vessels near the surface."""
+    x, _, z = at
+    sinus = inside(3.4 - np.hypot(x, np.maximum(depth - 2.0, 0)), grid.voxel_mm) * (z > 5)
     tubes = np.zeros(grid.shape, dtype=np.float32)
     candidates = np.argwhere((depth > 1.0) & (depth < 16.0))
-    for _ in range(int(rng.integers(10, 17))):
+    for _ in range(int(rng.integers(18, 29))):
         _draw_tube(tubes, grid, candidates[rng.integers(len(candidates))], rng)
-    width = float(rng.uniform(1.2, 1.7))
-    blurred = grid.blur(tubes, width)
-    tubes = np.clip(blurred / max(float(np.percentile(blurred[tubes > 0], 50)), 1e-6), 0, 1)
-    return np.asarray(np.maximum(np.maximum(sinus, plexus), tubes), dtype=np.float32)
+    blurred = grid.blur(tubes, float(rng.uniform(1.2, 1.7)))
+    tubes = np.clip(blurred / max(float(np.median(blurred[tubes > 0])), 1e-6), 0, 1)
+    return np.asarray(np.maximum(sinus, tubes), dtype=np.float32)
+
+
+def _plexus(at: Volume, ventricle: Volume, edge: float) -> Volume:
+    """Choroid plexus in the atria of both lateral ventricles."""
+    mirrored = np.stack([np.abs(at[0]), at[1], at[2]])
+    glomus = inside(ellipsoid_depth(mirrored, (22, -28, 10), (5, 7, 6)), edge)
+    return np.asarray(glomus * (ventricle < 0), dtype=np.float32)
 
 
 def _draw_tube(canvas: Volume, grid: Grid, start: np.ndarray, rng: np.random.Generator) -> None:
-    """Mark the voxels of one meandering vessel of 20 to 60 mm in `canvas`."""
-    num_steps = int(rng.uniform(20, 60) / 1.0)
+    """Mark the voxels of one meandering vessel, 20 to 60 mm long, in `canvas`."""
+    num_steps = int(rng.uniform(20, 60))
     heading = rng.standard_normal(3)
     turns = np.cumsum(rng.standard_normal((num_steps, 3)) * 0.22, axis=0) + heading
     turns /= np.linalg.norm(turns, axis=1, keepdims=True)
@@ -193,9 +198,15 @@ def _draw_tube(canvas: Volume, grid: Grid, start: np.ndarray, rng: np.random.Gen
     canvas[tuple(kept.T)] = 1
 
 
-def _caps(grid: Grid, ventricle: Volume, rng: np.random.Generator) -> Volume:
-    """Patchy rim of up to 5 mm round the ventricles, and a few points in the white matter."""
-    patchy = np.clip(0.4 + 0.6 * grid.noise(rng, 6.0), 0, 1)
-    reach = rng.uniform(2.5, 5.5)
-    rim = np.clip(1 - np.abs(ventricle - 1.5) / reach, 0, 1)
-    return np.asarray(rim * patchy * rng.uniform(0.5, 1.0), dtype=np.float32)
+def _caps(grid: Grid, ventricle: Volume, white: Volume, rng: np.random.Generator) -> Volume:
+    """Patchy rim of up to 6 mm round the ventricles, and a few spots in the white matter."""
+    patchy = np.clip(0.5 + 0.6 * grid.noise(rng, 6.0), 0, 1)
+    rim = np.clip(1.3 - np.abs(ventricle - 1.5) / rng.uniform(3.0, 6.0), 0, 1)
+    spots = np.zeros(grid.shape, dtype=np.float32)
+    deep = np.argwhere((white > 0.95) & (ventricle > 6))
+    for place in deep[rng.integers(len(deep), size=int(rng.integers(2, 7)))]:
+        spots[tuple(place)] = 1
+    spots = grid.blur(spots, 2.0)
+    spots = np.clip(1.5 * spots / max(float(spots.max()), 1e-6), 0, 1)
+    caps = np.maximum(rim * patchy * rng.uniform(0.6, 1.0), spots * rng.uniform(0.6, 1.0))
+    return np.asarray(caps, dtype=np.float32)

@@ -130,7 +130,7 @@ def draw_lesions(
         if plan.num_voxels:
             here = _nearest_voxels(radius + 0.8 * fine, room & (classes == 0), plan.num_voxels)
             classes[here] = ENHANCING if plan.rim_mm else NON_ENHANCING
-            vigour[here] = rng.uniform(0.95, 1.15)
+            vigour[here] = rng.uniform(0.85, 1.15)
             continue
         spread = anatomy.white - 0.5
         whole = plan.oedema_mm * (1 + 0.22 * lumps + 0.10 * fine + 0.25 * spread) - radius
@@ -144,7 +144,7 @@ def draw_lesions(
         oedema = np.where(swollen, np.maximum(oedema, fade), oedema)
         classes[inner] = NON_ENHANCING
         classes[rim] = ENHANCING
-        vigour[inner] = rng.uniform(0.85, 1.1)
+        vigour[inner] = rng.uniform(0.8, 1.1)
     vigour = vigour * (1 + 0.10 * texture)
     return Lesions(classes, oedema.astype(np.float32), vigour.astype(np.float32))
 
