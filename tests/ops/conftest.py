@@ -1,4 +1,4 @@
-"""A naive oracle: one-hot at full size, plain autograd, float64. It shares no code with segfocal."""
+"""A naive oracle: one-hot at full size, autograd, float64. It shares no code with segfocal."""
 
 from __future__ import annotations
 

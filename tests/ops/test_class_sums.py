@@ -122,9 +122,7 @@ def test_soft_sigmoid_targets_weigh_both_sides_linearly(naive, gamma):
 def test_ignored_labels_leave_every_sum(naive, activation, ignored):
     logits, labels = make_case()
     labels[0, 1] = labels[1, :, 2] = ignored[0]
-    assert_matches_naive(
-        naive, logits, labels, activation=activation, gamma=2.0, ignored=ignored
-    )
+    assert_matches_naive(naive, logits, labels, activation=activation, gamma=2.0, ignored=ignored)
 
 
 def test_regions_from_labels_equal_region_maps(naive):
@@ -344,7 +342,9 @@ def test_voxel_order_does_not_matter(activation):
 def test_a_batch_is_its_samples(activation):
     logits, labels = make_case((4, 3, 5, 5))
     whole = class_sums(logits, labels, activation=activation)
-    parts = [class_sums(z[None], y[None], activation=activation) for z, y in zip(logits, labels)]
+    parts = [
+        class_sums(logits[i : i + 1], labels[i : i + 1], activation=activation) for i in range(4)
+    ]
     for name in ClassSums._fields:
         assert torch.equal(getattr(whole, name), torch.cat([getattr(p, name) for p in parts]))
 
