@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
 from segfocal.functional.focal import Reduction
-from segfocal.ops.backends import backends
+from segfocal.ops.backend_choice import backends
 
 
 class LogitsLoss(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
-from segfocal.ops.backends import BACKENDS, choose_backend
+from segfocal.ops.backend_choice import BACKENDS, choose_backend
 from segfocal.ops.differentiable import make_differentiable
 from segfocal.ops.flat_arguments import flatten, make_target
 from segfocal.ops.reference import accumulation_dtype
