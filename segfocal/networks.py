@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -56,6 +56,40 @@ def build_network(
     if not isinstance(network, nn.Module):
         raise UserError(f"network.name: {name} makes a {type(network).__name__}, not an nn.Module.")
     return network
+
+
+def set_prior_bias(
+    network: nn.Module, shares: Sequence[float], activation: Literal["softmax", "sigmoid"]
+) -> bool:
+    """Starts the last convolution's bias where the network predicts each output's share of voxels.
+
+    Args:
+        network: Its last convolution with one output channel per share is changed in place.
+        shares: Share of the voxels that each output holds, at least 0.1 % being assumed.
+        activation: `sigmoid`: log(f / (1 - f)); `softmax`: log f, less its mean.
+
+    Returns:
+        Whether there was such a layer with a bias.
+
+    Reference:
+        Lin et al. 2017, arXiv:1708.02002, section 3.3.
+    """
+    convolutions = [
+        module
+        for module in network.modules()
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+        and module.out_channels == len(shares)
+        and module.bias is not None
+    ]
+    if not convolutions:
+        return False
+    share = torch.tensor(shares).clamp(1e-3, 1 - 1e-3)
+    bias = share.logit() if activation == "sigmoid" else share.log() - share.log().mean()
+    last = convolutions[-1].bias
+    assert last is not None
+    with torch.no_grad():
+        last.copy_(bias)
+    return True
 
 
 def check_network(

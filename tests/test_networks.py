@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from segfocal.errors import UserError
-from segfocal.networks import build_network, check_network
+from segfocal.networks import build_network, check_network, set_prior_bias
 
 
 @pytest.mark.parametrize("name", ["SegResNet", "UNet", "DynUNet"])
@@ -58,3 +58,23 @@ def test_logits_of_another_shape_are_refused():
     make = partial(build_network, "SegResNet", {}, in_channels=1, out_channels=2)
     with pytest.raises(UserError, match=r"expected logits of shape \(1, 3, 32, 32, 32\)"):
         check_network(make, (32, 32, 32), 1, 3)
+
+
+@pytest.mark.parametrize("name", ["SegResNet", "UNet", "DynUNet"])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_a_prior_bias_predicts_the_shares_where_the_image_says_nothing(name, activation):
+    shares = [0.9, 0.08, 0.02]
+    network = build_network(name, {}, in_channels=1, out_channels=3).eval()
+    assert set_prior_bias(network, shares, activation)
+    last = [m for m in network.modules() if isinstance(m, nn.Conv3d) and m.out_channels == 3][-1]
+    with torch.no_grad():
+        last.weight.zero_()
+        logits = network(torch.randn(1, 1, 32, 32, 32))
+    probs = logits.softmax(1) if activation == "softmax" else logits.sigmoid()
+    # MONAI's UNet ends in a residual unit, whose other branch adds a little of its own.
+    tolerance = 0.05 if name == "UNet" else 1e-4
+    assert torch.allclose(probs.mean((0, 2, 3, 4)), torch.tensor(shares), atol=tolerance)
+
+
+def test_a_network_without_such_a_layer_is_left_alone():
+    assert not set_prior_bias(nn.Conv3d(1, 2, 1, bias=False), [0.5, 0.5], "softmax")

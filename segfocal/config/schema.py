@@ -65,6 +65,9 @@ class NetworkConfig(Section):
     """SegResNet, DynUNet, UNet, or `package.module.Class` taking in_channels and out_channels."""
     args: dict[str, Any] = {}
     """Arguments over the defaults for that network, by their MONAI names."""
+    prior_bias: bool = True
+    """Start the last layer's bias at the share of voxels of each output (Lin et al. 2017, section
+    3.3), so that the first steps are not spent on learning that lesions are rare."""
 
 
 class LossConfig(Section):

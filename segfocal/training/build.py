@@ -17,7 +17,7 @@ from segfocal.labels import IGNORE_CLASS, LabelScheme
 from segfocal.losses.compound import DiceFocalLoss
 from segfocal.losses.dice import DiceLoss
 from segfocal.losses.focal import FocalLoss
-from segfocal.networks import build_network, check_network
+from segfocal.networks import build_network, check_network, set_prior_bias
 from segfocal.statistics.class_alpha import ClassAlpha
 from segfocal.training.case_store import CaseStore, Prepared
 from segfocal.training.learner import Terms
@@ -31,8 +31,9 @@ from segfocal.transforms.pipelines import (
 )
 
 
-def make_network(config: Config, num_channels: int, scheme: LabelScheme) -> nn.Module:
+def make_network(config: Config, plan: Plan) -> nn.Module:
     """The network of a config, checked on meta tensors and initialised from the run's seed."""
+    num_channels, scheme = len(plan.channels), plan.dataset.scheme
     make = partial(
         build_network,
         config.network.name,
@@ -42,7 +43,12 @@ def make_network(config: Config, num_channels: int, scheme: LabelScheme) -> nn.M
     )
     check_network(make, config.train.patch_size, num_channels, scheme.num_outputs)
     torch.manual_seed(stable_seed(config.train.seed, "network"))
-    return make()
+    network = make()
+    if config.network.prior_bias:
+        positives = plan.counts.region_table.sum(axis=0)
+        shares = (positives / max(plan.counts.voxels.sum(), 1)).tolist()
+        set_prior_bias(network, shares, scheme.activation)
+    return network
 
 
 def init_from(network: nn.Module, path: Path) -> int:

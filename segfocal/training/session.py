@@ -75,7 +75,7 @@ class Session:
         self.device = resolve_device(config.train.device)
         amp_dtype = resolve_amp(config.train.amp, self.device)
         scheme = plan.dataset.scheme
-        network = make_network(config, len(plan.channels), scheme)
+        network = make_network(config, plan)
         if weights is not None:
             init_from(network, weights)
         network = place_network(network, self.device)
