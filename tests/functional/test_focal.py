@@ -215,10 +215,13 @@ def test_mean_of_a_batch_weighs_voxels_not_samples():
     torch.testing.assert_close(loss, sum(sums) / (6 + 30), **EXACT)
 
 
-def test_positives_are_counted_as_one_where_there_are_none():
+def test_fewer_than_one_positive_count_as_one():
     logits, labels = make_case()
-    loss = focal_loss(logits, labels * 0, normalizer="positives")
-    assert loss.item() == pytest.approx(focal_loss(logits, labels * 0, reduction="sum").item())
+    shares = one_hot(labels * 0, 4).double()
+    shares[0, :2, 0, 0] = 0.5
+    for target in (labels * 0, shares):
+        loss = focal_loss(logits, target, normalizer="positives")
+        assert loss.item() == pytest.approx(focal_loss(logits, target, reduction="sum").item())
 
 
 @pytest.mark.parametrize("normalizer", ["valid", "positives", "alpha", "none"])

@@ -100,6 +100,17 @@ def test_double_backward_through_the_bare_op_is_refused_too():
         grad.sum().backward()
 
 
+def test_the_gradient_op_itself_refuses_to_be_differentiated():
+    logits, labels = make_case()
+    upstream = torch.ones(2, 7, 3, dtype=torch.float64, requires_grad=True)
+    settings = ("softmax", 2.0, [], [0, 1, 2], [1, 1, 1], False, "reference")
+    grad = torch.ops.segfocal.class_sums_backward(
+        upstream, logits.flatten(2), labels.flatten(1), None, None, *settings
+    )
+    with pytest.raises(RuntimeError, match="segfocal::class_sums has no second derivative"):
+        grad.sum().backward()
+
+
 @OPS
 def test_compiles_in_one_graph(loss):
     logits, labels = make_case()

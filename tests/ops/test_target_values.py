@@ -83,7 +83,9 @@ def test_labels_under_the_mask_may_hold_anything():
     mask = ((labels >= 0) & (labels < 3))[:, None]
     assert class_sums(LOGITS, labels, mask=mask).n_valid.tolist() == [[4.0] * 3]
     channels = mask.expand(1, 3, 6).contiguous()
-    assert class_sums(LOGITS, labels, mask=channels).n_valid.tolist() == [[4.0] * 3]
+    sums = class_sums(LOGITS, labels, mask=channels)
+    assert sums.n_valid.tolist() == [[4.0] * 3]
+    assert sums.p.sum().item() == pytest.approx(4.0)
 
 
 @pytest.mark.parametrize(
