@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from segfocal.config.load import LoadedConfig, load_config
 from segfocal.data.phantom.dataset import write_phantom
 from segfocal.data.split import read_split
 from segfocal.data.verify import load_case
 from segfocal.errors import UserError
 from segfocal.metrics.threshold_baseline import ThresholdBaseline, threshold_baseline
 from segfocal.training.preflight import open_dataset
+from segfocal.training.reporter import Reporter
 from segfocal.training.run import TrainRequest, train
-
-if TYPE_CHECKING:
-    from segfocal.config.load import LoadedConfig
 
 NUM_CASES = 24
 
@@ -37,15 +35,12 @@ def run_demo(
     Raises:
         UserError: If `out` is not empty, or a setting is wrong.
     """
-    from segfocal.config.load import load_config
-    from segfocal.training.reporter import Reporter
-
     base = out if out is not None else _first_free(Path("segfocal-demo"))
     if base.exists() and (not base.is_dir() or any(base.iterdir())):
         raise UserError(f"{base} is not empty. Pass --out for another folder.")
     settings = [f"data.root={base / 'phantom'}", *overrides]
     loaded = load_config(Path("phantom.yaml"), settings)
-    reporter = Reporter(quiet=quiet)
+    reporter = Reporter(quiet=quiet, closing_words=False)
     with reporter.writing_phantom(NUM_CASES) as progress:
         write_phantom(base / "phantom", num_cases=NUM_CASES, progress=progress)
     outcome = train(
@@ -55,8 +50,8 @@ def run_demo(
             out=base / "run",
             quiet=quiet,
             started_s=started_s,
-            closing_words=False,
-        )
+        ),
+        reporter,
     )
     assert outcome is not None
     baseline = baseline_of_run(loaded, base / "run")

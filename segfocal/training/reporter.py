@@ -207,7 +207,6 @@ class Reporter:
     def finish(self, outcome: Outcome) -> None:
         """The final pictures, report.html, and where everything is."""
         from segfocal.reports.figures import progress_figure
-        from segfocal.reports.html import write_report
 
         session = self._running
         assert self._history is not None
@@ -216,7 +215,7 @@ class Reporter:
             session.folder / "progress.png",
             synthetic=session.plan.dataset.synthetic,
         )
-        write_report(session.folder.path)
+        self._write_report({"network": summarise(outcome.scores)})
         best = outcome.progress
         chosen = (
             f"best.pt is epoch {best.best_epoch}, mean Dice {best.best_score:.3f}"
@@ -232,6 +231,29 @@ class Reporter:
             self.console.results(title, {"network": summary}, self._note)
         self.console.line(f"next   {next_command(outcome.folder)}")
 
+    def _write_report(self, results: Mapping[str, Mapping[str, RegionSummary]]) -> None:
+        from segfocal.reports.html import write_report
+
+        session = self._running
+        plan, config = session.plan, session.config
+        targets = ", ".join(plan.dataset.scheme.target_names)
+        write_report(
+            session.folder.path,
+            title=session.loaded.name,
+            facts={
+                "data": f"{plan.dataset.name}: {len(plan.split.train)} cases trained, "
+                f"{len(plan.split.val)} validated; {targets}",
+                "channels": ", ".join(plan.channels),
+                "network": f"{config.network.name} {config.network.args or ''}",
+                "loss": f"{config.loss.name}, gamma {config.loss.gamma}",
+                "alpha": plan.alpha.summary() if plan.alpha else str(config.loss.alpha or "none"),
+                "computed on": f"{session.device_name}, {session.amp_name}",
+                "versions": " · ".join(f"{n} {v}" for n, v in session.versions.items()),
+            },
+            results={name: summary for name, summary in results.items() if summary},
+            synthetic=plan.dataset.synthetic,
+        )
+
     @contextmanager
     def writing_phantom(self, total: int) -> Iterator[Callable[[int, int], None]]:
         """A bar while the phantom's cases are written."""
@@ -243,11 +265,11 @@ class Reporter:
         """The network beside the best threshold, the pictures, the next command."""
         network, threshold = summarise(outcome.scores), summarise(baseline.scores)
         console = self.console
+        results = {"network": network, "threshold baseline": threshold}
         console.results(
-            f"validation, {len(outcome.scores)} cases the network has not seen",
-            {"network": network, "threshold baseline": threshold},
-            STAMP,
+            f"validation, {len(outcome.scores)} cases the network has not seen", results, STAMP
         )
+        self._write_report(results)
         console.line(
             f"mean Dice {mean_dice(network):.3f}, best single-channel threshold "
             f"{mean_dice(threshold):.3f}"

@@ -12,6 +12,7 @@ from segfocal.data.split import write_split
 from segfocal.errors import UserError
 from segfocal.files import write_json
 from segfocal.training.preflight import Plan, preflight
+from segfocal.training.reporter import Reporter
 from segfocal.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ class TrainRequest:
         dry_run: Check everything, train nothing, write nothing.
         quiet: Print nothing but errors.
         started_s: `time.monotonic()` when the command began: budgets count from there.
-        closing_words: Whether to end with the table of results and the next command.
     """
 
     config: Path | None
@@ -42,11 +42,14 @@ class TrainRequest:
     init_from: Path | None = None
     dry_run: bool = False
     quiet: bool = False
-    closing_words: bool = True
 
 
-def train(request: TrainRequest) -> Outcome | None:
+def train(request: TrainRequest, reporter: Reporter | None = None) -> Outcome | None:
     """Runs a training from config to report.
+
+    Args:
+        request: What to do.
+        reporter: Who tells of it; None for the terminal.
 
     Returns:
         What was achieved; None for a dry run.
@@ -59,9 +62,8 @@ def train(request: TrainRequest) -> Outcome | None:
     if request.init_from is not None and not request.init_from.is_file():
         raise UserError(f"--init-from {request.init_from} does not exist.")
     folder = RunFolder(out, resume=request.resume)
-    from segfocal.training.reporter import Reporter
-
-    reporter = Reporter(quiet=request.quiet, closing_words=request.closing_words)
+    if reporter is None:
+        reporter = Reporter(quiet=request.quiet)
     kept_split = folder / "split.json"
     with reporter.checking() as on_case:
         plan = preflight(loaded, kept_split if request.resume else None, on_case)
@@ -84,8 +86,8 @@ def train(request: TrainRequest) -> Outcome | None:
         write_json(folder / "stats.json", statistics(plan))
         reporter.begin(session)
         outcome = session.run()
-        reporter.finish(outcome)
         folder.finish()
+        reporter.finish(outcome)
     return outcome
 
 
