@@ -1,6 +1,6 @@
 """Every setting of a run, its type, range and default: checked before torch is imported.
 
-A field's docstring is its documentation; `docs/config.md` is written from these.
+A field's docstring is its documentation; `config.document` writes docs/config.md from them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,27 @@
+"""The README's Python runs, and the files and commands that it names exist."""
+
+import re
+from pathlib import Path
+
+README = Path("README.md").read_text()
+
+
+def test_the_python_of_the_readme_runs():
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_tree_of_the_readme_names_what_is_there():
+    tree = README.split("## Files")[1]
+    named = re.findall(r"\b([a-z_]+(?:/|\.py))(?=\s)", tree)
+    assert len(named) > 15
+    for name in named:
+        places = (Path(name), Path("segfocal") / name)
+        assert any(place.exists() for place in places), name
+
+
+def test_the_configs_of_the_readme_ship():
+    for name in re.findall(r"--config ([a-z0-9_]+\.yaml)", README):
+        assert (Path("configs") / name).exists(), name
