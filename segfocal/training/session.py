@@ -100,7 +100,7 @@ class Session:
             prepare_val.preprocessing,
             scheme,
             patch_size=config.train.patch_size,
-            infer=config.infer,
+            infer=config.infer.model_copy(update={"tta": "none"}),
             device=self.device,
             amp_dtype=amp_dtype,
             flip_axes=config.train.augment.flip_axes,
