@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.compose import Compose
 from monai.transforms.croppad.dictionary import RandCropByLabelClassesd, SpatialPadd
@@ -15,7 +16,7 @@ from monai.transforms.intensity.dictionary import (
     RandShiftIntensityd,
 )
 from monai.transforms.spatial.dictionary import Orientationd, RandAffined, RandFlipd, Spacingd
-from monai.transforms.utility.dictionary import EnsureTyped
+from monai.transforms.utility.dictionary import CastToTyped, EnsureTyped
 from monai.transforms.utils import allow_missing_keys_mode
 
 from segfocal.config.schema import AugmentConfig, DataConfig, Normalization
@@ -94,6 +95,8 @@ def preprocessing(
                 keys, pixdim=data.spacing_mm, mode=("bilinear", "nearest"), allow_missing_keys=True
             )
         )
+        # Spacingd gives floats; class indices, 255 included, come through nearest unharmed.
+        steps.append(CastToTyped("label", dtype=torch.uint8, allow_missing_keys=True))
     steps.append(NormalizeChannelsd("image", normalization_rules(data.normalize, channels)))
     return Preprocessing(load, Compose(steps))
 

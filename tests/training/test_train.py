@@ -226,8 +226,9 @@ def test_other_networks_train(phantom, tmp_path, network):
         ("loss.name=FocalLoss", "train.schedule=poly", "train.optimizer=SGD"),
         ("loss.name=DiceLoss", "train.accumulate=2", "train.ema_decay=0.9"),
         ("data.labels=null", "loss.alpha=effective_number", "loss.batch=true"),
+        ("data.spacing_mm=[3, 3, 3]", "data.num_workers=2"),
     ],
-    ids=["focal-sgd", "dice-accumulate-ema", "softmax"],
+    ids=["focal-sgd", "dice-accumulate-ema", "softmax", "resampled-workers"],
 )
 @pytest.mark.slow
 def test_other_settings_train(phantom, tmp_path, settings):
