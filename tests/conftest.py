@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import pytest
@@ -9,12 +8,9 @@ from segfocal.data.phantom.dataset import write_phantom
 
 def pytest_collection_modifyitems(items):
     no_gpu = pytest.mark.skip(reason="no CUDA device here")
-    no_data = pytest.mark.skip(reason="SEGFOCAL_REALDATA does not point at the real volumes")
     for item in items:
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(no_gpu)
-        if "realdata" in item.keywords and not os.environ.get("SEGFOCAL_REALDATA"):
-            item.add_marker(no_data)
 
 
 @pytest.fixture(scope="session")

@@ -5,23 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from segfocal.files import atomic_write
+
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> None:
-    """Write a header and rows to a temporary file, sync it, and rename it to `path`."""
+    """Write a header and rows; `path` is the old file or the new one, never half of one."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
-        stream.write(text.getvalue())
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    with atomic_write(path) as stream:
+        stream.write(text.getvalue().encode())
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -5,7 +5,6 @@ Reads every header and every label, so that a run that starts does not stop at c
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -110,12 +109,6 @@ def preflight(
         _check_patch(loaded, grids[: len(split.train)])
     counts = _count(dataset, split, on_case)
     return Plan(dataset, channels, split, counts, _alpha(loaded, dataset, counts))
-
-
-def data_fingerprint(plan: Plan) -> str:
-    """A hash of case ids and split, for provenance."""
-    text = "\n".join([*plan.split.train, "--", *plan.split.val])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _split(loaded: LoadedConfig, dataset: Dataset, split_path: Path | None) -> Split:

@@ -416,8 +416,6 @@ def test_the_package_offers_the_losses_lazily():
 @pytest.mark.gpu
 @EVERY
 def test_forward_and_backward_never_wait_for_the_device(name):
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
     module = MODULES[name]().cuda()
     logits, labels = make_case(name)
     expected = module.cpu()(logits, labels)
