@@ -1,7 +1,25 @@
-"""The losses as modules, with MONAI's argument names."""
+"""The losses as modules: arguments and buffers, over `segfocal.functional`."""
 
-from segfocal.losses.compound import DiceFocalLoss
 from segfocal.losses.dice import DiceLoss
+from segfocal.losses.dice_ce import DiceCELoss
+from segfocal.losses.dice_focal import DiceFocalLoss
 from segfocal.losses.focal import FocalLoss
+from segfocal.losses.generalized_dice import GeneralizedDiceLoss
+from segfocal.losses.generalized_dice_focal import GeneralizedDiceFocalLoss
+from segfocal.losses.tversky import FocalTverskyLoss, TverskyLoss
+from segfocal.losses.tversky_focal import TverskyFocalLoss
+from segfocal.losses.unified import AsymmetricUnifiedFocalLoss, UnifiedFocalLoss
 
-__all__ = ["DiceFocalLoss", "DiceLoss", "FocalLoss"]
+__all__ = [
+    "AsymmetricUnifiedFocalLoss",
+    "DiceCELoss",
+    "DiceFocalLoss",
+    "DiceLoss",
+    "FocalLoss",
+    "FocalTverskyLoss",
+    "GeneralizedDiceFocalLoss",
+    "GeneralizedDiceLoss",
+    "TverskyFocalLoss",
+    "TverskyLoss",
+    "UnifiedFocalLoss",
+]
