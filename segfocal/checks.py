@@ -19,6 +19,7 @@ ClassNumbers = float | Sequence[float] | Tensor
 IgnoreIndex = int | Sequence[int] | None
 Regions = Sequence[Sequence[int]] | None
 TargetKind = Literal["labels", "channels"]
+Overlap = Literal["product", "minimum"]
 
 LABEL_DTYPES = frozenset(
     {
@@ -272,6 +273,19 @@ def check_gamma(gamma: ClassNumbers) -> None:
         ValueError: If it is.
     """
     _check_values("gamma", gamma, maximum=math.inf)
+
+
+def check_label_smoothing(label_smoothing: float) -> None:
+    """Refuse a share of smoothing outside [0, 1).
+
+    Raises:
+        ValueError: If it is, or is NaN.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(
+            f"label_smoothing must be in [0, 1), the share of each voxel that is spread: "
+            f"got {label_smoothing:g}. Pass a number such as 0.1."
+        )
 
 
 def check_weight(weight: ClassNumbers | None) -> None:

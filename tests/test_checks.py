@@ -286,3 +286,17 @@ def test_nothing_is_computed_before_the_checks(monkeypatch):
         focal_loss(LOGITS, LABELS, alpha=2.0)
     with pytest.raises(AssertionError, match="the op ran"):
         focal_loss(LOGITS, LABELS)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(1.0, "1"), (-0.1, "-0.1"), (float("nan"), "nan")])
+def test_label_smoothing_out_of_range(value, shown):
+    with refused(
+        "label_smoothing must be in [0, 1), the share of each voxel that is spread: "
+        f"got {shown}. Pass a number such as 0.1."
+    ):
+        class_sums(LOGITS, LABELS, label_smoothing=value)
+
+
+def test_unknown_overlap():
+    with refused("overlap must be one of product, minimum: got 'union'."):
+        class_sums(LOGITS, LABELS, overlap="union")
