@@ -238,7 +238,7 @@ def check_non_negative(name: str, value: float) -> None:
 
 
 def check_voxel_weight(logits: Tensor, voxel_weight: Tensor | None) -> None:
-    """Refuse a weight map that is not floating point `(B, 1, *S)` or `(B, C, *S)` beside the logits.
+    """Refuse a weight map that is not floating point, `(B, 1, *S)` or `(B, C, *S)`.
 
     Its values are not read.
 

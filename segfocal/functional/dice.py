@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
 from segfocal.functional.across_ranks import Group
 from segfocal.functional.overlap import (

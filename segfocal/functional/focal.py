@@ -290,9 +290,7 @@ def _voxel_count(
     return _count(sum_voxels(voxels), weights, voxels.options.activation, options)
 
 
-def _hardest(
-    each: Tensor, voxels: Voxels, per_cent: float, first: int
-) -> tuple[Tensor, Tensor]:
+def _hardest(each: Tensor, voxels: Voxels, per_cent: float, first: int) -> tuple[Tensor, Tensor]:
     """Sum and number of the hardest voxels (softmax) or elements (sigmoid)."""
     ones = torch.ones(voxels.num_channels, dtype=each.dtype, device=each.device)
     counted = _term_weights(voxels, FocalWeights(ones, ones)) > 0

@@ -28,7 +28,7 @@ class LogitsLoss(nn.Module):
     """
 
     weight: Tensor | None
-    alpha: Tensor | None
+    alpha: float | Tensor | None
     gamma: float | Tensor
 
     def __init__(
@@ -67,17 +67,33 @@ class LogitsLoss(nn.Module):
         plain_settings = {
             name: value
             for name, value in vars(self).items()
-            if not name.startswith("_") and name != "training"
+            if not name.startswith("_") and name not in ("training", "alpha_origin")
         }
         return ", ".join(f"{name}={value!r}" for name, value in plain_settings.items())
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """What the `state_dict` holds beside the buffers: where alpha comes from."""
-        return {"alpha_origin": self.alpha_origin}
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.alpha_origin is not None:
+            destination[f"{prefix}alpha_origin"] = self.alpha_origin
 
-    def set_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what `get_extra_state` gave."""
-        self.alpha_origin = state["alpha_origin"]
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Mapping[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        key = f"{prefix}alpha_origin"
+        self.alpha_origin = state_dict.get(key)
+        tensors = {name: value for name, value in state_dict.items() if name != key}
+        super()._load_from_state_dict(
+            tensors, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def _hold(self, name: str, numbers: ClassNumbers | None) -> None:
         """Register numbers as a buffer: float32, or the dtype of a floating point tensor."""

@@ -48,7 +48,7 @@ class GeneralizedDiceLoss(LogitsLoss):
         >>> import torch
         >>> loss = GeneralizedDiceLoss(softmax=True)
         >>> round(loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]])).item(), 4)
-        0.6
+        0.625
     """
 
     def __init__(
@@ -99,4 +99,6 @@ class GeneralizedDiceLoss(LogitsLoss):
         mask: Tensor | None = None,
     ) -> Tensor:
         """The loss of logits `(B, C, *S)` on the voxels that `mask` lets in."""
-        return generalized_dice_of_voxels(self._voxels(input, target, mask), self._options(GeneralizedDiceOptions))
+        return generalized_dice_of_voxels(
+            self._voxels(input, target, mask), self._options(GeneralizedDiceOptions)
+        )

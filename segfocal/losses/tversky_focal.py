@@ -11,8 +11,8 @@ from segfocal.functional.across_ranks import Group
 from segfocal.functional.compound import check_lambdas
 from segfocal.functional.focal import Normalizer, check_focal_options
 from segfocal.functional.overlap import Absent
-from segfocal.functional.voxel_options import Reduction
 from segfocal.functional.tversky import TverskyOptions, check_tversky_options
+from segfocal.functional.voxel_options import Reduction
 from segfocal.losses.base import Alpha, chosen_activation
 from segfocal.losses.overlap_focal import OverlapFocalLoss
 

@@ -47,7 +47,7 @@ class UnifiedFocalLoss(LogitsLoss):
         >>> import torch
         >>> loss = UnifiedFocalLoss(softmax=True)
         >>> round(loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]])).item(), 4)
-        0.4322
+        0.4317
     """
 
     def __init__(
@@ -110,9 +110,9 @@ class UnifiedFocalLoss(LogitsLoss):
 
 
 class AsymmetricUnifiedFocalLoss(UnifiedFocalLoss):
-    """The asymmetric form by MONAI's name and with its numbers, from logits of any number of classes.
+    """The asymmetric form, by MONAI's name and with its default numbers.
 
-    MONAI's own takes two classes, and takes the logits for probabilities.
+    It takes logits of any number of classes; MONAI's own takes logits for probabilities.
 
     Args:
         to_onehot_y: Integer labels are recognised without it; True refuses a one-hot target.
@@ -139,7 +139,7 @@ class AsymmetricUnifiedFocalLoss(UnifiedFocalLoss):
         >>> import torch
         >>> loss = AsymmetricUnifiedFocalLoss()
         >>> round(loss(torch.zeros(1, 2, 4), torch.tensor([[0, 0, 0, 1]])).item(), 4)
-        0.4322
+        0.423
     """
 
     def __init__(
@@ -189,4 +189,3 @@ class AsymmetricUnifiedFocalLoss(UnifiedFocalLoss):
                 f"{tuple(logits.shape)}."
             )
         return super()._voxels(logits, target, mask)
-

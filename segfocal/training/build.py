@@ -14,8 +14,8 @@ from segfocal.config.schema import Config, LossConfig, TrainConfig
 from segfocal.data.cases import Case
 from segfocal.errors import UserError
 from segfocal.labels import IGNORE_CLASS, LabelScheme
-from segfocal.losses.dice_focal import DiceFocalLoss
 from segfocal.losses.dice import DiceLoss
+from segfocal.losses.dice_focal import DiceFocalLoss
 from segfocal.losses.focal import FocalLoss
 from segfocal.networks import build_network, check_network, set_prior_bias
 from segfocal.statistics.class_alpha import ClassAlpha

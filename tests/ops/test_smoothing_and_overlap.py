@@ -54,9 +54,7 @@ def test_both_options_match_the_naive_formulas(naive, activation, gamma, kind, m
     oracle = naive(logits, target, activation=activation, gamma=gamma, **options)
     for name, value in oracle.items():
         torch.testing.assert_close(getattr(ours, name), value, **EXACT, msg=name)
-    grads = [
-        torch.autograd.grad(combined(sums), logits)[0] for sums in (ours, ClassSums(**oracle))
-    ]
+    grads = [torch.autograd.grad(combined(sums), logits)[0] for sums in (ours, ClassSums(**oracle))]
     torch.testing.assert_close(*grads, **EXACT)
 
 
@@ -212,6 +210,7 @@ def test_vmap_of_grad_carries_both_options():
         logits.detach().unsqueeze(1), shares.unsqueeze(1)
     )
     looped = [
-        torch.func.grad(loss)(z[None], t[None]) for z, t in zip(logits.detach(), shares, strict=True)
+        torch.func.grad(loss)(z[None], t[None])
+        for z, t in zip(logits.detach(), shares, strict=True)
     ]
     torch.testing.assert_close(per_sample, torch.stack(looped), **EXACT)
