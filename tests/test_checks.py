@@ -248,7 +248,11 @@ def test_weight_range_and_shape(loss):
             {"normalizer": "voxels"},
             "normalizer must be one of valid, positives, alpha, none: got 'voxels'.",
         ),
-        (dice_loss, {"absent": "drop"}, "absent must be one of smooth, skip, penalise: got 'drop'."),
+        (
+            dice_loss,
+            {"absent": "drop"},
+            "absent must be one of smooth, skip, penalise: got 'drop'.",
+        ),
         (
             focal_loss,
             {"reduction": "none", "backend": "triton"},

@@ -5,6 +5,7 @@ from segfocal.functional.compound import DiceFocalTerms, dice_focal_loss, dice_f
 from segfocal.functional.dice import dice_loss
 from segfocal.functional.focal import focal_loss
 from segfocal.functional.generalized_dice import generalized_dice_loss
+from segfocal.functional.one_vs_rest import one_vs_rest_focal_loss
 from segfocal.functional.tversky import tversky_loss
 from segfocal.functional.unified import unified_focal_loss
 
@@ -16,6 +17,7 @@ __all__ = [
     "dice_loss",
     "focal_loss",
     "generalized_dice_loss",
+    "one_vs_rest_focal_loss",
     "tversky_loss",
     "unified_focal_loss",
 ]
