@@ -171,9 +171,7 @@ def choose_backend(requested: str, request: Request) -> str:
     """
     if requested == "auto":
         return next(
-            name
-            for name, backend in BACKENDS.items()
-            if backend.support.refusal(request) is None
+            name for name, backend in BACKENDS.items() if backend.support.refusal(request) is None
         )
     if requested not in BACKENDS:
         raise ValueError(

@@ -76,9 +76,7 @@ def class_sums_backward(
     return _backward(Upstream(*fields[:5]), logits, target, formula)
 
 
-def voxel_focal(
-    logits: Tensor, target: FlatTarget, formula: Formula, weights: Tensor
-) -> Tensor:
+def voxel_focal(logits: Tensor, target: FlatTarget, formula: Formula, weights: Tensor) -> Tensor:
     """The weighted focal loss of every voxel and channel.
 
     Args:
@@ -115,9 +113,7 @@ def voxel_focal_backward(
     return _backward(each, logits, target, formula)
 
 
-def _backward(
-    upstream: Upstream, logits: Tensor, target: FlatTarget, formula: Formula
-) -> Tensor:
+def _backward(upstream: Upstream, logits: Tensor, target: FlatTarget, formula: Formula) -> Tensor:
     model = _model(logits, target, formula)
     return model.gradient(upstream, target).to(logits.dtype)
 

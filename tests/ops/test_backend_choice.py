@@ -58,9 +58,7 @@ PICKY = Support(
 @pytest.fixture
 def picky(monkeypatch):
     chosen = {"picky": BACKENDS["reference"]._replace(support=PICKY)}
-    monkeypatch.setattr(
-        backend_choice, "BACKENDS", chosen | {"reference": BACKENDS["reference"]}
-    )
+    monkeypatch.setattr(backend_choice, "BACKENDS", chosen | {"reference": BACKENDS["reference"]})
 
 
 @pytest.mark.parametrize(
