@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segfocal.ops import reference
+from segfocal.ops import native_cpu, reference
 from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
 
@@ -107,6 +107,19 @@ class Backend(NamedTuple):
 
 
 BACKENDS: dict[str, Backend] = {
+    "numba": Backend(
+        native_cpu.class_sums,
+        native_cpu.class_sums_backward,
+        Support(
+            "compiled, one pass over blocks that fit the cache",
+            needs="numba (`pip install segfocal[fast-cpu]`)",
+            missing=native_cpu.MISSING,
+            devices=("cpu",),
+            dtypes=native_cpu.DTYPES,
+            targets=native_cpu.TARGETS,
+            label_smoothing=False,
+        ),
+    ),
     "reference": Backend(
         reference.class_sums, reference.class_sums_backward, Support("eager formulas by channel")
     ),
