@@ -178,8 +178,8 @@ def test_a_compound_takes_them_for_its_focal_term_only():
         (
             {"top_k": 5, "normalizer": "alpha"},
             (
-                "top_k divides by the number of voxels that it keeps: expected normalizer='valid', got "
-                "'alpha'."
+                "top_k divides by the number of voxels that it keeps: expected "
+                "normalizer='valid', got 'alpha'."
             ),
         ),
         (
@@ -200,8 +200,8 @@ def test_a_compound_takes_them_for_its_focal_term_only():
         (
             {"voxel_weight": torch.ones(2, 1, 5, 6, dtype=torch.bool)},
             (
-                "voxel_weight must be floating point: got torch.bool. Pass mask= for voxels that do "
-                "not count."
+                "voxel_weight must be floating point: got torch.bool. Pass mask= for voxels that "
+                "do not count."
             ),
         ),
         (
