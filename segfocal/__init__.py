@@ -12,7 +12,14 @@ __getattr__, __dir__, _lazy_names = lazy_loader.attach(
     submodules=["functional", "losses", "ops", "statistics"],
     submod_attrs={
         "labels": ["LabelScheme"],
-        "losses": ["DiceFocalLoss", "DiceLoss", "FocalLoss"],
+        "losses": [
+            "BlobLoss",
+            "ConnectedComponentLoss",
+            "DeepSupervisionLoss",
+            "DiceFocalLoss",
+            "DiceLoss",
+            "FocalLoss",
+        ],
     },
 )
 __all__ = [*_lazy_names, "__version__"]  # noqa: PLE0604 - the lazy names are strings at run time
