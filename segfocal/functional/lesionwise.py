@@ -5,7 +5,8 @@ Shapes: B batch, C channels, N lesions, S flattened voxels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 from typing import Literal, NamedTuple
 
 import torch
@@ -22,6 +23,8 @@ from segfocal.ops.voxel_focal import voxel_focal
 Scope = Literal["blob", "region"]
 
 SCOPES = ("blob", "region")
+
+Sides = tuple[Tensor | None, Tensor | None]
 
 
 class LesionSums(NamedTuple):
@@ -69,10 +72,11 @@ def lesion_sums(
     channel 0 of integer labels without regions, or of channels with `include_background=False`. A
     single channel is foreground.
 
-    Memory: autograd keeps p, `(B, C, S)`, and one int64 a voxel and map; at its peak forward and
-    backward take some five times the logits' size, against nothing for `class_sums`. Sums are
-    accumulated in float64. On a CUDA device they are added in no fixed order, unless
-    `torch.use_deterministic_algorithms(True)` is set.
+    Memory: autograd keeps p `(B, C, S)` and an int64 a voxel. Forward and backward together took
+    12 times the logits' size at their peak (three channels, softmax, CPU; 4 times without focal),
+    where `class_sums` with its reference backend took 7. Sums are accumulated in float64. On a CUDA
+    device they are added in no fixed order, unless `torch.use_deterministic_algorithms(True)` is
+    set.
 
     Args:
         logits: `(B, C, *S)`, floating point.
@@ -124,11 +128,11 @@ def lesion_sums(
         regions=regions,
         check_target=check_target,
     )
-    numbers = _numbers(lesions, logits, max_lesions, check=check_target)
     flat_target = make_target(flat.target, flat.mask, *flat.settings[2:5])
     valid = validity(flat_target, exclusive=activation == "softmax")
-    probs = _probabilities(flat, valid)
-    focal: tuple[Tensor | None, Tensor | None] = (None, None)
+    lesion_map = _numbers(lesions, logits, max_lesions, check=check_target)
+    numbers = _without_invalid(lesion_map, valid, logits.shape[1], max_lesions)
+    focal: Iterable[Sides] = repeat((None, None), logits.shape[1])
     if with_focal:
         focal = _focal_sides(
             logits,
@@ -141,15 +145,19 @@ def lesion_sums(
             regions=regions,
             check_target=check_target,
         )
+    probs = _probabilities(flat, valid).unbind(1)
     channels = [
-        _sums_of_channel(flat_target, valid, probs, focal, numbers, channel, max_lesions)
-        for channel in range(logits.shape[1])
+        _sums_of_channel(p, membership(flat_target, c), sides, numbers[c], max_lesions)
+        for c, (p, sides) in enumerate(zip(probs, focal, strict=True))
     ]
     each = ClassSums(*torch.stack(channels, dim=-1).unbind(1))
-    first = _first_foreground(flat, include_background=include_background)
+    has_background = activation == "softmax" or (
+        regions is None and (flat_target.is_labels or not include_background)
+    )
     present = each.t[:, 1:] > 0
-    present = present & (torch.arange(present.shape[-1], device=present.device) >= first)
-    if numbers.shape[1] == 1:
+    if has_background and logits.shape[1] > 1:
+        present = present & (torch.arange(logits.shape[1], device=present.device) > 0)
+    if lesions.shape[1] == 1:
         present = present.any(-1)
     own = ClassSums(*(field[:, 1:] for field in each))
     if scope == "blob":
@@ -212,6 +220,19 @@ def _numbers(lesions: Tensor, logits: Tensor, max_lesions: int, *, check: bool) 
     return numbers.clamp(0, max_lesions)
 
 
+def _without_invalid(
+    numbers: Tensor, valid: Validity, num_channels: int, max_lesions: int
+) -> list[Tensor]:
+    """The numbers for each channel `(B, S)`; a voxel that does not count has one above all."""
+    nowhere = max_lesions + 1
+    if valid.voxel is not None:
+        numbers = torch.where(valid.voxel.unsqueeze(1), numbers, nowhere)
+    if valid.mask is not None:
+        numbers = torch.where(valid.mask, numbers, nowhere)
+    each = numbers.unbind(1)
+    return list(each) if len(each) > 1 else list(each) * num_channels
+
+
 def _probabilities(flat: FlatArguments, valid: Validity) -> Tensor:
     """`p (B, C, S)` of every valid voxel, finite at the others."""
     logits = flat.logits.to(accumulation_dtype(flat.logits))
@@ -237,11 +258,11 @@ def _focal_sides(
     mask: Tensor | None,
     regions: Regions,
     check_target: bool,
-) -> tuple[Tensor, Tensor | None]:
-    """Focal loss `(B, C, S)` of positives, and of negatives where there are any."""
+) -> Iterator[Sides]:
+    """For each channel the focal loss `(B, S)` of its positives and of its negatives."""
     ones = logits.new_ones(logits.shape[1], dtype=accumulation_dtype(logits))
 
-    def side(positive: float, negative: float) -> Tensor:
+    def side(positive: float, negative: float) -> tuple[Tensor, ...]:
         voxels = voxel_focal(
             logits,
             target,
@@ -253,64 +274,40 @@ def _focal_sides(
             regions=regions,
             check_target=check_target,
         )
-        return voxels.unsqueeze(-1).flatten(2)
+        return voxels.unsqueeze(-1).flatten(2).unbind(1)
 
     if activation == "softmax":
-        return side(1, 0), None
-    if not flat_target.is_hard:
-        return side(1, 0), side(0, 1)
-    both = side(1, 1)
-    belongs = torch.stack([membership(flat_target, c) for c in range(logits.shape[1])], dim=1)
-    return torch.where(belongs, both, 0), torch.where(belongs, 0, both)
-
-
-def _first_foreground(flat: FlatArguments, *, include_background: bool) -> int:
-    """Index of the first channel that is not the background."""
-    num_channels, activation = flat.logits.shape[1], flat.settings.activation
-    if num_channels == 1:
-        return 0
-    if activation == "softmax":
-        return 1
-    # A region table never gives channel 0 to class 0; labels without one always do.
-    labels_as_channels = flat.settings.classes[:1] == [0]
-    return 1 if labels_as_channels or not include_background else 0
+        yield from zip(side(1, 0), repeat(None))
+    elif not flat_target.is_hard:
+        yield from zip(side(1, 0), side(0, 1), strict=True)
+    else:
+        for channel, loss in enumerate(side(1, 1)):
+            belongs = membership(flat_target, channel)
+            yield torch.where(belongs, loss, 0), torch.where(belongs, 0, loss)
 
 
 def _sums_of_channel(
-    target: FlatTarget,
-    valid: Validity,
-    probs: Tensor,
-    focal: tuple[Tensor | None, Tensor | None],
-    numbers: Tensor,
-    channel: int,
-    max_lesions: int,
+    p: Tensor, belongs: Tensor, sides: Sides, number: Tensor, max_lesions: int
 ) -> Tensor:
     """The fields of `ClassSums` for a channel and every number of the map, `(B, 7, N + 1)`."""
-    inside = valid.of_channel(channel)
-    p = probs[:, channel]
-    share = membership(target, channel).to(p.dtype)
-    counted = torch.ones_like(p) if inside is None else inside.to(p.dtype)
-    if inside is not None:
-        p, share = torch.where(inside, p, 0), torch.where(inside, share, 0)
-    number = numbers[:, channel if numbers.shape[1] > 1 else 0]
+    is_hard = not belongs.is_floating_point()
+    nowhere = number > max_lesions
+    share = belongs.to(p.dtype) if is_hard else torch.where(nowhere, 0, belongs.to(p.dtype))
+    tp = torch.where(belongs != 0, p, 0) if is_hard else p * share
+    fields = (*sides, tp, p, p.square(), share, torch.ones_like(p))
     empty = p.new_zeros(p.shape[0], max_lesions + 1)
     sums = [
-        empty if side is None else _sum_by_number(side[:, channel], number, max_lesions)
-        for side in focal
-    ]
-    sums += [
-        _sum_by_number(field, number, max_lesions)
-        for field in (p * share, p, p.square(), share, counted)
+        empty if field is None else _sum_by_number(field, number, max_lesions) for field in fields
     ]
     return torch.stack(sums, dim=1)
 
 
 def _sum_by_number(values: Tensor, number: Tensor, max_lesions: int) -> Tensor:
-    """Sums `(B, N + 1)` of the voxels that bear each number, from `(B, S)`.
+    """Sums `(B, N + 1)` of the voxels that bear each number up to N, from `(B, S)`.
 
     In float64, because these sums are added one by one: in float32 the two million voxels of a
     background would lose the third digit.
     """
     wide = values if values.device.type == "mps" else values.double()
-    sums = wide.new_zeros(values.shape[0], max_lesions + 1).scatter_add(1, number, wide)
-    return sums.to(values.dtype)
+    sums = wide.new_zeros(values.shape[0], max_lesions + 2).scatter_add(1, number, wide)
+    return sums[:, :-1].to(values.dtype)
