@@ -181,6 +181,8 @@ def lesionwise_loss(lesions: LesionSums, loss_of_sums: Callable[[ClassSums], Ten
         A scalar.
     """
     fields, present = tuple(lesions.sums), lesions.present
+    if present.numel() == 0:
+        return lesions.sums.tp.sum()  # an empty batch: 0, and backward runs
     if present.ndim == 3:
         fields = tuple(torch.diag_embed(field) for field in fields)
     num_channels = fields[0].shape[-1]

@@ -90,12 +90,13 @@ class _LesionwiseLoss(nn.Module):
                 none.
             mask: Bool, True where a voxel counts, `(B, 1, *S)` or `(B, C, *S)`.
         """
-        whole, lesion = self.terms(input, target, lesions, mask)
-        if self.lambda_lesion == 0:
-            return self.lambda_global * whole
+        logits, target, lesions, mask = _plain(input, target, lesions, mask)
         if self.lambda_global == 0:
-            return self.lambda_lesion * lesion
-        return self.lambda_global * whole + self.lambda_lesion * lesion
+            return self.lambda_lesion * self._lesion_term(logits, target, lesions, mask)
+        whole: Tensor = self.lambda_global * self.loss(logits, target, mask)
+        if self.lambda_lesion == 0:
+            return whole
+        return whole + self.lambda_lesion * self._lesion_term(logits, target, lesions, mask)
 
     def terms(
         self,
@@ -105,9 +106,15 @@ class _LesionwiseLoss(nn.Module):
         mask: Tensor | None = None,
     ) -> LesionwiseTerms:
         """The two terms before their lambdas, for a log."""
+        logits, target, lesions, mask = _plain(input, target, lesions, mask)
+        return LesionwiseTerms(
+            self.loss(logits, target, mask), self._lesion_term(logits, target, lesions, mask)
+        )
+
+    def _lesion_term(
+        self, logits: Tensor, target: Tensor, lesions: Tensor, mask: Tensor | None
+    ) -> Tensor:
         loss = self.loss
-        logits, target, lesions = _unwrap(input), _unwrap(target), _unwrap(lesions)
-        mask = None if mask is None else _unwrap(mask)
         of_each = lesion_sums(
             logits,
             target,
@@ -123,8 +130,7 @@ class _LesionwiseLoss(nn.Module):
             regions=loss.regions,
             check_target=loss.check_target,
         )
-        whole: Tensor = loss(logits, target, mask)
-        return LesionwiseTerms(whole, lesionwise_loss(of_each, _loss_of_sums(loss)))
+        return lesionwise_loss(of_each, _loss_of_sums(loss))
 
 
 class BlobLoss(_LesionwiseLoss):
@@ -241,6 +247,13 @@ class ConnectedComponentLoss(_LesionwiseLoss):
             lambda_lesion=lambda_lesion,
             max_lesions=max_lesions,
         )
+
+
+def _plain(
+    logits: Tensor, target: Tensor, lesions: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    plain_mask = None if mask is None else _unwrap(mask)
+    return _unwrap(logits), _unwrap(target), _unwrap(lesions), plain_mask
 
 
 def _loss_of_sums(loss: DiceFocalLoss | DiceLoss | FocalLoss) -> LossOfSums:

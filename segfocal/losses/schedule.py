@@ -244,11 +244,12 @@ class LossSchedule:
         for name, value in self.values.items():
             owner, attribute = _place(self.loss, name)
             held = getattr(owner, attribute)
-            if isinstance(held, Tensor):
-                with torch.no_grad():
-                    held.copy_(torch.tensor(value, dtype=held.dtype))
-            else:
+            if not isinstance(held, Tensor):
                 setattr(owner, attribute, value)
+            elif isinstance(value, tuple):
+                held.copy_(torch.tensor(value, dtype=held.dtype))
+            else:
+                held.fill_(value)
 
 
 def _prepare(loss: nn.Module, name: str, curve: Ramp | Steps) -> None:

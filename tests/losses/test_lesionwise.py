@@ -260,6 +260,15 @@ def test_a_term_of_weight_zero_is_left_out(kind):
         torch.testing.assert_close(loss(logits, labels, lesions, mask), expected, **EXACT)
 
 
+@KINDS
+def test_an_empty_batch_gives_zero(kind):
+    logits = torch.zeros(0, 2, 4, 4, requires_grad=True)
+    labels = torch.zeros(0, 4, 4, dtype=torch.uint8)
+    loss = kind(DiceFocalLoss(softmax=True))(logits, labels, labels.int()[:, None])
+    assert loss.item() == 0
+    loss.backward()
+
+
 def test_the_defaults_of_blob_loss_are_those_of_the_paper():
     loss = BlobLoss(DiceLoss(softmax=True))
     assert (loss.lambda_global, loss.lambda_lesion) == (2.0, 1.0)
@@ -274,8 +283,9 @@ def test_meta_tensors_in_a_plain_tensor_out(kind):
     torch.testing.assert_close(ours, loss(logits, labels, lesions, mask), **EXACT)
 
 
-@KINDS
-@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize(
+    ("kind", "activation"), [(BlobLoss, "softmax"), (ConnectedComponentLoss, "sigmoid")]
+)
 def test_it_compiles_in_one_graph(kind, activation):
     case = make_case(kind, shape=(5, 6, 4))
     inner = DiceFocalLoss(**{activation: True}, ignore_index=255)
