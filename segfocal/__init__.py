@@ -14,7 +14,10 @@ __getattr__, __dir__, _lazy_names = lazy_loader.attach(
         "labels": ["LabelScheme"],
         "losses": [
             "AsymmetricUnifiedFocalLoss",
+            "BlobLoss",
             "ChannelLast",
+            "ConnectedComponentLoss",
+            "DeepSupervisionLoss",
             "DiceCELoss",
             "DiceFocalLoss",
             "DiceLoss",

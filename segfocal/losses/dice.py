@@ -90,7 +90,11 @@ class DiceLoss(LogitsLoss):
         self.batch = batch
         self.soft_label = soft_label
         self.absent: Absent = absent
-        check_dice_options(self._options(DiceOptions))
+        check_dice_options(self.overlap_options())
+
+    def overlap_options(self) -> DiceOptions:
+        """The term's arguments."""
+        return self._options(DiceOptions)
 
     def forward(
         self,
@@ -99,4 +103,4 @@ class DiceLoss(LogitsLoss):
         mask: Tensor | None = None,
     ) -> Tensor:
         """The loss of logits `(B, C, *S)` on the voxels that `mask` lets in."""
-        return dice_of_voxels(self._voxels(input, target, mask), self._options(DiceOptions))
+        return dice_of_voxels(self._voxels(input, target, mask), self.overlap_options())

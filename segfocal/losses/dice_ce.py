@@ -127,7 +127,7 @@ class DiceCELoss(OverlapFocalLoss):
         self._hold_gamma(0.0)
         self._hold_alpha(None)
         check_dice_options(self._options(DiceOptions))
-        check_focal_options(self._focal())
+        check_focal_options(self.focal_options())
         check_lambdas(lambda_dice, lambda_ce)
 
     def terms(
@@ -140,8 +140,10 @@ class DiceCELoss(OverlapFocalLoss):
         """The two terms before their lambdas, for a log; one pass, as `forward`."""
         return DiceCETerms(*self._terms(input, target, mask, voxel_weight))
 
-    def _overlap(self) -> OverlapTerm:
+    def overlap_options(self) -> OverlapTerm:
+        """The overlap term's arguments."""
         return self._options(DiceOptions)
 
-    def _lambdas(self) -> tuple[float, float]:
+    def lambdas(self) -> tuple[float, float]:
+        """Weights of the two terms."""
         return self.lambda_dice, self.lambda_ce

@@ -123,7 +123,7 @@ class DiceFocalLoss(OverlapFocalLoss):
         self.absent: Absent = absent
         self.focal_include_background = focal_include_background
         check_dice_options(self._options(DiceOptions))
-        check_focal_options(self._focal())
+        check_focal_options(self.focal_options())
         check_lambdas(lambda_dice, lambda_focal)
 
     def terms(
@@ -136,8 +136,10 @@ class DiceFocalLoss(OverlapFocalLoss):
         """The two terms before their lambdas, for a log; one pass, as `forward`."""
         return DiceFocalTerms(*self._terms(input, target, mask, voxel_weight))
 
-    def _overlap(self) -> OverlapTerm:
+    def overlap_options(self) -> OverlapTerm:
+        """The overlap term's arguments."""
         return self._options(DiceOptions)
 
-    def _lambdas(self) -> tuple[float, float]:
+    def lambdas(self) -> tuple[float, float]:
+        """Weights of the two terms."""
         return self.lambda_dice, self.lambda_focal

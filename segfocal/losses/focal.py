@@ -83,7 +83,11 @@ class FocalLoss(LogitsLoss):
         self.label_smoothing = label_smoothing
         self.normalizer: Normalizer = normalizer
         self.top_k = top_k
-        check_focal_options(self._options(FocalOptions))
+        check_focal_options(self.focal_options())
+
+    def focal_options(self) -> FocalOptions:
+        """The term's arguments."""
+        return self._options(FocalOptions)
 
     def forward(
         self,
@@ -94,4 +98,4 @@ class FocalLoss(LogitsLoss):
     ) -> Tensor:
         """The loss of logits `(B, C, *S)` on the voxels that `mask` lets in, weighed."""
         voxels = self._voxels(input, target, mask)
-        return focal_of_voxels(voxels, self._options(FocalOptions), optional_plain(voxel_weight))
+        return focal_of_voxels(voxels, self.focal_options(), optional_plain(voxel_weight))

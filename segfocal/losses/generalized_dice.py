@@ -90,7 +90,11 @@ class GeneralizedDiceLoss(LogitsLoss):
         self.batch = batch
         self.soft_label = soft_label
         self.absent: Absent = absent
-        check_generalized_dice_options(self._options(GeneralizedDiceOptions))
+        check_generalized_dice_options(self.overlap_options())
+
+    def overlap_options(self) -> GeneralizedDiceOptions:
+        """The term's arguments."""
+        return self._options(GeneralizedDiceOptions)
 
     def forward(
         self,
@@ -99,6 +103,4 @@ class GeneralizedDiceLoss(LogitsLoss):
         mask: Tensor | None = None,
     ) -> Tensor:
         """The loss of logits `(B, C, *S)` on the voxels that `mask` lets in."""
-        return generalized_dice_of_voxels(
-            self._voxels(input, target, mask), self._options(GeneralizedDiceOptions)
-        )
+        return generalized_dice_of_voxels(self._voxels(input, target, mask), self.overlap_options())

@@ -130,7 +130,7 @@ class GeneralizedDiceFocalLoss(OverlapFocalLoss):
         self.absent: Absent = absent
         self.focal_include_background = focal_include_background
         check_generalized_dice_options(self._options(GeneralizedDiceOptions))
-        check_focal_options(self._focal())
+        check_focal_options(self.focal_options())
         check_lambdas(lambda_gdl, lambda_focal, "lambda_gdl")
 
     def terms(
@@ -143,8 +143,10 @@ class GeneralizedDiceFocalLoss(OverlapFocalLoss):
         """The two terms before their lambdas, for a log; one pass, as `forward`."""
         return GeneralizedDiceFocalTerms(*self._terms(input, target, mask, voxel_weight))
 
-    def _overlap(self) -> OverlapTerm:
+    def overlap_options(self) -> OverlapTerm:
+        """The overlap term's arguments."""
         return self._options(GeneralizedDiceOptions)
 
-    def _lambdas(self) -> tuple[float, float]:
+    def lambdas(self) -> tuple[float, float]:
+        """Weights of the two terms."""
         return self.lambda_gdl, self.lambda_focal

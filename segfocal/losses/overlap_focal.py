@@ -12,20 +12,20 @@ from segfocal.losses.base import LogitsLoss, optional_plain
 
 
 class OverlapFocalLoss(LogitsLoss):
-    """What the losses of this file share: two terms of one pass, and their weighted sum."""
+    """Two terms of one pass over the voxels, and their weighted sum."""
 
     focal_include_background: bool | None
 
     @abstractmethod
-    def _overlap(self) -> OverlapTerm:
-        """The overlap term's options."""
+    def overlap_options(self) -> OverlapTerm:
+        """The overlap term's arguments."""
 
     @abstractmethod
-    def _lambdas(self) -> tuple[float, float]:
+    def lambdas(self) -> tuple[float, float]:
         """Weights of the overlap term and of the voxelwise term."""
 
-    def _focal(self) -> FocalOptions:
-        """The voxelwise term's options."""
+    def focal_options(self) -> FocalOptions:
+        """The voxelwise term's arguments."""
         background = self.focal_include_background
         options = self._options(FocalOptions)
         return options if background is None else options._replace(include_background=background)
@@ -41,14 +41,14 @@ class OverlapFocalLoss(LogitsLoss):
 
         `voxel_weight`, `(B, 1, *S)` or `(B, C, *S)`, weighs the voxelwise term.
         """
-        return weighted_sum(*self._terms(input, target, mask, voxel_weight), *self._lambdas())
+        return weighted_sum(*self._terms(input, target, mask, voxel_weight), *self.lambdas())
 
     def _terms(
         self, logits: Tensor, target: Tensor, mask: Tensor | None, voxel_weight: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         return overlap_and_focal(
             self._voxels(logits, target, mask),
-            self._overlap(),
-            self._focal(),
+            self.overlap_options(),
+            self.focal_options(),
             optional_plain(voxel_weight),
         )

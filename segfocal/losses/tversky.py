@@ -91,7 +91,11 @@ class TverskyLoss(LogitsLoss):
         self.batch = batch
         self.soft_label = soft_label
         self.absent: Absent = absent
-        check_tversky_options(self._options(TverskyOptions))
+        check_tversky_options(self.overlap_options())
+
+    def overlap_options(self) -> TverskyOptions:
+        """The term's arguments."""
+        return self._options(TverskyOptions)
 
     def forward(
         self,
@@ -100,7 +104,7 @@ class TverskyLoss(LogitsLoss):
         mask: Tensor | None = None,
     ) -> Tensor:
         """The loss of logits `(B, C, *S)` on the voxels that `mask` lets in."""
-        return tversky_of_voxels(self._voxels(input, target, mask), self._options(TverskyOptions))
+        return tversky_of_voxels(self._voxels(input, target, mask), self.overlap_options())
 
 
 class FocalTverskyLoss(TverskyLoss):

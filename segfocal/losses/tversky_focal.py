@@ -131,8 +131,8 @@ class TverskyFocalLoss(OverlapFocalLoss):
         self.top_k = top_k
         self.absent: Absent = absent
         self.focal_include_background = focal_include_background
-        check_tversky_options(self._overlap())
-        check_focal_options(self._focal())
+        check_tversky_options(self.overlap_options())
+        check_focal_options(self.focal_options())
         check_lambdas(lambda_tversky, lambda_focal, "lambda_tversky")
 
     def terms(
@@ -145,7 +145,8 @@ class TverskyFocalLoss(OverlapFocalLoss):
         """The two terms before their lambdas, for a log; one pass, as `forward`."""
         return TverskyFocalTerms(*self._terms(input, target, mask, voxel_weight))
 
-    def _overlap(self) -> TverskyOptions:
+    def overlap_options(self) -> TverskyOptions:
+        """The overlap term's arguments."""
         return TverskyOptions(
             alpha=self.tversky_alpha,
             beta=self.tversky_beta,
@@ -161,5 +162,6 @@ class TverskyFocalLoss(OverlapFocalLoss):
             process_group=self.process_group,
         )
 
-    def _lambdas(self) -> tuple[float, float]:
+    def lambdas(self) -> tuple[float, float]:
+        """Weights of the two terms."""
         return self.lambda_tversky, self.lambda_focal
