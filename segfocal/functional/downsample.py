@@ -155,11 +155,11 @@ def _priority(classes: Tensor, excluded: Tensor, worth: Sequence[int]) -> Tensor
     """
     num_classes = len(worth)
     counted = classes.masked_fill(excluded, -1)
-    counts = torch.stack(
-        [(counted == label).flatten(1).sum(1) for label in range(num_classes)], dim=1
-    )
-    worth_of_class = torch.tensor(worth, dtype=torch.int64, device=classes.device)
-    order = (worth_of_class * _ABOVE_ANY_COUNT - counts).sort(dim=1, stable=True).indices
+    rarity = [
+        of_class * _ABOVE_ANY_COUNT - (counted == label).flatten(1).sum(1)
+        for label, of_class in enumerate(worth)
+    ]
+    order = torch.stack(rarity, dim=1).sort(dim=1, stable=True).indices
     rank = order.argsort(dim=1) + 1
     rank = torch.cat([rank, torch.full_like(rank[:, :1], num_classes + 1)], dim=1).float()
     is_class = (classes >= 0) & (classes < num_classes)

@@ -24,6 +24,9 @@ class DeepSupervisionLoss(nn.Module):
     one voxel is still there three levels down, and ignored and masked voxels stay out. The weights
     of the levels sum to 1, so that the loss of a single output (validation) has the same scale.
 
+    A lesion-wise loss needs its map at full size: add it for the first level alone, as
+    examples/02_small_lesions.py does.
+
     What `forward` takes for its input:
 
     - A list or tuple, highest resolution first, each level at its own size or at full size

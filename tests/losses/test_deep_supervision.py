@@ -138,6 +138,20 @@ def test_torch_s_own_loss_can_be_wrapped_and_its_ignored_label_is_left_out():
     torch.testing.assert_close(ours, sum(expected) / 3, **EXACT)
 
 
+def test_monai_s_own_loss_can_be_wrapped_with_its_float_labels():
+    levels, labels = make_levels()
+    labels = labels.clamp(max=2)[:, None].double()
+    each = monai.losses.DiceLoss(softmax=True, to_onehot_y=True)
+    coarse = downsample_target(
+        labels, [level.shape[2:] for level in levels[1:]], num_channels=3, ignore_index=255
+    )
+    expected = [each(levels[0], labels)] + [
+        each(level, made.target) for level, made in zip(levels[1:], coarse, strict=True)
+    ]
+    ours = DeepSupervisionLoss(each, "same")(levels, labels)
+    torch.testing.assert_close(ours, sum(expected) / 3, **EXACT)
+
+
 def test_a_loss_that_does_not_name_its_ignored_label_is_told():
     levels, labels = make_levels()
     labels[:, :, 1:] = 255
