@@ -86,8 +86,9 @@ class DiceLoss(OverlapLoss):
     def of(self, pair: Pair) -> Tensor:
         """The loss of a pair, which a compound loss shares among its terms."""
         tp, fp, fn, _ = self._overlap(pair, order=2 if self.squared_pred else 1)
-        errors = fp + fn if self.jaccard else (fp + fn) / 2
-        loss = 1 - (2 * tp + self.smooth_nr) / (2 * (tp + errors) + self.smooth_dr)
+        if not self.jaccard:
+            fp, fn = fp * 0.5, fn * 0.5
+        loss = 1 - (2 * tp + self.smooth_nr) / (2 * (tp + fp + fn) + self.smooth_dr)
         num_classes = pair.num_classes
         if not self.include_background and num_classes > 1:
             num_classes -= 1

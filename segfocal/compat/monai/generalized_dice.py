@@ -89,6 +89,7 @@ class GeneralizedDiceLoss(OverlapLoss):
     def of(self, pair: Pair) -> Tensor:
         """The loss of a pair, which a compound loss shares among its terms."""
         tp, fp, fn, target = self._overlap(pair)
+        union = 2 * (tp + fp * 0.5 + fn * 0.5)
         weight = self.w_func(target.float())
         absent = torch.isinf(weight)
         present = torch.where(absent, 0, weight)
@@ -96,7 +97,7 @@ class GeneralizedDiceLoss(OverlapLoss):
         weight = torch.where(absent, largest, present)
         classes = 0 if self.batch else 1
         overlap = 2 * (tp * weight).sum(classes, keepdim=True) + self.smooth_nr
-        total = ((2 * tp + fp + fn) * weight).sum(classes, keepdim=True) + self.smooth_dr
+        total = (union * weight).sum(classes, keepdim=True) + self.smooth_dr
         return self._reduce(1 - overlap / total, pair.logits.ndim)
 
 

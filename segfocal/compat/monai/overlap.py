@@ -40,6 +40,7 @@ class OverlapLoss(_Loss):
 
     ignore_index: int | None = None
     _masks_before_comparing = False
+    _sums_errors_themselves = False
     _shapes = "ground truth has different shape ({target}) from input ({probs})"
 
     def __init__(
@@ -97,9 +98,17 @@ class OverlapLoss(_Loss):
     def _sums(self, pair: Pair, order: int) -> ClassSums | None:
         if self._activation is None or not keeps_float32(pair.logits):
             return None
-        if (order > 1 or self.soft_label) and not pair.norms_are_defined:
-            return None
+        if not self._has_terms(pair, order):
+            return None  # MONAI raises an error
         return pair.sums(self._activation)
+
+    def _has_terms(self, pair: Pair, order: int) -> bool:
+        """Whether torch has the operations that MONAI puts the target through."""
+        if pair.ignores:
+            return True  # the mask makes it floating point
+        if order > 1 or self.soft_label:
+            return pair.target_dtype.is_floating_point
+        return not (self._sums_errors_themselves and pair.target_dtype == torch.bool)
 
     @property
     def _activation(self) -> Activation | None:
@@ -130,7 +139,13 @@ class OverlapLoss(_Loss):
         if not self._masks_before_comparing and mask is not None:
             probs, target = probs * mask, target * mask
         axes = [*([0] if self.batch else []), *range(2, probs.ndim)]
-        return _overlap(probs, target, axes, order, self.soft_label)
+        if order > 1 or self.soft_label:
+            return _semimetric_overlap(probs, target, axes, order)
+        tp, total = (probs * target).sum(axes), target.sum(axes)
+        if self._sums_errors_themselves:
+            fp, fn = (probs * (1 - target)).sum(axes), ((1 - probs) * target).sum(axes)
+            return Overlap(tp, fp, fn, total)
+        return Overlap(tp, probs.sum(axes) - tp, total - tp, total)
 
     def _reduce(self, loss: Tensor, num_axes: int) -> Tensor:
         if self.reduction == "mean":
@@ -159,17 +174,11 @@ def keeps_float32(logits: Tensor) -> bool:
     return logits.is_cuda and torch.is_autocast_enabled("cuda")
 
 
-def _overlap(
-    probs: Tensor, target: Tensor, axes: list[int], order: int, soft_label: bool
-) -> Overlap:
-    """With soft labels the semimetric form of Wang et al., arXiv:2303.16296."""
-    total = target.sum(axes)
-    if order == 1 and not soft_label:
-        tp = (probs * target).sum(axes)
-        return Overlap(tp, probs.sum(axes) - tp, total - tp, total)
+def _semimetric_overlap(probs: Tensor, target: Tensor, axes: list[int], order: int) -> Overlap:
+    """The overlap of Wang et al., arXiv:2303.16296, which is right for soft targets."""
     predicted, there, difference = (
         torch.linalg.vector_norm(values, ord=order, dim=axes).pow(order)
         for values in (probs, target, probs - target)
     )
     tp = (predicted + there - difference) / 2
-    return Overlap(tp, predicted - tp, there - tp, total)
+    return Overlap(tp, predicted - tp, there - tp, target.sum(axes))

@@ -89,11 +89,6 @@ class Pair:
         """The dtype of `mask`."""
         return torch.float32 if self.has_labels or self.mask is None else self.mask.dtype
 
-    @property
-    def norms_are_defined(self) -> bool:
-        """Whether torch takes a vector norm of the target: not of integers."""
-        return self.target_dtype.is_floating_point or self.ignores
-
     def sums(self, activation: Activation) -> ClassSums | None:
         """The op's sums, or None where they are not what MONAI would sum."""
         if activation not in self._taken:

@@ -40,6 +40,7 @@ class TverskyLoss(OverlapLoss):
     """
 
     _masks_before_comparing = True
+    _sums_errors_themselves = True
     _shapes = "ground truth has differing shape ({target}) from input ({probs})"
 
     def __init__(
@@ -77,8 +78,8 @@ class TverskyLoss(OverlapLoss):
     def of(self, pair: Pair) -> Tensor:
         """The loss of a pair of logits and target."""
         tp, fp, fn, _ = self._overlap(pair)
-        errors = self.alpha * fp + self.beta * fn
-        loss = 1 - (tp + self.smooth_nr) / (tp + errors + self.smooth_dr)
+        fp, fn = self.alpha * fp, self.beta * fn
+        loss = 1 - (tp + self.smooth_nr) / (tp + fp + fn + self.smooth_dr)
         if self.reduction == "none":
             return loss
         return torch.mean(loss) if self.reduction == "mean" else torch.sum(loss)

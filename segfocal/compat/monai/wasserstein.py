@@ -71,9 +71,9 @@ class GeneralizedWassersteinDiceLoss(_Loss):
         labels = target.reshape(target.shape[0], 1, -1).long()
         dtype = torch.promote_types(self.m.dtype, probs.dtype)
         distances = self.m.to(probs.device, dtype) @ probs.to(dtype)  # from each class, (B, C, S)
-        of_voxel = labels.expand(-1, -1, probs.shape[2])
+        of_voxel = labels.expand(probs.shape[0], -1, probs.shape[2])
         distance = distances.gather(1, of_voxel)[:, 0]
-        weight = self._weights(labels, probs.device).gather(1, of_voxel[:, 0])
+        weight = self._weights(labels, probs.device).gather(1, labels[:, 0])
         right = (weight * (1 - distance)).sum(1)
         if self.alpha_mode == "GDL":
             total = (weight * (2 - distance)).sum(1)
