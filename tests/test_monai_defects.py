@@ -22,7 +22,6 @@ def a_row(table, *, is_right=True, ours="1"):
     return table.Row("trap", "measured", "4", ours, is_right)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # dynamo's own, in torch._dynamo.explain
 def test_every_row_is_measured_and_none_of_ours_is_wrong(table):
     rows = table.measure(16)
     assert len(rows) == 31

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.utils import Weight
 
-from segfocal.compat import monai as compat
 from tests.compat.twins import (
     REDUCTIONS,
     SMOOTH,
@@ -20,8 +18,6 @@ from tests.compat.twins import (
     weights,
 )
 
-CLASSES = [name for name in compat.__all__ if name.endswith("Loss")]
-EACH = pytest.mark.parametrize("name", CLASSES)
 RANDOM = settings(max_examples=120, deadline=None, derandomize=True, database=None)
 IGNORED = st.sampled_from([None] * 4 + [255, 255, 0, 1, -1])
 

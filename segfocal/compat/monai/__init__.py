@@ -31,19 +31,20 @@ Known differences, each of them tested:
 
 Example:
     >>> import torch
-    >>> loss = DiceFocalLoss(to_onehot_y=True, softmax=True, include_background=False)
     >>> logits = torch.tensor([[[2.0, -1.0, 0.5], [0.0, 1.0, 0.5]]], requires_grad=True)
-    >>> value = loss(logits, torch.tensor([[[0, 1, 1]]]))
+    >>> labels = torch.tensor([[[0, 1, 1]]])
+    >>> loss = FocalLoss(to_onehot_y=True, use_softmax=True, gamma=0.0)
+    >>> value = loss(logits, labels)
     >>> value.backward()
     >>> round(value.item(), 4), logits.grad.shape
-    (0.3223, torch.Size([1, 2, 3]))
+    (0.1578, torch.Size([1, 2, 3]))
 
-    The same words in the other door mean softmax focal, divided by the voxels:
+    The other door divides by the voxels, not by voxels and classes, as `F.cross_entropy` does:
 
     >>> from segfocal import losses
-    >>> right = losses.DiceFocalLoss(softmax=True, include_background=False)
-    >>> round(right(logits, torch.tensor([[[0, 1, 1]]])).item(), 4)
-    0.2
+    >>> right = losses.FocalLoss(use_softmax=True, gamma=0.0)(logits, labels)
+    >>> round(right.item(), 4), round((right / value).item(), 4)
+    (0.3157, 2.0)
 """
 
 from segfocal.compat.monai.compound import DiceCELoss, DiceFocalLoss

@@ -101,23 +101,29 @@ class FocalLoss(_Loss):
     def _from_sums(self, pair: Pair) -> Tensor | None:
         """The loss as algebra on the op's sums, or None where it is not."""
         cuts_softmax = self.use_softmax and not self.include_background
-        if self.reduction == "none" or cuts_softmax or not is_usual_gamma(self.gamma):
+        counts_in_half = pair.mask_dtype in (torch.float16, torch.bfloat16)
+        if self.reduction == "none" or cuts_softmax or counts_in_half:
+            return None
+        if not is_usual_gamma(self.gamma):
             return None
         sums = pair.sums("softmax" if self.use_softmax else "sigmoid")
         if sums is None:
             return None
         first = 0 if self.include_background or pair.num_classes == 1 else 1
-        positives, negatives = sums.focal_pos[:, first:].float(), sums.focal_neg[:, first:].float()
+        positives, negatives = sums.focal_pos[:, first:], sums.focal_neg[:, first:]
         alphas = self._alphas(positives)
         if alphas is not None:
             positives, negatives = alphas[0] * positives, alphas[1] * negatives
         terms = self._weigh(positives + negatives)
-        num_voxels = pair.logits[0, 0].numel()
-        if not pair.ignores:
-            mean_of_each = terms / num_voxels
+        loss = self._reduce_terms(terms, sums.n_valid[:, :1] if pair.ignores else None, pair)
+        return loss.to(torch.promote_types(torch.float32, pair.mask_dtype))
+
+    def _reduce_terms(self, terms: Tensor, valid: Tensor | None, pair: Pair) -> Tensor:
+        """The mean or sum of terms `(B, C)` over so many voxels `(B, 1)`, or over all."""
+        if valid is None:
+            mean_of_each = terms / pair.logits[0, 0].numel()
             return mean_of_each.mean() if self.reduction == "mean" else mean_of_each.sum()
-        valid = sums.n_valid[:, :1].to(pair.mask_dtype)
-        tiny = torch.finfo(valid.dtype).eps
+        tiny = torch.finfo(pair.mask_dtype).eps
         if self.reduction == "mean":
             return terms.sum() / valid.sum().clamp(min=tiny)
         return (terms / valid.clamp(min=tiny)).sum()

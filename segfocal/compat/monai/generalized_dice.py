@@ -45,7 +45,7 @@ class GeneralizedDiceLoss(OverlapLoss):
     Example:
         >>> loss = GeneralizedDiceLoss(to_onehot_y=True, softmax=True)
         >>> round(loss(torch.zeros(1, 2, 3), torch.tensor([[[0, 1, 1]]])).item(), 4)
-        0.5454
+        0.5556
     """
 
     _shapes = "ground truth has differing shape ({target}) from input ({probs})"
@@ -128,7 +128,7 @@ class GeneralizedDiceFocalLoss(_Loss):
     Example:
         >>> loss = GeneralizedDiceFocalLoss(to_onehot_y=True, softmax=True)
         >>> round(loss(torch.zeros(1, 2, 3), torch.tensor([[[0, 1, 1]]])).item(), 4)
-        0.7187
+        0.7288
     """
 
     def __init__(

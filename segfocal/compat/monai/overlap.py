@@ -129,11 +129,11 @@ class OverlapLoss(_Loss):
     def _spelled_out(self, pair: Pair, order: int) -> Overlap:
         probs = activate(pair.logits, self.sigmoid, self.softmax, self.other_act)
         target = pair.channels
-        if self._masks_before_comparing and pair.mask is not None:
-            probs, target = probs * pair.mask, target * pair.mask
+        mask = pair.mask
+        if self._masks_before_comparing and mask is not None:
+            probs, target = probs * mask, target * mask
         if not self.include_background and pair.num_classes > 1:
             probs, target = probs[:, 1:], target[:, 1:]
-        mask = pair.mask
         if target.shape != probs.shape:
             raise AssertionError(self._shapes.format(target=target.shape, probs=probs.shape))
         if not self._masks_before_comparing and mask is not None:

@@ -8,8 +8,7 @@ operations, which raises the same errors.
 from __future__ import annotations
 
 import math
-from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +17,14 @@ from segfocal.checks import Activation
 from segfocal.ops.class_sums import ClassSums, class_sums
 
 _LABEL_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+class _HardTarget(NamedTuple):
+    """What the op takes, of a target where every voxel is in a class or out of it."""
+
+    target: Tensor
+    mask: Tensor | None
+    ignore_index: int | None
 
 
 class Pair:
@@ -53,8 +60,10 @@ class Pair:
         self._ignore_index = ignore_index
         self._gamma = gamma if is_usual_gamma(gamma) else 0.0
         self._taken: dict[str, ClassSums] = {}
+        self._channels: Tensor | None = None
+        self._hard: _HardTarget | None = None
 
-    @cached_property
+    @property
     def channels(self) -> Tensor:
         """The target as MONAI would compare it to the logits: one-hot where it holds labels.
 
@@ -64,12 +73,14 @@ class Pair:
         """
         if not self.has_labels:
             return self.target
-        labels, ignored = self.target, self._ignore_index
-        if ignored is not None and not 0 <= ignored < self.num_classes:
-            labels = torch.where(labels == ignored, torch.zeros_like(labels), labels)
-        return one_hot(labels, self.num_classes)
+        if self._channels is None:
+            labels, ignored = self.target, self._ignore_index
+            if ignored is not None and not 0 <= ignored < self.num_classes:
+                labels = torch.where(labels == ignored, torch.zeros_like(labels), labels)
+            self._channels = one_hot(labels, self.num_classes)
+        return self._channels
 
-    @cached_property
+    @property
     def mask(self) -> Tensor | None:
         """MONAI's mask, 1 where a voxel counts; None where all do."""
         return ignore_mask(self.target, self._ignore_index)
@@ -86,41 +97,41 @@ class Pair:
 
     @property
     def mask_dtype(self) -> torch.dtype:
-        """The dtype of `mask`."""
-        return torch.float32 if self.has_labels or self.mask is None else self.mask.dtype
+        """The dtype of `mask`; float32 without one."""
+        ignored, dtype = self._ignore_index, self.target.dtype
+        is_channel = ignored is not None and not self.has_labels and 0 <= ignored < self.num_classes
+        is_of_target = is_channel and self.num_classes > 1 and dtype.is_floating_point
+        return dtype if is_of_target else torch.float32
 
     def sums(self, activation: Activation) -> ClassSums | None:
         """The op's sums, or None where they are not what MONAI would sum."""
         if activation not in self._taken:
-            if self._hard is None or (activation == "softmax" and not self._excludes):
+            if self._hard is None:
+                self._hard = self._hard_target()
+            hard = self._hard
+            if hard is None or (activation == "softmax" and not self._excludes(hard)):
                 return None
-            target, mask, ignored = self._hard
             self._taken[activation] = class_sums(
                 self.logits,
-                target,
+                hard.target,
                 activation=activation,
                 gamma=self._gamma,
-                ignore_index=ignored,
-                mask=mask,
+                ignore_index=hard.ignore_index,
+                mask=hard.mask,
             )
         return self._taken[activation]
 
-    @cached_property
-    def _hard(self) -> tuple[Tensor, Tensor | None, int | None] | None:
-        """Target, mask and ignored label for the op, if every voxel is in a class or out of it."""
+    def _hard_target(self) -> _HardTarget | None:
         if not self._is_regular():
             return None
         return self._hard_labels() if self.has_labels else self._hard_channels()
 
-    @cached_property
-    def _excludes(self) -> bool:
+    def _excludes(self, hard: _HardTarget) -> bool:
         """Whether each voxel that counts is in one of several classes."""
-        assert self._hard is not None
         if self.has_labels or self.num_classes == 1:
             return self.num_classes > 1
-        target, mask, _ = self._hard
-        once = target.sum(1, keepdim=True) == 1
-        return bool((once if mask is None else once | ~mask).all())
+        once = hard.target.sum(1, keepdim=True) == 1
+        return bool((once if hard.mask is None else once | ~hard.mask).all())
 
     def _is_regular(self) -> bool:
         logits, target, ignored = self.logits, self.target, self._ignore_index
@@ -137,7 +148,7 @@ class Pair:
             and (ignored is None or type(ignored) is int)
         )
 
-    def _hard_labels(self) -> tuple[Tensor, None, int | None] | None:
+    def _hard_labels(self) -> _HardTarget | None:
         labels, is_compiling = self.target, torch.compiler.is_compiling()
         if labels.dtype not in _LABEL_DTYPES:
             labels = labels.long()
@@ -149,7 +160,7 @@ class Pair:
                 return None
         if labels.device.type == "cpu" and not is_compiling and not self._are_classes(labels):
             return None
-        return labels, None, self._ignore_index
+        return _HardTarget(labels, None, self._ignore_index)
 
     def _are_classes(self, labels: Tensor) -> bool:
         smallest, largest = (int(end) for end in torch.aminmax(labels))
@@ -159,14 +170,15 @@ class Pair:
         wrong = (wide < 0) | (wide >= self.num_classes)
         return self.ignores and not bool((wrong & (wide != self._ignore_index)).any())
 
-    def _hard_channels(self) -> tuple[Tensor, Tensor | None, None] | None:
+    def _hard_channels(self) -> _HardTarget | None:
         if torch.compiler.is_compiling():
             return None  # whether every value is 0 or 1 cannot be asked in a graph
-        mask = None if self.mask is None else self.mask != 0
+        weight = self.mask
+        mask = None if weight is None else weight != 0
         is_hard = (self.target == 0) | (self.target == 1)
         if mask is not None:
             is_hard |= ~mask
-        return (self.target.bool(), mask, None) if bool(is_hard.all()) else None
+        return _HardTarget(self.target.bool(), mask, None) if bool(is_hard.all()) else None
 
 
 def is_usual_gamma(gamma: object) -> bool:

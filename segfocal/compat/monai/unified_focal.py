@@ -40,7 +40,7 @@ class AsymmetricUnifiedFocalLoss(_Loss):
         >>> loss = AsymmetricUnifiedFocalLoss(to_onehot_y=True)
         >>> probs = torch.full((1, 2, 2, 2), 0.5)
         >>> round(loss(probs, torch.tensor([[[[0, 1], [1, 1]]]])).item(), 4)
-        0.355
+        0.4207
     """
 
     def __init__(
