@@ -20,6 +20,7 @@ from torch.nn.modules.loss import _Loss
 
 from segfocal.compat import monai as compat
 from segfocal.compat.monai import pair as pair_module
+from tests.compat.twins import assert_same
 
 CLASSES = [name for name in compat.__all__ if name.endswith("Loss")]
 EACH = pytest.mark.parametrize("name", CLASSES)
@@ -274,12 +275,34 @@ def test_labels_compile_into_one_graph(name):
     logits, labels = make_case()
     options = {"to_onehot_y": True} if name == "FocalLoss" else LABELLED
     loss = getattr(compat, name)(**options)
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
     value, truth = compiled(logits, labels), loss(logits, labels)
     torch.testing.assert_close(value, truth)
     torch.testing.assert_close(
         torch.autograd.grad(value, logits)[0], torch.autograd.grad(truth, logits)[0]
     )
+
+
+@pytest.mark.parametrize("name", ["DiceLoss", "FocalLoss", "TverskyLoss"])
+def test_a_target_that_asks_for_a_gradient_gets_monais(name):
+    logits, labels = make_case()
+    target = F.one_hot(labels[:, 0], 3).movedim(-1, 1).float().requires_grad_()
+    options = {} if name == "FocalLoss" else {"softmax": True}
+    grads = [
+        torch.autograd.grad(getattr(library, name)(**options)(logits, target), (logits, target))
+        for library in (compat, monai.losses)
+    ]
+    torch.testing.assert_close(*grads)
+    assert grads[0][1].abs().max() > 0
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4), (2, 3, 0), (2, 3)])
+@pytest.mark.parametrize("name", ["DiceLoss", "FocalLoss", "TverskyLoss", "GeneralizedDiceLoss"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_no_voxel_and_no_spatial_axis(name, shape, reduction):
+    options = {"reduction": reduction} | ({} if name == "FocalLoss" else {"sigmoid": True})
+    logits = torch.randn(shape, generator=seeded())
+    assert_same(name, options, logits, (logits > 0).float())
 
 
 # Known differences, in the order of the module's list.
@@ -387,3 +410,14 @@ def test_a_spatial_mismatch_in_dice_focal_is_an_assertion_error():
     logits, labels = make_case()
     with pytest.raises(AssertionError, match="ground truth has different shape"):
         compat.DiceFocalLoss(**LABELLED)(logits, labels[..., :3])
+
+
+def test_generalized_dice_gives_a_target_its_gradient_where_monai_fails():
+    logits, _ = make_case()
+    target = torch.rand(logits.shape, generator=seeded(2), requires_grad=True)
+    theirs = monai.losses.GeneralizedDiceLoss(softmax=True)(logits, target)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(theirs, target)
+    ours = compat.GeneralizedDiceLoss(softmax=True)(logits, target)
+    assert ours == theirs
+    assert torch.autograd.grad(ours, target)[0].isfinite().all()

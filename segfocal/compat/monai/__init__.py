@@ -26,6 +26,7 @@ Known differences, each of them tested:
 - A scalar `weight` stays scalar: MONAI's forward replaces the buffer by one per class.
 - A `MetaTensor` gives a plain tensor.
 - From the sums there is no second derivative: asking for it raises a RuntimeError.
+- `GeneralizedDiceLoss` gives a target that asks for it its gradient, where MONAI fails.
 - On a GPU a label out of range is not looked for, where MONAI ends the process by a device assert.
 - The text of an error may differ; its type does not.
 
