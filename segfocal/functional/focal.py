@@ -11,7 +11,7 @@ from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
 from segfocal.functional.class_weights import FocalWeights, check_class_options, focal_weights
 from segfocal.ops.class_sums import ClassSums, class_sums
-from segfocal.ops.reference import accumulation_dtype
+from segfocal.ops.elementwise import accumulation_dtype
 from segfocal.ops.voxel_focal import voxel_focal
 
 Normalizer = Literal["valid", "positives", "alpha", "none"]
