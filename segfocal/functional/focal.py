@@ -23,7 +23,7 @@ from segfocal.functional.voxel_options import (
     sum_voxels,
 )
 from segfocal.ops.class_sums import ClassSums
-from segfocal.ops.reference import accumulation_dtype
+from segfocal.ops.elementwise import accumulation_dtype
 from segfocal.ops.voxel_focal import voxel_focal
 
 Normalizer = Literal["valid", "positives", "alpha", "none"]

@@ -15,9 +15,9 @@ from torch import Tensor
 from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
 from segfocal.ops.class_sums import ClassSums
+from segfocal.ops.elementwise import accumulation_dtype
 from segfocal.ops.flat_arguments import FlatArguments, flatten, make_target
 from segfocal.ops.flat_target import FlatTarget, Validity, membership, validity
-from segfocal.ops.reference import accumulation_dtype
 from segfocal.ops.voxel_focal import voxel_focal
 
 Scope = Literal["blob", "region"]

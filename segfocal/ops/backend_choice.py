@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segfocal.ops import native_cpu, reference
+from segfocal.ops import chunked, native_cpu, reference
 from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
 
@@ -120,6 +120,11 @@ BACKENDS: dict[str, Backend] = {
             label_smoothing=False,
         ),
     ),
+    "chunked": Backend(
+        chunked.class_sums,
+        chunked.class_sums_backward,
+        Support("plain torch over blocks that fit the cache"),
+    ),
     "reference": Backend(
         reference.class_sums, reference.class_sums_backward, Support("eager formulas by channel")
     ),
@@ -162,8 +167,8 @@ def backends() -> BackendTable:
     Example:
         >>> backends()["reference"].label_smoothing
         True
-        >>> [name for name, support in backends().items() if support.missing is None]
-        ['reference']
+        >>> list(backends())[-2:]
+        ['chunked', 'reference']
     """
     return BackendTable({name: backend.support for name, backend in BACKENDS.items()})
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Overlap, Regions, check_word
 from segfocal.ops.backend_choice import BACKENDS, choose_backend
 from segfocal.ops.differentiable import make_differentiable
+from segfocal.ops.elementwise import accumulation_dtype
 from segfocal.ops.flat_arguments import flatten, make_formula, make_request, make_target
-from segfocal.ops.reference import accumulation_dtype
 from segfocal.ops.target_values import check_values
 
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from segfocal import checks
 from segfocal.checks import ClassNumbers, IgnoreIndex, Regions, TargetKind
 from segfocal.ops.backend_choice import Request
+from segfocal.ops.elementwise import accumulation_dtype
 from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
-from segfocal.ops.reference import accumulation_dtype
 
 _WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 """torch compares and reduces only a few of the unsigned dtypes."""

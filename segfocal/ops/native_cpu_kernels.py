@@ -462,10 +462,10 @@ def _add_by_class(classes, focal, p, channels, n, sums):
             sums[5, c] += _count_where(classes, I(c), n)
     else:
         for i in range(n):
-            c = U(classes[i])
-            sums[0, c] += focal[i]
-            sums[2, c] += p[i]
-            sums[5, c] += 1
+            own = U(classes[i])
+            sums[0, own] += focal[i]
+            sums[2, own] += p[i]
+            sums[5, own] += 1
 
 
 @_compiled()
@@ -583,9 +583,9 @@ def _own_upstream(classes, above, channels, n, weight, overlap):
                 overlap[i] += _pick(is_own, of_tp, _ZERO)
     else:
         for i in range(n):
-            c = U(classes[i])
-            weight[i] = above[0, c]
-            overlap[i] = above[2, c]
+            own = U(classes[i])
+            weight[i] = above[0, own]
+            overlap[i] = above[2, own]
 
 
 # sigmoid

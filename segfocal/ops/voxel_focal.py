@@ -9,8 +9,8 @@ from torch import Tensor
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
 from segfocal.ops import reference
 from segfocal.ops.differentiable import make_differentiable
+from segfocal.ops.elementwise import accumulation_dtype
 from segfocal.ops.flat_arguments import flatten, make_formula, make_target
-from segfocal.ops.reference import accumulation_dtype
 from segfocal.ops.target_values import check_values
 
 
