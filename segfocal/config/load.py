@@ -91,6 +91,18 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
     return check_config(settings, path.stem, lines)
 
 
+def config_of(settings: dict[str, Any], overrides: Sequence[str], name: str) -> LoadedConfig:
+    """A config without a file: plain settings by section, and `--set` over them.
+
+    Raises:
+        UserError: For every mistake, with a suggestion.
+    """
+    lines: dict[str, str] = {}
+    for override in overrides:
+        _override(settings, override, lines)
+    return check_config(settings, name, lines)
+
+
 def check_config(
     settings: Mapping[str, Any], name: str, lines: Mapping[str, str] | None = None
 ) -> LoadedConfig:

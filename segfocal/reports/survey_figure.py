@@ -1,0 +1,109 @@
+"""The picture of a data set: class shares on a log scale, and how large the lesions are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from segfocal.data.dataset_stats import DatasetStats, GroupStats
+from segfocal.reports.style import OVERLAY_COLOURS, save
+from segfocal.reports.survey_tables import percent, volume
+
+_MAX_DOTS = 400
+_BACKGROUND_COLOUR = "#B0B0B0"
+
+
+def survey_figure(stats: DatasetStats, path: Path) -> None:
+    """Draws the classes (and regions) of a data set, one row each.
+
+    Args:
+        stats: The data set in numbers.
+        path: PNG to (over)write.
+    """
+    groups = stats.groups
+    height = 1.9 + 0.34 * len(groups)
+    figure = Figure(figsize=(11.5, height))
+    grid = figure.add_gridspec(
+        1,
+        2,
+        left=0.16,
+        right=0.975,
+        top=1 - 0.85 / height,
+        bottom=0.85 / height,
+        wspace=0.06,
+    )
+    shares = figure.add_subplot(grid[0])
+    sizes = figure.add_subplot(grid[1], sharey=shares)
+    cases = stats.counts.num_cases
+    figure.suptitle(
+        f"{stats.dataset.name} · {cases} case{'' if cases == 1 else 's'}"
+        + (f" · {len(stats.left_out)} left out" if stats.left_out else ""),
+        fontsize=11,
+        parse_math=False,
+    )
+    _draw_shares(shares, groups, cases)
+    _draw_sizes(sizes, groups)
+    shares.set_yticks(range(len(groups)), [_label(group) for group in groups], parse_math=False)
+    shares.set_ylim(len(groups) - 0.4, -0.6)
+    sizes.tick_params(labelleft=False)
+    for axes in (shares, sizes):
+        axes.tick_params(labelsize=8)
+        axes.grid(axis="x", alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    save(figure, path, synthetic=stats.dataset.synthetic)
+
+
+def _draw_shares(axes: Axes, groups: tuple[GroupStats, ...], cases: int) -> None:
+    axes.set_title("Share of annotated voxels (log scale)", fontsize=10)
+    axes.set_xscale("log")
+    held = [group.share for group in groups if group.share > 0]
+    # Room on both sides of the bars for the numbers.
+    axes.set_xlim(min([*held, 1e-3]) / 4, 12)
+    for row, group in enumerate(groups):
+        if group.share:
+            axes.barh(row, group.share, color=_colour(row, group), height=0.66)
+        text = f" {percent(group.share)}, {group.cases}/{cases} cases"
+        anchor = group.share or axes.get_xlim()[0]
+        axes.text(anchor, row, text, va="center", fontsize=7.5)
+
+
+def _draw_sizes(axes: Axes, groups: tuple[GroupStats, ...]) -> None:
+    axes.set_title("Lesions (26-connected): volume in mm3; line: median", fontsize=10)
+    axes.set_xscale("log")
+    everything = [size for group in groups for size in group.lesions_mm3]
+    if not everything:
+        axes.set_xlim(1, 10)
+        axes.text(0.5, 0.5, "no lesion", ha="center", color="grey", transform=axes.transAxes)
+        return
+    axes.set_xlim(min(everything) / 2, max(everything) * 60)
+    for row, group in enumerate(groups):
+        sizes, median = np.array(group.lesions_mm3), group.median_mm3
+        if median is None:
+            continue
+        shown = sizes[np.linspace(0, sizes.size - 1, min(sizes.size, _MAX_DOTS)).astype(int)]
+        # A fixed pattern across the row keeps dots apart, and the picture the same every time.
+        offsets = ((np.arange(shown.size) * 0.618034) % 1 - 0.5) * 0.5
+        axes.plot(shown, row + offsets, ".", color=_colour(row, group), ms=4, alpha=0.6, mec="none")
+        axes.plot([median] * 2, [row - 0.36, row + 0.36], color="black", lw=1.4)
+        axes.text(
+            sizes[-1] * 1.25,
+            row,
+            f"n={sizes.size:,}, median {volume(median)}, smallest {volume(sizes[0])}",
+            va="center",
+            fontsize=7.5,
+        )
+
+
+def _colour(row: int, group: GroupStats) -> str:
+    if group.values == (0,):
+        return _BACKGROUND_COLOUR
+    return OVERLAY_COLOURS[(row - 1) % len(OVERLAY_COLOURS)]
+
+
+def _label(group: GroupStats) -> str:
+    name = group.name if len(group.name) <= 22 else group.name[:21] + "…"
+    values = ",".join(map(str, group.values))
+    return f"{name} ({values})" if len(values) <= 8 else name
