@@ -13,6 +13,7 @@ from segfocal._version import __version__
 from segfocal.data.case_survey import CaseSurvey
 from segfocal.data.cases import Dataset
 from segfocal.data.defects import Problem
+from segfocal.data.phantom.stamp import STAMP
 from segfocal.errors import UserError
 from segfocal.statistics.class_alpha import ClassAlpha, class_alpha, region_alpha
 from segfocal.statistics.class_weights import SCHEMES
@@ -133,7 +134,7 @@ class DatasetStats:
             "dataset": {
                 "name": self.dataset.name,
                 "layout": self.dataset.layout,
-                "synthetic": self.dataset.synthetic,
+                "synthetic": STAMP if self.dataset.synthetic else False,
                 "channels": list(self.dataset.channels),
             },
             "num_cases": self.counts.num_cases,
@@ -158,9 +159,12 @@ def dataset_stats(dataset: Dataset, surveys: Sequence[CaseSurvey]) -> DatasetSta
     """
     usable = [survey for survey in surveys if survey.usable and survey.label is not None]
     if not usable:
+        first = next(
+            (p for survey in surveys for p in survey.problems if p.severity == "error"), ""
+        )
         raise UserError(
-            f"{dataset.name}: none of {len(surveys)} cases can be used. segfocal-stats --check "
-            f"lists what is wrong with each."
+            f"{dataset.name}: none of {len(surveys)} cases can be used. The first: {first} "
+            f"segfocal-stats --check lists them all."
         )
     counts = VoxelCounts(dataset.scheme)
     for survey in usable:

@@ -13,6 +13,10 @@ from segfocal.reports.style import OVERLAY_COLOURS, save
 from segfocal.reports.survey_tables import percent, volume
 
 _MAX_DOTS = 400
+_GOLDEN = 0.618034
+_WORDS = 0.36
+"""Share of each panel that is kept for the numbers in words."""
+
 _BACKGROUND_COLOUR = "#B0B0B0"
 
 
@@ -58,43 +62,62 @@ def survey_figure(stats: DatasetStats, path: Path) -> None:
 
 def _draw_shares(axes: Axes, groups: tuple[GroupStats, ...], cases: int) -> None:
     axes.set_title("Share of annotated voxels (log scale)", fontsize=10)
-    axes.set_xscale("log")
-    held = [group.share for group in groups if group.share > 0]
-    # Room on both sides of the bars for the numbers.
-    axes.set_xlim(min([*held, 1e-3]) / 4, 12)
+    lowest = min([group.share for group in groups if group.share > 0]) / 4
+    _leave_room(axes, lowest, 1.0)
     for row, group in enumerate(groups):
         if group.share:
             axes.barh(row, group.share, color=_colour(row, group), height=0.66)
-        text = f" {percent(group.share)}, {group.cases}/{cases} cases"
-        anchor = group.share or axes.get_xlim()[0]
-        axes.text(anchor, row, text, va="center", fontsize=7.5)
+        _say(axes, row, f"{percent(group.share)}, {group.cases}/{cases} cases")
 
 
 def _draw_sizes(axes: Axes, groups: tuple[GroupStats, ...]) -> None:
-    axes.set_title("Lesions (26-connected): volume in mm3; line: median", fontsize=10)
-    axes.set_xscale("log")
+    axes.set_title("Lesions (26-connected): volume in mm3 (log scale); bar: median", fontsize=10)
     everything = [size for group in groups for size in group.lesions_mm3]
     if not everything:
-        axes.set_xlim(1, 10)
+        axes.set_xticks([])
         axes.text(0.5, 0.5, "no lesion", ha="center", color="grey", transform=axes.transAxes)
         return
-    axes.set_xlim(min(everything) / 2, max(everything) * 60)
+    _leave_room(axes, min(everything) / 1.5, max(everything) * 1.5)
     for row, group in enumerate(groups):
         sizes, median = np.array(group.lesions_mm3), group.median_mm3
         if median is None:
             continue
         shown = sizes[np.linspace(0, sizes.size - 1, min(sizes.size, _MAX_DOTS)).astype(int)]
         # A fixed pattern across the row keeps dots apart, and the picture the same every time.
-        offsets = ((np.arange(shown.size) * 0.618034) % 1 - 0.5) * 0.5
-        axes.plot(shown, row + offsets, ".", color=_colour(row, group), ms=4, alpha=0.6, mec="none")
-        axes.plot([median] * 2, [row - 0.36, row + 0.36], color="black", lw=1.4)
-        axes.text(
-            sizes[-1] * 1.25,
+        offsets = ((np.arange(shown.size) * _GOLDEN) % 1 - 0.5) * 0.5
+        axes.plot([median] * 2, [row - 0.36, row + 0.36], color="black", lw=1.6)
+        axes.plot(
+            shown,
+            row + offsets,
+            "o",
+            color=_colour(row, group),
+            ms=3.5,
+            alpha=0.8,
+            mec="#404040",
+            mew=0.3,
+        )
+        _say(
+            axes,
             row,
             f"n={sizes.size:,}, median {volume(median)}, smallest {volume(sizes[0])}",
-            va="center",
-            fontsize=7.5,
         )
+
+
+def _leave_room(axes: Axes, low: float, high: float) -> None:
+    """A log axis whose right part is free for words, without ticks there."""
+    span = np.log10(high / low)
+    axes.set_xscale("log")
+    axes.set_xlim(low, high * 10 ** (span * _WORDS / (1 - _WORDS)))
+    first, last = int(np.ceil(np.log10(low))), int(np.floor(np.log10(high) + 1e-9))
+    step = 1 + (last - first) // 7
+    axes.set_xticks([10.0**power for power in range(first, last + 1, step)])
+    axes.set_xticks([], minor=True)
+
+
+def _say(axes: Axes, row: int, words: str) -> None:
+    axes.text(
+        1.0, row, words, va="center", ha="right", fontsize=7.5, transform=axes.get_yaxis_transform()
+    )
 
 
 def _colour(row: int, group: GroupStats) -> str:

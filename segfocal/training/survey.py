@@ -16,6 +16,7 @@ from segfocal.data.case_survey import CaseSurvey, SurveyRules
 from segfocal.data.cases import Dataset
 from segfocal.data.dataset_stats import FORMAT, DatasetStats, dataset_stats, problem_to_dict
 from segfocal.data.defects import SEVERITIES, Problem
+from segfocal.data.phantom.stamp import STAMP
 from segfocal.data.survey_walk import available_cores, survey_cases
 from segfocal.errors import SegfocalWarning, UserError
 from segfocal.files import read_json, write_json
@@ -116,6 +117,8 @@ def _tell_stats(
     if request.as_json:
         _print_json(stats.to_dict())
     console.line(survey_tables.headline(stats), "bold")
+    if stats.dataset.synthetic:
+        console.line(STAMP)
     console.table(survey_tables.class_table(stats.groups))
     console.table(survey_tables.channel_table(stats.channels))
     if stats.alpha:
@@ -165,7 +168,8 @@ def _tell_problems(
         _print_json(record)
     for problem, line in zip(problems, problem_lines(problems), strict=True):
         console.line(line, "red" if problem.severity == "error" else "yellow")
-    console.line(problem_summary(problems, num_cases))
+    accepted = f" Accepted: {', '.join(request.accept)}." if request.accept else ""
+    console.line(problem_summary(problems, num_cases) + accepted)
     if out is not None:
         write_json(out, record)
         console.line(str(out))
