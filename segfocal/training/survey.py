@@ -222,7 +222,8 @@ def _config(request: SurveyRequest) -> LoadedConfig:
     if request.layout is not None:
         given["layout"] = request.layout
     if request.config is None:
-        return config_of({"data": given}, request.overrides, "stats")
+        places = {"data.root": "--data", "data.layout": "--layout"}
+        return config_of({"data": given}, request.overrides, "stats", places)
     return load_config(
         request.config,
         [
