@@ -43,6 +43,9 @@ class DataConfig(Section):
     """Axis of the channels in a 4-D image; default: the fourth, as MSD writes them."""
     affine_tolerance_mm: float = Field(0.1, gt=0)
     """Largest distance between the corners of image and label that is taken for rounding."""
+    max_voxels: int = Field(1_000_000_000, gt=0)
+    """Voxels of a file, channels included, above which its header is not believed (a damaged
+    header, a decompression bomb): such a file is refused before memory is taken for it."""
     spacing_mm: tuple[float, float, float] | None = None
     """Resample to this voxel size (R, A, S axes); default: each case's own grid."""
     normalize: Normalization | dict[str, Normalization] = "zscore"

@@ -10,33 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from segfocal.data.cases import Case, naming
-from segfocal.data.grids import AFFINE_TOLERANCE_MM, check_same_grid
+from segfocal.data.defects import DefectError
+from segfocal.data.grids import AFFINE_TOLERANCE_MM
+from segfocal.data.header_defects import CaseGrid, read_case_headers
 from segfocal.data.nifti import read_image, read_label
-from segfocal.data.nifti_header import Affine, Header, read_header, times
-from segfocal.errors import UserError
+from segfocal.data.nifti_header import MAX_VOXELS, Affine
 from segfocal.labels import ClassMap, LabelScheme
 from segfocal.statistics.voxel_counts import class_histogram
 
 _MAX_LISTED = 12
 _MAX_NAMED = 4
 _TABLE_SPAN = 1 << 16
-
-
-@dataclass(frozen=True)
-class CaseGrid:
-    """The grid of a case, from its headers.
-
-    Attributes:
-        case_id: The case.
-        shape: Axis lengths `(X, Y, Z)`.
-        affine: Voxel indices to world coordinates, float64 `(4, 4)`.
-        zooms: Edge lengths of a voxel in mm.
-    """
-
-    case_id: str
-    shape: tuple[int, int, int]
-    affine: Affine
-    zooms: tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,52 +48,33 @@ def verify_headers(
     *,
     channel_dim: int | None = None,
     affine_tolerance_mm: float = AFFINE_TOLERANCE_MM,
+    max_voxels: int = MAX_VOXELS,
 ) -> CaseGrid:
-    """Checks what headers can tell: files, channel count, shapes, affines. A few milliseconds.
+    """Checks what headers can tell: files, sizes, channel count, shapes, affines.
 
     Args:
         case: The case.
         channels: Name of every channel that its image files hold.
         channel_dim: Axis of the channels in a 4-D file; None is NIfTI's own, the fourth.
         affine_tolerance_mm: Largest distance between corners that is taken for rounding.
+        max_voxels: Voxels of a file above which its header is not believed.
 
     Raises:
-        UserError: One line that begins with the case's id.
+        UserError: The first error that `read_case_headers` finds, after the case's id.
     """
+    found = read_case_headers(
+        case,
+        channels,
+        channel_dim=channel_dim,
+        affine_tolerance_mm=affine_tolerance_mm,
+        max_voxels=max_voxels,
+    )
     with naming(case.case_id):
-        headers = [read_header(path) for path in case.images]
-        first = headers[0]
-        if len(headers) == 1:
-            shape = _spatial_shape(first, channels, channel_dim)
-        else:
-            if len(headers) != len(channels):
-                raise UserError(
-                    f"has {len(headers)} channel files; the data has {len(channels)} channels "
-                    f"({', '.join(channels)})."
-                )
-            shape = _spatial_shape(first, channels[:1], None)
-        for name, header in zip(channels, headers, strict=False):
-            if header is not first:
-                check_same_grid(
-                    (channels[0], name),
-                    (shape, _spatial_shape(header, (name,), None)),
-                    (first.affine, header.affine),
-                    affine_tolerance_mm,
-                )
-        if case.label is not None:
-            label = read_header(case.label)
-            if len(label.shape) != 3:
-                raise UserError(
-                    f"label {times(label.shape)} is {len(label.shape)}-D. Expected one integer "
-                    f"per voxel of the image ({times(shape)})."
-                )
-            check_same_grid(
-                ("image", "label"),
-                (shape, label.shape),
-                (first.affine, label.affine),
-                affine_tolerance_mm,
-            )
-    return CaseGrid(case.case_id, shape, first.affine, first.zooms)
+        for defect in found.defects:
+            if defect.severity == "error":
+                raise defect
+    assert found.grid is not None
+    return found.grid
 
 
 def load_case(
@@ -120,6 +85,7 @@ def load_case(
     select: Sequence[int] | None = None,
     channel_dim: int | None = None,
     affine_tolerance_mm: float = AFFINE_TOLERANCE_MM,
+    max_voxels: int = MAX_VOXELS,
 ) -> LoadedCase:
     """Reads a case's image and label, each file once, and checks everything about them.
 
@@ -130,18 +96,25 @@ def load_case(
         select: Which of them to load, in which order (`cases.channel_indices`); None is all.
         channel_dim: Axis of the channels in a 4-D file; None is NIfTI's own, the fourth.
         affine_tolerance_mm: Largest distance between corners that is taken for rounding.
+        max_voxels: Voxels of a file above which its header is not believed.
 
     Raises:
         UserError: One line that begins with the case's id: a missing or damaged file, a channel
             count, shape or affine that does not fit, voxels that are not finite, a label value
             that is not an integer or not declared.
     """
-    verify_headers(case, channels, channel_dim=channel_dim, affine_tolerance_mm=affine_tolerance_mm)
-    image = read_image(case, channel_dim=channel_dim, channels=select)
+    verify_headers(
+        case,
+        channels,
+        channel_dim=channel_dim,
+        affine_tolerance_mm=affine_tolerance_mm,
+        max_voxels=max_voxels,
+    )
+    image = read_image(case, channel_dim=channel_dim, channels=select, max_voxels=max_voxels)
     classes = None
     if case.label is not None:
         with naming(case.case_id):
-            classes = encode_label(read_label(case.label).data, scheme)
+            classes = encode_label(read_label(case.label, max_voxels=max_voxels).data, scheme)
     return LoadedCase(case.case_id, image.data, classes, image.affine, image.zooms)
 
 
@@ -158,7 +131,7 @@ def encode_label(values: npt.NDArray[Any], scheme: LabelScheme) -> ClassMap:
         Class indices of the same shape, uint8.
 
     Raises:
-        UserError: If a value is not declared.
+        DefectError: If a value is not declared.
 
     Example:
         >>> scheme = LabelScheme(("background", "tumour"), (0, 1), ignore_values=(-1,))
@@ -167,12 +140,7 @@ def encode_label(values: npt.NDArray[Any], scheme: LabelScheme) -> ClassMap:
     """
     is_byte = values.dtype == np.uint8
     present = np.flatnonzero(class_histogram(values)) if is_byte else np.unique(values)
-    undeclared = scheme.undeclared(present)
-    if undeclared:
-        raise UserError(
-            f"label holds {_braces(present)}; the config declares "
-            f"{_braces(scheme.declared_values)}. {_cure(present, undeclared, scheme)}"
-        )
+    check_declared(present, scheme)
     codes = scheme.encode(present)
     low, high = int(present[0]), int(present[-1])
     if high - low >= _TABLE_SPAN:
@@ -182,42 +150,23 @@ def encode_label(values: npt.NDArray[Any], scheme: LabelScheme) -> ClassMap:
     return np.take(table, values if low == 0 else values.astype(np.int64) - low)
 
 
-def _spatial_shape(
-    header: Header, channels: Sequence[str], channel_dim: int | None
-) -> tuple[int, int, int]:
-    """The shape without the channel axis, or why the file does not hold these channels."""
-    shape = header.shape
-    if len(shape) == 3 and len(channels) == 1:
-        return (shape[0], shape[1], shape[2])
-    if len(shape) not in (3, 4):
-        raise UserError(
-            f"image {times(shape)} is {len(shape)}-D ({header.path.name}). Expected a 3-D volume, "
-            f"or 4-D with channels."
+def check_declared(present: npt.NDArray[Any], scheme: LabelScheme) -> None:
+    """Refuses label values that nobody declared, with the cure for the usual reasons.
+
+    Args:
+        present: The distinct values of a label, sorted.
+        scheme: What they mean.
+
+    Raises:
+        DefectError: If a value is not declared.
+    """
+    undeclared = scheme.undeclared(present)
+    if undeclared:
+        raise DefectError(
+            f"label holds {_braces(present)}; the config declares "
+            f"{_braces(scheme.declared_values)}. {_cure(present, undeclared, scheme)}",
+            "undeclared-label",
         )
-    names = f"{len(channels)} ({', '.join(channels)})"
-    if len(shape) == 3:
-        raise UserError(
-            f"image {times(shape)} holds 1 channel; expected {names}. Merge the channels into one "
-            f"4-D file, or name the missing files."
-        )
-    axis = 3 if channel_dim is None else channel_dim
-    if not -4 <= axis < 4:
-        raise UserError(f"data.channel_dim: expected an axis from -4 to 3, got {axis}.")
-    if shape[axis] == len(channels):
-        spatial = [length for i, length in enumerate(shape) if i != axis % 4]
-        return (spatial[0], spatial[1], spatial[2])
-    for other, words, setting in (
-        (3, "is channel-last", -1),
-        (0, "is channel-first", 0),
-        (1, "has its channels second", 1),
-        (2, "has its channels third", 2),
-    ):
-        if shape[other] == len(channels):
-            raise UserError(f"image {times(shape)} {words}; set data.channel_dim: {setting}.")
-    raise UserError(
-        f"image {times(shape)} holds {shape[axis]} channels; expected {names}. Declare every "
-        f"channel in dataset.json, or set data.channel_dim to their axis."
-    )
 
 
 def _cure(present: npt.NDArray[Any], undeclared: tuple[int, ...], scheme: LabelScheme) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from nibabel.orientations import io_orientation
@@ -17,10 +16,11 @@ from nibabel.orientations import io_orientation
 from segfocal.config.load import LoadedConfig
 from segfocal.config.schema import AlphaScheme
 from segfocal.data.cases import Case, Dataset, channel_indices, naming
+from segfocal.data.header_defects import CaseGrid
+from segfocal.data.label_values import ValueCounts, count_label_values
 from segfocal.data.layouts import read_dataset
-from segfocal.data.nifti import read_label
 from segfocal.data.split import Split, make_split, read_split
-from segfocal.data.verify import CaseGrid, encode_label, verify_headers
+from segfocal.data.verify import check_declared, verify_headers
 from segfocal.errors import UserError
 from segfocal.statistics.class_alpha import ClassAlpha, class_alpha, region_alpha
 from segfocal.statistics.voxel_counts import VoxelCounts
@@ -102,12 +102,13 @@ def preflight(
             dataset.channels,
             channel_dim=config.data.channel_dim,
             affine_tolerance_mm=config.data.affine_tolerance_mm,
+            max_voxels=config.data.max_voxels,
         )
         for case_id in (*split.train, *split.val)
     ]
     if not config.data.pad:
         _check_patch(loaded, grids[: len(split.train)])
-    counts = _count(dataset, split, on_case)
+    counts = _count(dataset, split, config.data.max_voxels, on_case)
     return Plan(dataset, channels, split, counts, _alpha(loaded, dataset, counts))
 
 
@@ -125,32 +126,34 @@ def _split(loaded: LoadedConfig, dataset: Dataset, split_path: Path | None) -> S
     )
 
 
-def _count(dataset: Dataset, split: Split, on_case: OnCase) -> VoxelCounts:
-    """Reads every label; counts those of the training split."""
+def _count(dataset: Dataset, split: Split, max_voxels: int, on_case: OnCase) -> VoxelCounts:
+    """Reads every label, none of them whole; counts those of the training split."""
     scheme = dataset.scheme
     total = VoxelCounts(scheme)
     by_id = {case.case_id: case for case in dataset.cases}
     order = (*split.train, *split.val)
 
-    def read(case_id: str) -> Any:
+    def read(case_id: str) -> ValueCounts:
         label = by_id[case_id].label
         assert label is not None
         with naming(case_id):
-            return encode_label(read_label(label).data, scheme)
+            counted = count_label_values(label, max_voxels=max_voxels)
+            check_declared(counted.values, scheme)
+        return counted
 
     with ThreadPoolExecutor(2) as pool:
         for start in range(0, len(order), 16):
             ids = order[start : start + 16]
-            for number, (case_id, classes) in enumerate(
+            for number, (case_id, counted) in enumerate(
                 zip(ids, pool.map(read, ids), strict=True), start
             ):
                 if number < len(split.train):
-                    if not np.any(classes < scheme.num_classes):
+                    total.add_values(counted.values, counted.voxels, case_id=case_id)
+                    if not total.annotated(case_id):
                         raise UserError(
                             f"{case_id}: every voxel is ignored: nothing to learn from. Take the "
                             f"case out, or name another loss.ignore_index."
                         )
-                    total.add(classes, case_id=case_id)
                 on_case(number + 1, len(order))
     return total
 
