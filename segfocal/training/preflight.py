@@ -5,6 +5,7 @@ Reads every header and every label, so that a run that starts does not stop at c
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ def open_dataset(loaded: LoadedConfig) -> tuple[Dataset, tuple[str, ...]]:
     wanted = tuple(data.channels) if data.channels is not None else dataset.channels
     channel_indices(dataset.channels, wanted)
     _check_per_output(loaded, dataset)
+    _check_foreground_weights(loaded, dataset)
     return dataset, wanted
 
 
@@ -178,6 +180,26 @@ def _check_per_output(loaded: LoadedConfig, dataset: Dataset) -> None:
                 f"expected {scheme.num_outputs} numbers, one for each of "
                 f"{', '.join(scheme.output_names)}, got {len(given)}.",
             )
+
+
+def _check_foreground_weights(loaded: LoadedConfig, dataset: Dataset) -> None:
+    """Weights name classes, and leave one to draw."""
+    weights, names = loaded.config.train.foreground_weights, dataset.scheme.names[1:]
+    if weights is None:
+        return
+    for name in weights:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+            raise loaded.error(
+                "train.foreground_weights",
+                f"{name} is not a foreground class; there are {', '.join(names)}."
+                + (f" Did you mean {near[0]}?" if near else ""),
+            )
+    if not any(weights.get(name, 1.0) for name in names):
+        raise loaded.error(
+            "train.foreground_weights",
+            "every class has weight 0. Give one more, or set train.foreground_fraction: 0.",
+        )
 
 
 def _check_patch(loaded: LoadedConfig, grids: Sequence[CaseGrid]) -> None:
