@@ -142,6 +142,13 @@ def test_masked_labels_are_those_of_a_walk_over_the_cells():
         assert np.array_equal(got, expected[counted].astype(np.uint8))
 
 
+def test_masked_voxels_do_not_make_a_class_common():
+    labels = torch.tensor([[1, 2, 2, 2, 2, 1]])
+    mask = torch.tensor([[[True, True, False, False, False, True]]])
+    (level,) = downsample_target(labels, [(3,)], num_channels=3, mask=mask)
+    assert level.target[0, 0] == 2
+
+
 def test_a_mask_per_channel_is_pooled_per_channel():
     labels = torch.tensor([[0, 1, 0, 0]])
     mask = torch.tensor([[[True, True, False, False], [False, True, False, False]]])
