@@ -29,3 +29,13 @@ def test_the_example_runs(path):
 def test_the_benchmark_checks_values_before_it_times():
     out = run(ROOT / "benchmarks" / "losses.py", "--size", "12", "--repeats", "1")
     assert out.count("| segfocal DiceFocalLoss(softmax) | 1.00 |") == 2
+
+
+@pytest.mark.slow
+def test_the_lesionwise_benchmark_checks_values_before_it_times():
+    out = run(
+        ROOT / "benchmarks" / "lesionwise.py", "--size", "18", "--lesions", "1", "5",
+        "--repeats", "1",
+    )  # fmt: skip
+    assert out.count("| DiceFocalLoss | 1.0 |") == 4
+    assert out.count("| blob loss, a loop |") == 4
