@@ -58,8 +58,8 @@ def lesion_sums(
 ) -> LesionSums:
     """Sums of focal loss, probability and positives on the voxels of each lesion.
 
-    One pass over the voxels: 200 lesions take the time of one (benchmarks/lesionwise.py). For lesion n it gives what
-    `class_sums` gives with a mask that lets in
+    One pass over the voxels: 200 lesions take the time of one (benchmarks/lesionwise.py). Lesion n
+    has what `class_sums` gives with a mask that lets in
 
     - for `scope="blob"` the lesion and all voxels of no lesion: `lesions` is a map of connected
       components, and the other components are left out;
