@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from segfocal import checks
-from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
+from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Overlap, Regions
 from segfocal.ops.class_sums import ClassSums
-from segfocal.ops.elementwise import accumulation_dtype
 from segfocal.ops.flat_arguments import FlatArguments, flatten, make_target
 from segfocal.ops.flat_target import FlatTarget, Validity, membership, validity
 from segfocal.ops.voxel_focal import voxel_focal
@@ -48,6 +47,8 @@ def lesion_sums(
     scope: Scope,
     activation: Activation = "softmax",
     gamma: ClassNumbers = 2.0,
+    label_smoothing: float = 0.0,
+    overlap: Overlap = "product",
     with_focal: bool = True,
     include_background: bool = True,
     max_lesions: int = 1024,
@@ -87,6 +88,8 @@ def lesion_sums(
         scope: "blob" or "region".
         activation: "softmax" or "sigmoid".
         gamma: Focusing exponent >= 0, one number or one per channel.
+        label_smoothing: Share of each voxel that the focal sums spread, as for `class_sums`.
+        overlap: What `tp` sums, as for `class_sums`.
         with_focal: False leaves the focal sums 0 and saves their time.
         include_background: Whether channel 0 of a target `(B, C, *S)` is a foreground under
             sigmoid.
@@ -118,19 +121,22 @@ def lesion_sums(
         [[True, True, False]]
     """
     checks.check_word("scope", scope, SCOPES)
+    checks.check_word("overlap", overlap, ("product", "minimum"))
     flat = flatten(
         logits,
         target,
         activation=activation,
         gamma=gamma,
-        label_smoothing=0.0,
+        label_smoothing=label_smoothing,
         ignore_index=ignore_index,
         mask=mask,
         regions=regions,
         check_target=check_target,
     )
-    read = flat.settings
-    flat_target = make_target(flat.target, flat.mask, read.ignored, read.classes, read.class_counts)
+    settings = flat.settings
+    flat_target = make_target(
+        flat.target, flat.mask, settings.ignored, settings.classes, settings.class_counts
+    )
     valid = validity(flat_target, exclusive=activation == "softmax")
     lesion_map = _numbers(lesions, logits, max_lesions, check=check_target)
     numbers = _without_invalid(lesion_map, valid, logits.shape[1], max_lesions)
@@ -142,6 +148,7 @@ def lesion_sums(
             flat_target,
             activation=activation,
             gamma=gamma,
+            label_smoothing=label_smoothing,
             ignore_index=ignore_index,
             mask=mask,
             regions=regions,
@@ -149,7 +156,7 @@ def lesion_sums(
         )
     probs = _probabilities(flat, valid).unbind(1)
     channels = [
-        _sums_of_channel(p, membership(flat_target, c), sides, numbers[c], max_lesions)
+        _sums_of_channel(p, membership(flat_target, c), sides, numbers[c], max_lesions, overlap)
         for c, (p, sides) in enumerate(zip(probs, focal, strict=True))
     ]
     each = ClassSums(*torch.stack(channels, dim=-1).unbind(1))
@@ -224,6 +231,10 @@ def _numbers(lesions: Tensor, logits: Tensor, max_lesions: int, *, check: bool) 
     return numbers.clamp(0, max_lesions)
 
 
+def _sum_dtype(logits: Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
+
+
 def _without_invalid(
     numbers: Tensor, valid: Validity, num_channels: int, max_lesions: int
 ) -> list[Tensor]:
@@ -239,7 +250,7 @@ def _without_invalid(
 
 def _probabilities(flat: FlatArguments, valid: Validity) -> Tensor:
     """`p (B, C, S)` of every valid voxel, finite at the others."""
-    logits = flat.logits.to(accumulation_dtype(flat.logits))
+    logits = flat.logits.to(_sum_dtype(flat.logits))
     if flat.settings.activation == "sigmoid":
         for inside in (valid.mask, None if valid.voxel is None else valid.voxel.unsqueeze(1)):
             logits = logits if inside is None else torch.where(inside, logits, 0)
@@ -258,13 +269,14 @@ def _focal_sides(
     *,
     activation: Activation,
     gamma: ClassNumbers,
+    label_smoothing: float,
     ignore_index: IgnoreIndex,
     mask: Tensor | None,
     regions: Regions,
     check_target: bool,
 ) -> Iterator[Sides]:
     """For each channel the focal loss `(B, S)` of its positives and of its negatives."""
-    ones = logits.new_ones(logits.shape[1], dtype=accumulation_dtype(logits))
+    ones = logits.new_ones(logits.shape[1], dtype=_sum_dtype(logits))
 
     def side(positive: float, negative: float) -> tuple[Tensor, ...]:
         voxels = voxel_focal(
@@ -273,6 +285,7 @@ def _focal_sides(
             torch.stack([positive * ones, negative * ones]),
             activation=activation,
             gamma=gamma,
+            label_smoothing=label_smoothing,
             ignore_index=ignore_index,
             mask=mask,
             regions=regions,
@@ -282,7 +295,7 @@ def _focal_sides(
 
     if activation == "softmax":
         yield from zip(side(1, 0), repeat(None))
-    elif not flat_target.is_hard:
+    elif label_smoothing > 0 or not flat_target.is_hard:
         yield from zip(side(1, 0), side(0, 1), strict=True)
     else:
         for channel, loss in enumerate(side(1, 1)):
@@ -291,13 +304,16 @@ def _focal_sides(
 
 
 def _sums_of_channel(
-    p: Tensor, belongs: Tensor, sides: Sides, number: Tensor, max_lesions: int
+    p: Tensor, belongs: Tensor, sides: Sides, number: Tensor, max_lesions: int, overlap: Overlap
 ) -> Tensor:
     """The fields of `ClassSums` for a channel and every number of the map, `(B, 7, N + 1)`."""
     is_hard = not belongs.is_floating_point()
     nowhere = number > max_lesions
     share = belongs.to(p.dtype) if is_hard else torch.where(nowhere, 0, belongs.to(p.dtype))
-    tp = torch.where(belongs != 0, p, 0) if is_hard else p * share
+    if is_hard:
+        tp = torch.where(belongs != 0, p, 0)
+    else:
+        tp = p * share if overlap == "product" else torch.minimum(p, share)
     fields = (*sides, tp, p, p.square(), share, torch.ones_like(p))
     empty = p.new_zeros(p.shape[0], max_lesions + 1)
     sums = [

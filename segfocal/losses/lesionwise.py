@@ -124,6 +124,8 @@ class _LesionwiseLoss(nn.Module):
             activation=loss.activation,
             gamma=0.0 if focal is None else focal.gamma,
             with_focal=focal is not None,
+            label_smoothing=0.0 if focal is None else focal.label_smoothing,
+            overlap="minimum" if overlap is not None and overlap.soft_label else "product",
             include_background=loss.include_background,
             max_lesions=self.max_lesions,
             ignore_index=loss.ignore_index,
@@ -264,7 +266,7 @@ def _check_inner(loss: object) -> None:
             f"loss must be a Dice, Tversky or focal loss of segfocal, or a compound of them: got "
             f"{type(loss).__name__}."
         )
-    overlap, focal = _terms_of(loss)
+    _, focal = _terms_of(loss)
     if loss.reduction == "none":
         raise ValueError(
             "a loss with reduction='none' has no single number a lesion. Set its reduction to "
@@ -272,8 +274,6 @@ def _check_inner(loss: object) -> None:
         )
     refused = {
         "process_group": loss.process_group is not None,
-        "soft_label": overlap is not None and overlap.soft_label,
-        "label_smoothing": focal is not None and focal.label_smoothing > 0,
         "top_k": focal is not None and focal.top_k is not None,
     }
     for name, is_set in refused.items():

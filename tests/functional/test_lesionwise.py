@@ -54,27 +54,44 @@ def assert_sums_equal(ours, truth):
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("scope", ["blob", "region"])
-@pytest.mark.parametrize("kind", ["softmax", "sigmoid", "regions", "soft", "one hot", "single"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "softmax",
+        "softmax smoothed",
+        "sigmoid",
+        "sigmoid smoothed",
+        "regions",
+        "soft",
+        "soft minimum",
+        "one hot",
+        "single",
+    ],
+)
 def test_each_lesion_has_the_sums_of_the_op_with_its_own_mask(kind, scope, masked):
     num_channels = {"regions": 2, "single": 1}.get(kind, 3)
     logits, labels = make_case(num_channels, 2 if kind == "single" else 3)
     components, voronoi = numbered((labels > 0) & (labels < 255))
     lesions = components if scope == "blob" else voronoi
-    options = {"activation": "softmax" if kind in ("softmax", "one hot") else "sigmoid"}
+    is_softmax = kind.startswith("softmax") or kind == "one hot"
+    options = {"activation": "softmax" if is_softmax else "sigmoid"}
+    options["label_smoothing"] = 0.2 if kind.endswith("smoothed") else 0.0
+    options["overlap"] = "minimum" if kind.endswith("minimum") else "product"
     options |= {"gamma": [0.5, 2.0, 1.0][:num_channels], "ignore_index": 255}
     target = labels
     allowed, background = torch.ones_like(lesions, dtype=torch.bool), {}
     if kind == "regions":
         options["regions"] = REGIONS
-    if kind in ("soft", "one hot"):
+    has_channels = kind == "one hot" or (kind.startswith("soft") and not is_softmax)
+    if has_channels:
         one_hot = torch.nn.functional.one_hot(labels.long().clamp(max=2), 3).movedim(-1, 1)
-        target = 0.8 * one_hot.double() if kind == "soft" else one_hot
+        target = one_hot if is_softmax else 0.8 * one_hot.double()
         allowed = labels[:, None] < 255
         options["ignore_index"] = None
         background = {"include_background": False}
     if masked:
         allowed = allowed & (torch.rand(lesions.shape, generator=seeded(2)) > 0.2)
-    mask = None if kind not in ("soft", "one hot") and not masked else allowed
+    mask = allowed if has_channels or masked else None
     found = lesion_sums(
         logits, target, lesions, scope=scope, mask=mask, max_lesions=40, **options, **background
     )

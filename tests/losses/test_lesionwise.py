@@ -349,16 +349,8 @@ def test_half_precision_agrees_with_double():
             "top_k has no meaning for each lesion: leave it out of the loss.",
         ),
         (
-            {"loss": DiceFocalLoss(softmax=True, label_smoothing=0.1)},
-            "label_smoothing has no meaning for each lesion: leave it out of the loss.",
-        ),
-        (
             {"loss": DiceLoss(softmax=True, process_group="world")},
             "process_group has no meaning for each lesion: leave it out of the loss.",
-        ),
-        (
-            {"loss": DiceLoss(softmax=True, soft_label=True)},
-            "soft_label has no meaning for each lesion: leave it out of the loss.",
         ),
     ],
 )
