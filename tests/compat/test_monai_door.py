@@ -201,6 +201,25 @@ def test_passes_over_the_voxels(passes, name, options, expected, target_is):
     assert passes == expected
 
 
+@pytest.mark.parametrize("name", ["DiceLoss", "TverskyLoss"])
+def test_what_lies_under_an_ignored_voxel_keeps_no_loss_from_the_sums(passes, name):
+    logits, labels = make_case(1)
+    target = labels.float()
+    target[:, :, 0] = 255
+    assert_same(name, {"sigmoid": True, "ignore_index": 255}, logits, target)
+    logits, labels = make_case(3)
+    target = F.one_hot(labels[:, 0], 3).movedim(-1, 1).float()
+    target[:, :, 0] = 0
+    assert_same(name, {"softmax": True, "ignore_index": 255}, logits, target)
+    assert passes == ["sigmoid", "softmax"]
+
+
+def test_tversky_of_a_bool_target_fails_as_monais():
+    logits, labels = make_case()
+    target = F.one_hot(labels[:, 0], 3).movedim(-1, 1).bool()
+    assert assert_same("TverskyLoss", {"softmax": True}, logits, target).error is RuntimeError
+
+
 @pytest.mark.parametrize("name", ["DiceLoss", "DiceFocalLoss", "DiceCELoss", "TverskyLoss"])
 def test_nothing_of_the_logits_size_is_kept_but_they(name):
     kept = {}
