@@ -214,6 +214,12 @@ def test_what_lies_under_an_ignored_voxel_keeps_no_loss_from_the_sums(passes, na
     assert passes == ["sigmoid", "softmax"]
 
 
+def test_dice_ce_weights_of_another_dtype_fail_as_torchs():
+    logits, labels = make_case(dtype=torch.float64)
+    options = LABELLED | {"weight": torch.tensor([1.0, 2.0, 3.0])}
+    assert assert_same("DiceCELoss", options, logits, labels).error is RuntimeError
+
+
 def test_tversky_of_a_bool_target_fails_as_monais():
     logits, labels = make_case()
     target = F.one_hot(labels[:, 0], 3).movedim(-1, 1).bool()
