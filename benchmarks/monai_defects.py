@@ -22,11 +22,11 @@ BEGIN = "<!-- benchmarks/monai_defects.py: begin -->"
 END = "<!-- benchmarks/monai_defects.py: end -->"
 
 INTRODUCTION = """\
-MONAI's losses are widely used, and on most inputs segfocal's give the same number. The rows below
-are the exceptions: each is a case chosen for its difference, measured on MONAI {monai} and on
-segfocal in one run of `python benchmarks/monai_defects.py` (torch {torch}, Python {python}, CPU).
-Some are errors, some are choices that surprise. Who has to keep MONAI's numbers finds them in
-`segfocal.compat.monai`.
+On ordinary labels segfocal's Dice, sigmoid focal and Dice plus sigmoid focal are MONAI's to float
+precision. The rows below are where the two differ: each is a case chosen for its difference,
+measured on MONAI {monai} and on segfocal in one run of `python benchmarks/monai_defects.py`
+(torch {torch}, Python {python}, CPU). Some are errors, some are choices that surprise. Who has to
+keep MONAI's numbers finds them in `segfocal.compat.monai`.
 """
 
 

@@ -18,7 +18,7 @@ from tests.compat.twins import (
     weights,
 )
 
-RANDOM = settings(max_examples=80, deadline=None, derandomize=True, database=None)
+RANDOM = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 IGNORED = st.sampled_from([None] * 4 + [255, 255, 0, 1, -1])
 
 

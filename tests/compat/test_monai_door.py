@@ -201,6 +201,60 @@ def test_passes_over_the_voxels(passes, name, options, expected, target_is):
     assert passes == expected
 
 
+@pytest.mark.parametrize("name", ["DiceLoss", "TverskyLoss"])
+def test_what_lies_under_an_ignored_voxel_keeps_no_loss_from_the_sums(passes, name):
+    logits, labels = make_case(1)
+    target = labels.float()
+    target[:, :, 0] = 255
+    assert_same(name, {"sigmoid": True, "ignore_index": 255}, logits, target)
+    logits, labels = make_case(3)
+    target = F.one_hot(labels[:, 0], 3).movedim(-1, 1).float()
+    target[:, :, 0] = 0
+    assert_same(name, {"softmax": True, "ignore_index": 255}, logits, target)
+    assert passes == ["sigmoid", "softmax"]
+
+
+def test_dice_ce_weights_of_another_dtype_fail_as_torchs():
+    logits, labels = make_case(dtype=torch.float64)
+    options = LABELLED | {"weight": torch.tensor([1.0, 2.0, 3.0])}
+    assert assert_same("DiceCELoss", options, logits, labels).error is RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [("DiceLoss", AssertionError), ("TverskyLoss", RuntimeError), ("FocalLoss", ValueError)],
+)
+def test_other_sizes_beside_an_ignore_index_raise_monais_error(name, error):
+    """MONAI's Tversky multiplies by the mask before it compares the shapes."""
+    logits, _ = make_case()
+    target = torch.ones(2, 3, 5, 4)
+    assert assert_same(name, {"ignore_index": 255}, logits, target).error is error
+
+
+def test_unified_focal_takes_an_ignored_label_above_its_classes():
+    probs = torch.rand(2, 1, 4, 4, generator=seeded())
+    labels = torch.randint(0, 2, (2, 1, 4, 4), generator=seeded(1)).float()
+    labels[:, :, 0] = 255
+    theirs = assert_same("AsymmetricUnifiedFocalLoss", {"ignore_index": 255}, probs, labels)
+    assert theirs.error is None
+    assert assert_same("AsymmetricUnifiedFocalLoss", {}, probs, labels).error is ValueError
+
+
+@pytest.mark.parametrize("name", ["DiceFocalLoss", "DiceCELoss", "GeneralizedDiceFocalLoss"])
+def test_a_term_may_weigh_0(name):
+    logits, labels = make_case()
+    options = [p.name for p in parameters(compat, name, "__init__") if p.name.startswith("lambda")]
+    assert len(options) == 2
+    for option in options:
+        assert assert_same(name, LABELLED | {option: 0.0}, logits, labels).error is None
+
+
+def test_tversky_of_a_bool_target_fails_as_monais():
+    logits, labels = make_case()
+    target = F.one_hot(labels[:, 0], 3).movedim(-1, 1).bool()
+    assert assert_same("TverskyLoss", {"softmax": True}, logits, target).error is RuntimeError
+
+
 @pytest.mark.parametrize("name", ["DiceLoss", "DiceFocalLoss", "DiceCELoss", "TverskyLoss"])
 def test_nothing_of_the_logits_size_is_kept_but_they(name):
     kept = {}

@@ -77,7 +77,7 @@ def assert_same(name, kwargs, inputs, target, *rest, args=(), dtype=None):
         if mine is not None:
             largest = other.nan_to_num().abs().max().item() if other.numel() else 0.0
             torch.testing.assert_close(
-                mine, other, rtol=grad_rtol, atol=grad_rtol * largest + atol / 200, equal_nan=True
+                mine, other, rtol=grad_rtol, atol=grad_rtol * largest + atol / 20, equal_nan=True
             )
     return theirs
 
