@@ -1,120 +1,197 @@
-"""Time and peak memory of DiceFocalLoss against peers, as ratios within one process.
+"""Time and peak memory of DiceFocalLoss against peers, side by side in one run.
 
-    python benchmarks/losses.py [--size 96] [--repeats 7]
+    python benchmarks/losses.py [--repeats 5] [--plot FILE] [--nnunet-python PYTHON]
 
-Values are checked before anything is timed: ours against `F.cross_entropy` plus a Dice written out
-here, MONAI's softmax terms against ours. Runs are interleaved; the median counts. Memory is what
-the allocator hands out between the start of forward and the end of backward, the gradient of the
-logits left out, in multiples of the logits' size.
+Values and gradients are checked against float64 before anything is timed. Runs are interleaved;
+the median counts. Memory is what torch's allocator hands out between the start of forward and the
+end of backward, the gradient of the logits left out, in sizes of the logits. The floor is what has
+to be moved whatever is computed: the logits read twice and the gradient written, one and a half
+times a copy that is measured between the others. Where CUDA is there, its shapes are measured
+instead of the CPU's.
 """
 
 import argparse
 import statistics
 import time
+from typing import NamedTuple
 
+import matplotlib.pyplot as plt
 import torch
-import torch.nn.functional as F
-from monai.losses import DiceFocalLoss as MonaiDiceFocalLoss
-from monai.losses import DiceLoss as MonaiDiceLoss
-from monai.losses import FocalLoss as MonaiFocalLoss
+from loss_peers import NNUNET, OURS, NnunetProcess, check, region_peers, softmax_peers
 from torch.profiler import ProfilerActivity, profile
 
-from segfocal import DiceFocalLoss
+import segfocal
+
+COPY = "copy of the logits, x 1.5"
 
 
-def monai_softmax(num_classes):
-    """What MONAI's DiceFocalLoss(softmax=True) would be if its focal term were softmax too."""
-    dice = MonaiDiceLoss(softmax=True, to_onehot_y=True)
-    focal = MonaiFocalLoss(use_softmax=True, to_onehot_y=True, gamma=2.0)
-    # MONAI's softmax mean divides by the classes as well.
-    return lambda logits, target: dice(logits, target) + num_classes * focal(logits, target)
+class Workload(NamedTuple):
+    kind: str
+    shape: tuple
+    dtype: torch.dtype = torch.float32
+
+    def __str__(self):
+        return f"{self.kind} {'x'.join(map(str, self.shape))} {str(self.dtype)[6:]}"
 
 
-def losses(num_classes):
-    return {
-        "segfocal DiceFocalLoss(softmax)": DiceFocalLoss(softmax=True, gamma=2.0),
-        "MONAI DiceFocalLoss(softmax)": MonaiDiceFocalLoss(
-            softmax=True, to_onehot_y=True, gamma=2.0
-        ),
-        "MONAI DiceLoss + FocalLoss(use_softmax)": monai_softmax(num_classes),
-        "torch cross_entropy": lambda logits, target: F.cross_entropy(logits, target[:, 0]),
-    }
+CPU = (
+    Workload("softmax", (2, 4, 96, 96, 96)),
+    Workload("sigmoid regions", (2, 3, 96, 96, 96)),
+    Workload("softmax", (1, 32, 64, 64, 64)),
+    Workload("softmax", (1, 105, 64, 64, 64)),
+)
+GPU = tuple(
+    Workload(kind, shape, dtype)
+    for dtype in (torch.float32, torch.bfloat16)
+    for kind, shape in (
+        ("softmax", (2, 4, 128, 128, 128)),
+        ("sigmoid regions", (2, 3, 128, 128, 128)),
+        ("softmax", (1, 32, 64, 64, 64)),
+        ("softmax", (2, 105, 128, 128, 128)),
+    )
+)
 
 
-def check(logits, target):
-    """Stops the benchmark where a value is wrong."""
-    num_classes = logits.shape[1]
-    exact = logits.double()
-    probs = exact.softmax(1)
-    onehot = F.one_hot(target[:, 0], num_classes).movedim(-1, 1)
-    axes = tuple(range(2, logits.dim()))
-    overlap = 2 * (probs * onehot).sum(axes)
-    dice = 1 - (overlap + 1e-5) / (probs.sum(axes) + onehot.sum(axes) + 1e-5)
-    log_pt = F.log_softmax(exact, 1).gather(1, target)
-    focal = -((1 - log_pt.exp()) ** 2 * log_pt).mean()
-    expected = (dice.mean() + focal).float()
-    found = losses(num_classes)
-    names = ("segfocal DiceFocalLoss(softmax)", "MONAI DiceLoss + FocalLoss(use_softmax)")
-    for name in names:
-        torch.testing.assert_close(found[name](logits, target), expected, rtol=1e-4, atol=1e-5)
-    gradients = []
-    for name in names:
-        leaf = logits.clone().requires_grad_()
-        found[name](leaf, target).backward()
-        gradients.append(leaf.grad)
-    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-8)
+class Row(NamedTuple):
+    name: str
+    forward_ms: float
+    both_ms: float
+    peak: float | None
 
 
-def step(loss, logits, target):
+def timed(loss, logits, target, *, backward):
+    """Seconds of one forward pass, with or without what follows it."""
     logits.grad = None
-    loss(logits, target).backward()
+    wait = torch.cuda.synchronize if logits.is_cuda else lambda: None
+    wait()
+    began = time.perf_counter()
+    with torch.set_grad_enabled(backward):
+        value = loss(logits, target)
+    if backward:
+        value.backward()
+    wait()
+    return time.perf_counter() - began
 
 
 def peak_extra(loss, logits, target):
     """Largest sum of live allocations over the gradient, in sizes of the logits."""
+    size = logits.numel() * logits.element_size()
+    logits.grad = None
+    if logits.is_cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        timed(loss, logits, target, backward=True)
+        return (torch.cuda.max_memory_allocated() - before) / size - 1
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        step(loss, logits, target)
+        timed(loss, logits, target, backward=True)
     live = peak = 0
     for event in recorded.profiler.kineto_results.events():
         if event.name() == "[memory]":
             live += event.nbytes()
             peak = max(peak, live)
-    size = logits.numel() * logits.element_size()
     return peak / size - 1
 
 
-def measure(num_classes, size, repeats):
-    torch.manual_seed(0)
-    logits = torch.randn(1 if num_classes > 4 else 2, num_classes, size, size, size)
-    target = torch.randint(0, num_classes, (logits.shape[0], 1, size, size, size))
-    check(logits, target)
+def measure(workload, device, repeats, nnunet):
+    generator = torch.Generator().manual_seed(0)
+    shape = workload.shape
+    logits = torch.randn(shape, generator=generator).to(device, workload.dtype)
+    num_labels = 4 if workload.kind == "sigmoid regions" else shape[1]
+    labels = torch.randint(0, num_labels, (shape[0], 1, *shape[2:]), generator=generator)
+    labels = labels.to(device)
+    peers = region_peers(labels) if num_labels != shape[1] else softmax_peers(shape[1], labels)
+    check(peers, logits)
+    if workload.kind != "softmax":
+        nnunet = None
+    if nnunet is not None:
+        nnunet.load(logits, labels)
     logits.requires_grad_()
-    found = losses(num_classes)
-    times = {name: [] for name in found}
-    for repeat in range(repeats + 1):
-        for name, loss in found.items():
-            began = time.perf_counter()
-            step(loss, logits, target)
-            if repeat:
-                times[name].append(time.perf_counter() - began)
-    ours = statistics.median(times["segfocal DiceFocalLoss(softmax)"])
-    shape = "x".join(map(str, logits.shape))
-    print(f"\nlogits {shape}, forward and backward, {torch.get_num_threads()} threads\n")
-    print("| loss | time, segfocal = 1 | peak extra memory, x logits |")
-    print("|---|---|---|")
-    for name, loss in found.items():
-        ratio = statistics.median(times[name]) / ours
-        print(f"| {name} | {ratio:.2f} | {peak_extra(loss, logits, target):.2f} |")
+    names = [*peers, *([NNUNET] if nnunet else []), COPY]
+    times = {(name, backward): [] for name in names for backward in (False, True)}
+    held = torch.empty_like(logits, requires_grad=False)
+    for _ in range(repeats):
+        for name, backward in times:
+            if name == COPY:
+                seconds = 1.5 * timed(held_copy(held), logits, None, backward=False)
+            elif name == NNUNET:
+                seconds = nnunet.step(backward=backward)["seconds"]
+            else:
+                peer = peers[name]
+                seconds = timed(peer.loss, logits, peer.target, backward=backward)
+            times[name, backward].append(seconds)
+    rows = []
+    for name in names:
+        forward, both = (1000 * statistics.median(times[name, b]) for b in (False, True))
+        peer = peers.get(name)
+        peak = None if peer is None else peak_extra(peer.loss, logits, peer.target)
+        rows.append(Row(name, forward, both, peak))
+    return rows
+
+
+def held_copy(held):
+    return lambda logits, _target: held.copy_(logits)
+
+
+def table(rows):
+    ours = next(row for row in rows if row.name == OURS)
+    lines = [
+        "| loss | forward, ms | forward + backward, ms | segfocal = 1 | peak extra memory |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        ratio = row.both_ms / ours.both_ms
+        peak = "" if row.peak is None else f"{row.peak:.2f}"
+        forward = "" if row.name == COPY else f"{row.forward_ms:.1f}"
+        lines.append(f"| {row.name} | {forward} | {row.both_ms:.1f} | {ratio:.2f} | {peak} |")
+    return "\n".join(lines)
+
+
+def plot(results, path):
+    """Forward and backward of every peer, as multiples of segfocal's, a panel for each workload."""
+    figure, axes = plt.subplots(
+        len(results), 1, figsize=(8, 2.6 * len(results)), layout="constrained", squeeze=False
+    )
+    for axis, (workload, rows) in zip(axes[:, 0], results.items(), strict=True):
+        ours = next(row.both_ms for row in rows if row.name == OURS)
+        ratios = [row.both_ms / ours for row in rows]
+        colors = ["tab:blue" if row.name.startswith("segfocal") else "tab:gray" for row in rows]
+        bars = axis.barh([row.name for row in rows], ratios, color=colors)
+        axis.bar_label(bars, fmt="%.2f", padding=3)
+        axis.invert_yaxis()
+        axis.margins(x=0.12)
+        axis.set_title(str(workload), fontsize=10)
+    axes[-1, 0].set_xlabel("time of forward + backward, segfocal = 1")
+    figure.savefig(path, dpi=120)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=96, help="edge of the volume at 4 classes")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--plot", metavar="FILE", help="save a bar chart")
+    parser.add_argument(
+        "--nnunet-python", metavar="PYTHON", help="Python of an environment with nnunetv2"
+    )
     args = parser.parse_args()
-    print(f"torch {torch.__version__}, one process, interleaved, median of {args.repeats}")
-    measure(4, args.size, args.repeats)
-    measure(32, args.size * 2 // 3, args.repeats)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    where = (
+        torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    )
+    print(
+        f"segfocal {segfocal.__version__}, torch {torch.__version__}, {where}, "
+        f"median of {args.repeats}, interleaved"
+    )
+    # its process has no GPU part: the peers on a GPU are those of this process
+    nnunet = None
+    if args.nnunet_python and device == "cpu":
+        nnunet = NnunetProcess(args.nnunet_python, torch.get_num_threads())
+    results = {}
+    for workload in GPU if device == "cuda" else CPU:
+        results[workload] = measure(workload, device, args.repeats, nnunet)
+        print(f"\n{workload}\n\n{table(results[workload])}", flush=True)
+    if nnunet is not None:
+        nnunet.close()
+    if args.plot:
+        plot(results, args.plot)
 
 
 if __name__ == "__main__":

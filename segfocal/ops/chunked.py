@@ -1,20 +1,21 @@
 """The chunked backend: plain torch in blocks that fit the cache, on any device and in any dtype.
 
 The volume is walked block by block, all channels of a block at once. No temporary is larger than a
-block, and nothing of the logits' size is allocated but the gradient. The blocks depend on the shape
-alone and are added up in their order.
+block, and nothing of the logits' size is allocated but the gradient. The blocks are added up in
+their order.
 
 Shapes: B samples of a block, C channels, N voxels of a block; BN is one number a voxel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from segfocal.ops.cpu_threads import share_out
 from segfocal.ops.elementwise import (
     Channel,
     Sides,
@@ -33,37 +34,31 @@ from segfocal.ops.elementwise import (
 from segfocal.ops.flat_target import FlatTarget, Validity, both, membership, validity
 from segfocal.ops.formula import Formula
 
-BLOCK_ELEMENTS = {"cpu": 2**16}
-"""Logits of a block by device type: 256 KiB of float32, so that ten temporaries fit a cache."""
+BLOCK_ELEMENTS = {"cpu": 2**15}
+"""Logits of a block by device type: 128 KiB of float32, so that ten temporaries fit a cache. torch
+does not split up so small an operation: on the CPU the blocks are what threads share."""
 OTHER_DEVICE_ELEMENTS = 2**22
 """Elsewhere a block has to keep a whole device busy."""
+BLOCKS_A_TASK = 16
 
 
 def class_sums(logits: Tensor, target: FlatTarget, formula: Formula) -> Tensor:
     """The sums `(B, 7, C)` of `ClassSums`, in the accumulation dtype."""
     batch, channels, _voxels = logits.shape
-    sums = logits.new_zeros((batch, 7, channels), dtype=accumulation_dtype(logits))
-    for block in _blocks(logits, target, formula):
-        at, sides = block.at, block.sides
-        focal_sides = smoothed(sides, formula, channels)
-        if formula.activation == "softmax":
-            loss = at.q.pow(block.gamma) * (block.log_total - at.z)
-            focal_pos = weigh(loss, focal_sides.positive, focal_sides).sum(-1)
-            focal_neg = torch.zeros_like(focal_pos)
-        else:
-            both_sides = on_each_side(binary_focal, at.z, focal_sides, block.gamma)
-            focal_pos, focal_neg = (loss.sum(-1) for loss in both_sides)
-        p = at.p if sides.valid is None else at.p * sides.valid
-        fields = (
-            focal_pos,
-            focal_neg,
-            overlap(formula, at, sides).sum(-1),
-            p.sum(-1),
-            p.square().sum(-1),
-            sides.positive.sum(-1),
-            (sides.positive + sides.negative).sum(-1),
-        )
-        sums[block.samples] += torch.stack(fields, 1)
+    tasks = _cut(logits)
+    partials: dict[int, Tensor] = {}
+
+    def run(first: int, last: int) -> None:
+        with torch.no_grad():  # which is said for each thread anew
+            for index in range(first, last):
+                blocks = _blocks(tasks[index], logits, target, formula)
+                partials[index] = sum((_block_sums(block, formula) for block in blocks), start=zero)
+
+    zero = logits.new_zeros((), dtype=accumulation_dtype(logits))
+    _run(run, tasks, logits)
+    sums = logits.new_zeros((batch, 7, channels), dtype=zero.dtype)
+    for index, task in enumerate(tasks):
+        sums[task.samples] += partials[index]
     return sums
 
 
@@ -73,11 +68,25 @@ def class_sums_backward(
     """Gradient with respect to the logits `(B, C, S)`, given that of the sums `(B, 7, C)`."""
     gradient = torch.empty_like(logits)
     upstream = upstream.to(accumulation_dtype(logits)).unsqueeze(-1)
-    for block in _blocks(logits, target, formula):
-        above = Upstream(*upstream[block.samples, :5].unbind(1))
-        backward = _softmax_gradient if formula.activation == "softmax" else _sigmoid_gradient
-        gradient[block.samples, :, block.voxels] = backward(above, block, formula)
+    backward = _softmax_gradient if formula.activation == "softmax" else _sigmoid_gradient
+    tasks = _cut(logits)
+
+    def run(first: int, last: int) -> None:
+        with torch.no_grad():
+            for task in tasks[first:last]:
+                above = Upstream(*upstream[task.samples, :5].unbind(1))
+                for block in _blocks(task, logits, target, formula):
+                    gradient[task.samples, :, block.voxels] = backward(above, block, formula)
+
+    _run(run, tasks, logits)
     return gradient
+
+
+class _Task(NamedTuple):
+    """Blocks that are computed one after the other, of the same samples."""
+
+    samples: slice
+    spans: list[slice]
 
 
 class _Block(NamedTuple):
@@ -86,7 +95,6 @@ class _Block(NamedTuple):
     `log_total` is -log p of a channel whose logit is the largest, `(B, 1, N)`; softmax only.
     """
 
-    samples: slice
     voxels: slice
     at: Channel
     sides: Sides
@@ -94,28 +102,68 @@ class _Block(NamedTuple):
     log_total: Tensor
 
 
-def _blocks(logits: Tensor, target: FlatTarget, formula: Formula) -> Iterator[_Block]:
+def _cut(logits: Tensor) -> list[_Task]:
+    """Depends on shape and device alone, and so do the sums."""
     batch, channels, voxels = logits.shape
     if logits.numel() == 0:
-        return
+        return []
     elements = BLOCK_ELEMENTS.get(logits.device.type, OTHER_DEVICE_ELEMENTS)
     width = max(1, min(voxels, elements // channels))
     height = max(1, elements // (channels * width))
+    spans = [slice(start, start + width) for start in range(0, voxels, width)]
+    return [
+        _Task(slice(row, row + height), spans[first : first + BLOCKS_A_TASK])
+        for row in range(0, batch, height)
+        for first in range(0, len(spans), BLOCKS_A_TASK)
+    ]
+
+
+def _run(run: Callable[[int, int], None], tasks: list[_Task], logits: Tensor) -> None:
+    if logits.device.type == "cpu":
+        share_out(run, len(tasks))
+    else:
+        run(0, len(tasks))
+
+
+def _block_sums(block: _Block, formula: Formula) -> Tensor:
+    """Sums `(B, 7, C)`."""
+    at, sides = block.at, block.sides
+    focal_sides = smoothed(sides, formula, at.p.shape[1])
+    if formula.activation == "softmax":
+        loss = at.q.pow(block.gamma) * (block.log_total - at.z)
+        focal_pos = weigh(loss, focal_sides.positive, focal_sides).sum(-1)
+        focal_neg = torch.zeros_like(focal_pos)
+    else:
+        both_sides = on_each_side(binary_focal, at.z, focal_sides, block.gamma)
+        focal_pos, focal_neg = (loss.sum(-1) for loss in both_sides)
+    p = at.p if sides.valid is None else at.p * sides.valid
+    fields = (
+        focal_pos,
+        focal_neg,
+        overlap(formula, at, sides).sum(-1),
+        p.sum(-1),
+        p.square().sum(-1),
+        sides.positive.sum(-1),
+        (sides.positive + sides.negative).sum(-1),
+    )
+    return torch.stack(fields, 1)
+
+
+def _blocks(task: _Task, logits: Tensor, target: FlatTarget, formula: Formula) -> Iterator[_Block]:
+    channels = logits.shape[1]
     gamma = formula.gamma
     gamma = gamma.unsqueeze(-1) if isinstance(gamma, Tensor) else gamma
     exclusive = formula.activation == "softmax"
     read = _softmax if exclusive else _sigmoid
     plain = tuple((channel,) for channel in range(channels))
     is_plain = target.is_labels and target.channel_classes == plain
-    for row in range(0, batch, height):
-        for column in range(0, voxels, width):
-            samples, span = slice(row, row + height), slice(column, column + width)
-            z, part = logits[samples, :, span], _part(target, samples, span)
-            valid = validity(part, exclusive=exclusive)
-            at, log_total = read(z, valid)
-            belongs = _classes_of(part, channels) if is_plain else _members(part, channels)
-            sides = sides_of(belongs, _inside(valid), at.p.dtype)
-            yield _Block(samples, span, at, sides, gamma, log_total)
+    for span in task.spans:
+        part = _part(target, task.samples, span)
+        valid = validity(part, exclusive=exclusive)
+        at, log_total = read(logits[task.samples, :, span], valid)
+        belongs = _classes_of(part, channels) if is_plain else _members(part, channels)
+        sides = sides_of(belongs, _inside(valid), at.p.dtype)
+        yield _Block(span, at, sides, gamma, log_total)
 
 
 def _part(target: FlatTarget, samples: slice, voxels: slice) -> FlatTarget:

@@ -2,15 +2,11 @@
 
 Nothing is allocated but the gradient, a few rows for each thread and seven numbers a task and
 channel. numba is imported, and the kernels are compiled or fetched from their cache, when the
-backend first runs. The threads are Python's own and live for one call: there is no pool that a fork
-could break, and no threading layer that would not bear two callers at once.
+backend first runs.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -22,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from segfocal.ops.cpu_threads import share_out
 from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
 
@@ -33,7 +30,7 @@ MISSING = (
 
 SCRATCH_ELEMENTS = 65536
 """Logits of a block: 256 KiB of float32, which the second cache holds beside the rows."""
-LONGEST_BLOCK, SHORTEST_BLOCK, BLOCKS_A_TASK, PIECES_A_THREAD = 1024, 128, 16, 8
+LONGEST_BLOCK, SHORTEST_BLOCK, BLOCKS_A_TASK = 1024, 128, 16
 
 
 class View(NamedTuple):
@@ -83,7 +80,7 @@ def class_sums(logits: Tensor, target: FlatTarget, formula: Formula) -> Tensor:
     partials = np.zeros((batch * grid.tasks, 7, channels + 1))
     shared = _shared(kernels, logits, target, formula)
     kernel = getattr(kernels, f"{formula.activation}_sums")
-    _share_out(partial(kernel, *shared, grid, partials), batch * grid.tasks)
+    share_out(partial(kernel, *shared, grid, partials), batch * grid.tasks)
     sums = partials.reshape(batch, grid.tasks, 7, channels + 1).sum(1)[:, :, :channels]
     return torch.from_numpy(sums.astype(np.float32))
 
@@ -100,7 +97,7 @@ def class_sums_backward(
     shared = _shared(kernels, logits, target, formula)
     kernel = getattr(kernels, f"{formula.activation}_gradient")
     written = _view(kernels, gradient)
-    _share_out(partial(kernel, above, *shared, grid, written), len(logits) * grid.tasks)
+    share_out(partial(kernel, above, *shared, grid, written), len(logits) * grid.tasks)
     return gradient
 
 
@@ -155,27 +152,3 @@ def _view(kernels: ModuleType, tensor: Tensor | None) -> View:
     by_channel = tensor.ndim == 3 and tensor.shape[1] > 1
     stride_c = tensor.stride(1) if by_channel else 0
     return View(tensor.data_ptr(), code, by_channel, tensor.stride(0), stride_c, tensor.stride(-1))
-
-
-def _share_out(kernel: Callable[[int, int], None], num_tasks: int) -> None:
-    """Run `kernel(first, last)` over all tasks, on as many threads as torch uses."""
-    num_threads = min(torch.get_num_threads(), num_tasks)
-    if num_threads == 1:
-        kernel(0, num_tasks)
-        return
-    step = -(-num_tasks // (num_threads * PIECES_A_THREAD))
-    pieces = deque(range(0, num_tasks, step))
-
-    def work() -> None:
-        while True:
-            try:
-                first = pieces.popleft()
-            except IndexError:
-                return
-            kernel(first, min(first + step, num_tasks))
-
-    with ThreadPoolExecutor(num_threads - 1) as helpers:
-        others = [helpers.submit(work) for _ in range(num_threads - 1)]
-        work()
-        for other in others:
-            other.result()

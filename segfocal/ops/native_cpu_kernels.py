@@ -42,7 +42,13 @@ def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     Contraction to fused multiply-adds keeps more digits than it loses. Nothing else of fast math
     is let in but where sums say so: the formulas rely on the order of their additions.
     """
-    settings: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}} | options
+    settings: dict[str, Any] = {
+        "error_model": "numpy",
+        "fastmath": {"contract"},
+        "no_cfunc_wrapper": True,
+        "no_cpython_wrapper": True,
+    }
+    settings |= options
     compiled: Callable[[Callable[..., Any]], Any] = numba.njit(**settings)
     return compiled
 
@@ -50,9 +56,9 @@ def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 def _kernel(function: Callable[..., Any]) -> Any:
     """A compiled function that runs without the interpreter's lock and is cached on disk."""
     try:
-        return _compiled(nogil=True, cache=True)(function)
+        return _compiled(nogil=True, no_cpython_wrapper=False, cache=True)(function)
     except RuntimeError:  # numba found no folder that it may write to
-        return _compiled(nogil=True)(function)
+        return _compiled(nogil=True, no_cpython_wrapper=False)(function)
 
 
 def _pointer(element: Any) -> Any:

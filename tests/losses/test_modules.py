@@ -522,7 +522,11 @@ def test_neither_sigmoid_nor_softmax_is_refused_with_the_cure(kind):
             {"normalizer": "all"},
             "normalizer must be one of valid, positives, alpha, none: got 'all'.",
         ),
-        (FocalLoss, {"backend": "fast"}, "backend must be one of auto, reference: got 'fast'."),
+        (
+            FocalLoss,
+            {"backend": "fast"},
+            "backend must be one of auto, numba, chunked, reference: got 'fast'.",
+        ),
         (
             FocalLoss,
             {"ignore_index": 2.5},
