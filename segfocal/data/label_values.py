@@ -24,6 +24,8 @@ _LARGEST_LABEL = 2**53
 _LARGEST_FACTOR = 2**30
 _TABLE_SPAN = 1 << 16
 _WORD_BYTES = 8
+_AT_ONCE = 1 << 17
+"""Voxels that are decoded together: as floats they still fit the cache."""
 
 
 class LabelDecoder:
@@ -150,8 +152,9 @@ def count_label_values(path: Path, *, max_voxels: int = MAX_VOXELS) -> ValueCoun
         if repeats:
             value = int(decoder.decode(piece[:1], repeats)[0])
             total[value] = total.get(value, 0) + repeats
-        if busy.size:
-            values, occurrences = value_histogram(decoder.decode(busy))
+        for start in range(0, busy.size, _AT_ONCE):
+            decoded = decoder.decode(busy[start : start + _AT_ONCE])
+            values, occurrences = value_histogram(decoded)
             for value, count in zip(values.tolist(), occurrences.tolist(), strict=True):
                 total[value] = total.get(value, 0) + count
     decoder.finish()
