@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -218,6 +219,8 @@ def _target(request: SurveyRequest) -> Path | None:
         raise UserError(f"--out {out}: expected a name that ends in .json.")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: the folder {out.parent} does not exist.")
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"{out}: the folder cannot be written to. Pass another --out.")
     if out.exists():
         written = read_json(out).get("format") if out.is_file() else None
         if not isinstance(written, str) or not written.startswith(FORMAT):

@@ -198,6 +198,15 @@ def test_a_file_of_somebody_else_is_not_overwritten(run, phantom, tmp_path):
     assert run("--data", phantom, "--quiet")[0] == 0
 
 
+def test_a_folder_that_cannot_be_written_to_is_told_before_reading(run, phantom, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    status, _, err = run("--data", phantom)
+    assert status == 2
+    assert err == (
+        "segfocal-stats: stats.json: the folder cannot be written to. Pass another --out.\n"
+    )
+
+
 def test_two_processes_write_the_bytes_that_one_writes(run, phantom, tmp_path):
     run("--data", phantom, "--quiet", "--out", "one.json")
     command = [sys.executable, "-m", "segfocal.cli.stats"]
