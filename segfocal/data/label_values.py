@@ -58,12 +58,12 @@ class LabelDecoder:
         self._num_wrong = 0
         self._example = 0.0
 
-    def decode(self, stored: npt.NDArray[Any], times: int = 1) -> npt.NDArray[Any]:
+    def decode(self, stored: npt.NDArray[Any], times: int | Counts = 1) -> npt.NDArray[Any]:
         """The integers of a piece; what is none counts as wrong and comes out as 0.
 
         Args:
             stored: Numbers as the file holds them.
-            times: How many voxels each of them stands for.
+            times: How many voxels each of them stands for; one number for all, or one each.
         """
         if stored.dtype.kind in "iu":
             if self._scaling is None:
@@ -92,15 +92,14 @@ class LabelDecoder:
                 "label-not-integer",
             )
 
-    def _rounded(self, values: npt.NDArray[Any], times: int) -> npt.NDArray[Any]:
+    def _rounded(self, values: npt.NDArray[Any], times: int | Counts) -> npt.NDArray[Any]:
         with np.errstate(invalid="ignore"):
             nearest = np.rint(values)
             wrong = ~(np.abs(values - nearest) <= self._tolerance)
-        num_wrong = int(np.count_nonzero(wrong))
-        if num_wrong:
+        if wrong.any():
             if not self._num_wrong:
                 self._example = float(values[wrong][0])
-            self._num_wrong += num_wrong * times
+            self._num_wrong += int((wrong * np.asarray(times)).sum())
             nearest[wrong] = 0
         return self._within(nearest).astype(np.int64)
 
