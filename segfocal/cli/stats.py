@@ -43,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="FILE",
         help="JSON to write, a picture beside it (default stats.json; --check, --json: none)",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes (default: up to one a core)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     args = parser.parse_args(argv)
     common.run("segfocal-stats", lambda: _work(args), debug=args.debug)

@@ -24,6 +24,8 @@ _LARGEST_LABEL = 2**53
 _LARGEST_FACTOR = 2**30
 _TABLE_SPAN = 1 << 16
 _WORD_BYTES = 8
+_AT_ONCE = 1 << 17
+"""Voxels that are decoded together: as floats they still fit the cache."""
 
 
 class LabelDecoder:
@@ -56,12 +58,12 @@ class LabelDecoder:
         self._num_wrong = 0
         self._example = 0.0
 
-    def decode(self, stored: npt.NDArray[Any], times: int = 1) -> npt.NDArray[Any]:
+    def decode(self, stored: npt.NDArray[Any], times: int | Counts = 1) -> npt.NDArray[Any]:
         """The integers of a piece; what is none counts as wrong and comes out as 0.
 
         Args:
             stored: Numbers as the file holds them.
-            times: How many voxels each of them stands for.
+            times: How many voxels each of them stands for; one number for all, or one each.
         """
         if stored.dtype.kind in "iu":
             if self._scaling is None:
@@ -90,15 +92,14 @@ class LabelDecoder:
                 "label-not-integer",
             )
 
-    def _rounded(self, values: npt.NDArray[Any], times: int) -> npt.NDArray[Any]:
+    def _rounded(self, values: npt.NDArray[Any], times: int | Counts) -> npt.NDArray[Any]:
         with np.errstate(invalid="ignore"):
             nearest = np.rint(values)
             wrong = ~(np.abs(values - nearest) <= self._tolerance)
-        num_wrong = int(np.count_nonzero(wrong))
-        if num_wrong:
+        if wrong.any():
             if not self._num_wrong:
                 self._example = float(values[wrong][0])
-            self._num_wrong += num_wrong * times
+            self._num_wrong += int((wrong * np.asarray(times)).sum())
             nearest[wrong] = 0
         return self._within(nearest).astype(np.int64)
 
@@ -150,8 +151,9 @@ def count_label_values(path: Path, *, max_voxels: int = MAX_VOXELS) -> ValueCoun
         if repeats:
             value = int(decoder.decode(piece[:1], repeats)[0])
             total[value] = total.get(value, 0) + repeats
-        if busy.size:
-            values, occurrences = value_histogram(decoder.decode(busy))
+        for start in range(0, busy.size, _AT_ONCE):
+            decoded = decoder.decode(busy[start : start + _AT_ONCE])
+            values, occurrences = value_histogram(decoded)
             for value, count in zip(values.tolist(), occurrences.tolist(), strict=True):
                 total[value] = total.get(value, 0) + count
     decoder.finish()

@@ -29,7 +29,8 @@ from segfocal.errors import UserError
 from segfocal.files import atomic_write
 
 _GZIP_LEVEL = 6
-_SLAB_VOXELS = 1 << 20
+_SLAB_VOXELS = 1 << 17
+_TABLE_BYTES = 2
 _GEOMETRY_FIELDS = (
     "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d",
     "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z",
@@ -132,9 +133,31 @@ def label_volume(stored: Stored) -> Volume:
         plain = decoder.decode(stored.array)
         low, high = int(plain.min()), int(plain.max())
         values = np.array(plain, dtype=smallest_integer(low, high), order="C")
+    elif stored.array.dtype.kind in "iu" and stored.array.dtype.itemsize <= _TABLE_BYTES:
+        values = _translated(stored.array, decoder)
     else:
         values = _decoded(stored.array, decoder)
     return Volume(values, header.affine, header.zooms, header.nifti)
+
+
+def _translated(stored: npt.NDArray[Any], decoder: LabelDecoder) -> npt.NDArray[Any]:
+    """Scaled numbers of one or two bytes: each that occurs is decoded once, the rest is a table."""
+    flat = stored.reshape(-1, order="F")
+    slabs = [slice(start, start + _SLAB_VOXELS) for start in range(0, flat.size, _SLAB_VOXELS)]
+    low, high = int(flat.min()), int(flat.max())
+    occurrences = np.zeros(high - low + 1, dtype=np.int64)
+    for slab in slabs:
+        occurrences += np.bincount(flat[slab].astype(np.int64) - low, minlength=occurrences.size)
+    present = np.flatnonzero(occurrences)
+    decoded = decoder.decode((present + low).astype(stored.dtype), occurrences[present])
+    decoder.finish()
+    dtype = smallest_integer(int(decoded.min()), int(decoded.max()))
+    table = np.zeros(occurrences.size, dtype=dtype)
+    table[present] = decoded
+    values = np.empty(flat.size, dtype=dtype)
+    for slab in slabs:
+        values[slab] = table[flat[slab].astype(np.int64) - low]
+    return np.array(values.reshape(stored.shape, order="F"), order="C")
 
 
 def _decoded(stored: npt.NDArray[Any], decoder: LabelDecoder) -> npt.NDArray[Any]:

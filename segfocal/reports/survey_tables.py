@@ -100,17 +100,20 @@ def problem_lines(problems: Iterable[Problem]) -> list[str]:
 
 def problem_summary(problems: Sequence[Problem], num_cases: int) -> str:
     """How many problems of which kind, and what training would do."""
-    checked = f"{num_cases} case{'' if num_cases == 1 else 's'} checked"
+    checked = f"{_some(num_cases, 'case')} checked"
     if not problems:
         return f"{checked}: no problem found."
+    if not num_cases:
+        return "No case was checked: the data set as a whole has to be mended first."
     kinds = Counter(problem.kind for problem in problems)
     listed = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
     errors = sum(problem.severity == "error" for problem in problems)
+    doubts = len(problems) - errors
     affected = len({problem.case_id for problem in problems})
     return (
         f"{checked}: {_some(len(problems), 'problem')} in {_some(affected, 'case')} ({listed}). "
-        f"Training stops at {_some(errors, 'error')}; "
-        f"{_some(len(problems) - errors, 'doubt')} may be as they should be."
+        f"Training stops at {_some(errors, 'error')}; {_some(doubts, 'doubt')} may be as "
+        f"{'it' if doubts == 1 else 'they'} should be."
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,7 +15,7 @@ from typing import Any
 
 from segfocal.config.load import LoadedConfig, config_of, load_config
 from segfocal.data.case_survey import CaseSurvey, SurveyRules
-from segfocal.data.cases import Dataset
+from segfocal.data.cases import Case, Dataset
 from segfocal.data.dataset_stats import FORMAT, DatasetStats, dataset_stats, problem_to_dict
 from segfocal.data.defects import SEVERITIES, Problem
 from segfocal.data.phantom.stamp import STAMP
@@ -25,6 +27,7 @@ from segfocal.training.preflight import open_dataset
 
 _DEFAULT_OUT = Path("stats.json")
 _MAX_WORKERS = 8
+_BYTES_PER_WORKER = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class SurveyRequest:
         accept: Kinds of doubts that are as they should be.
         out: JSON file; its picture stands beside it. None is stats.json, and nothing at all with
             `check` or `as_json`.
-        workers: Processes; None is one per core, 8 at most.
+        workers: Processes; None is one per core, 8 at most, fewer for small data sets.
         as_json: Print the record as JSON and nothing else.
         quiet: Print nothing but errors.
     """
@@ -99,7 +102,7 @@ def _walk(
         data.affine_tolerance_mm,
         data.max_voxels,
     )
-    workers = request.workers or min(available_cores(), _MAX_WORKERS)
+    workers = request.workers or _worth_starting(dataset.cases)
     with console.working("reading cases", len(dataset.cases)) as bar:
         return survey_cases(
             dataset.cases,
@@ -107,6 +110,16 @@ def _walk(
             workers=min(workers, len(dataset.cases)),
             on_case=bar.advance,
         )
+
+
+def _worth_starting(cases: Sequence[Case]) -> int:
+    """Processes for these cases: starting one costs a second, in which one reads a few files."""
+    num_bytes = 0
+    for case in cases:
+        for path in (*case.images, case.label):
+            with contextlib.suppress(OSError):
+                num_bytes += path.stat().st_size if path is not None else 0
+    return min(available_cores(), _MAX_WORKERS, 1 + num_bytes // _BYTES_PER_WORKER)
 
 
 def _tell_stats(
@@ -206,6 +219,8 @@ def _target(request: SurveyRequest) -> Path | None:
         raise UserError(f"--out {out}: expected a name that ends in .json.")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: the folder {out.parent} does not exist.")
+    if not os.access(out.parent, os.W_OK):
+        raise UserError(f"{out}: the folder cannot be written to. Pass another --out.")
     if out.exists():
         written = read_json(out).get("format") if out.is_file() else None
         if not isinstance(written, str) or not written.startswith(FORMAT):

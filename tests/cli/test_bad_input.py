@@ -64,6 +64,13 @@ def test_a_label_nobody_declared(mistake, data):
     )
 
 
+def test_a_file_larger_than_the_cap(mistake, phantom):
+    assert mistake(phantom, "data.max_voxels=1000").endswith(
+        "more than data.max_voxels (1000). Mend the header, or raise data.max_voxels if the volume "
+        "is that large."
+    )
+
+
 def test_image_and_label_of_another_shape(mistake, data):
     rewrite(data / "labelsTr" / "PHANTOM_001.nii.gz", lambda v, a: (v[:-1], a))
     line = mistake(data)

@@ -112,7 +112,7 @@ def test_a_clean_data_set_but_for_a_case_without_tumour(run, data, tmp_path):
     assert line.endswith("[empty-label]")
     assert summary == (
         "6 cases checked: 1 problem in 1 case (empty-label 1). Training stops at 0 errors; 1 doubt "
-        "may be as they should be."
+        "may be as it should be."
     )
     status, out, _ = run("--data", data, "--check", "--accept", "empty-label")
     assert (status, out) == (0, "6 cases checked: no problem found. Accepted: empty-label.\n")
@@ -148,6 +148,7 @@ def test_missing_partners_are_a_problem_of_the_data_set(run, data):
     assert status == 1
     assert "1 file is missing: labelsTr/PHANTOM_001.nii.gz." in out
     assert "[dataset]" in out
+    assert "No case was checked: the data set as a whole has to be mended first." in out
     status, _, err = run("--data", data)
     assert status == 2
     assert "1 file is missing" in err
@@ -195,6 +196,15 @@ def test_a_file_of_somebody_else_is_not_overwritten(run, phantom, tmp_path):
     path.unlink()
     assert run("--data", phantom, "--quiet")[0] == 0
     assert run("--data", phantom, "--quiet")[0] == 0
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_reading(run, phantom, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    status, _, err = run("--data", phantom)
+    assert status == 2
+    assert err == (
+        "segfocal-stats: stats.json: the folder cannot be written to. Pass another --out.\n"
+    )
 
 
 def test_two_processes_write_the_bytes_that_one_writes(run, phantom, tmp_path):
