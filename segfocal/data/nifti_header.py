@@ -17,6 +17,7 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
+from segfocal.data.foreign import is_foreign, nifti_bytes, nifti_header_bytes
 from segfocal.errors import UserError
 
 Affine = npt.NDArray[np.float64]
@@ -54,11 +55,13 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header of a `.nii` or `.nii.gz` file; of the data only the first kilobytes are read.
+    """The header of a volume; of a NIfTI file's data only the first kilobytes are read.
 
     Raises:
         UserError: If the file is missing, is not NIfTI, or its header makes no sense.
     """
+    if is_foreign(path):
+        return parse_header(path, nifti_header_bytes(path))
     try:
         with path.open("rb") as stream:
             start = stream.read(_FIRST_CHUNK_BYTES)
@@ -75,6 +78,8 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         UserError: If the file is missing, or its gzip stream is cut short or damaged.
     """
+    if is_foreign(path):
+        return nifti_bytes(path)
     try:
         raw = path.read_bytes()
         return gzip.decompress(raw) if raw.startswith(_GZIP_MAGIC) else raw

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from segfocal.data.cases import Case, naming
 from segfocal.data.grids import AFFINE_TOLERANCE_MM, check_same_grid
 from segfocal.data.nifti import read_image, read_label
 from segfocal.data.nifti_header import Affine, Header, read_header, times
+from segfocal.data.resample import check_overlap, read_on_first_grid
 from segfocal.errors import UserError
 from segfocal.labels import ClassMap, LabelScheme
 from segfocal.statistics.voxel_counts import class_histogram
@@ -64,6 +66,7 @@ def verify_headers(
     *,
     channel_dim: int | None = None,
     affine_tolerance_mm: float = AFFINE_TOLERANCE_MM,
+    resample_channels: bool = False,
 ) -> CaseGrid:
     """Checks what headers can tell: files, channel count, shapes, affines. A few milliseconds.
 
@@ -72,6 +75,7 @@ def verify_headers(
         channels: Name of every channel that its image files hold.
         channel_dim: Axis of the channels in a 4-D file; None is NIfTI's own, the fourth.
         affine_tolerance_mm: Largest distance between corners that is taken for rounding.
+        resample_channels: Whether channel files may lie on other grids than the first.
 
     Raises:
         UserError: One line that begins with the case's id.
@@ -89,10 +93,16 @@ def verify_headers(
                 )
             shape = _spatial_shape(first, channels[:1], None)
         for name, header in zip(channels, headers, strict=False):
-            if header is not first:
+            if header is first:
+                continue
+            own = _spatial_shape(header, (name,), None)
+            if resample_channels:
+                check_overlap((channels[0], name), first, header)
+                continue
+            with _offering_to_resample():
                 check_same_grid(
                     (channels[0], name),
-                    (shape, _spatial_shape(header, (name,), None)),
+                    (shape, own),
                     (first.affine, header.affine),
                     affine_tolerance_mm,
                 )
@@ -120,6 +130,7 @@ def load_case(
     select: Sequence[int] | None = None,
     channel_dim: int | None = None,
     affine_tolerance_mm: float = AFFINE_TOLERANCE_MM,
+    resample_channels: bool = False,
 ) -> LoadedCase:
     """Reads a case's image and label, each file once, and checks everything about them.
 
@@ -130,14 +141,24 @@ def load_case(
         select: Which of them to load, in which order (`cases.channel_indices`); None is all.
         channel_dim: Axis of the channels in a 4-D file; None is NIfTI's own, the fourth.
         affine_tolerance_mm: Largest distance between corners that is taken for rounding.
+        resample_channels: Whether channel files may lie on other grids than the first.
 
     Raises:
         UserError: One line that begins with the case's id: a missing or damaged file, a channel
             count, shape or affine that does not fit, voxels that are not finite, a label value
             that is not an integer or not declared.
     """
-    verify_headers(case, channels, channel_dim=channel_dim, affine_tolerance_mm=affine_tolerance_mm)
-    image = read_image(case, channel_dim=channel_dim, channels=select)
+    verify_headers(
+        case,
+        channels,
+        channel_dim=channel_dim,
+        affine_tolerance_mm=affine_tolerance_mm,
+        resample_channels=resample_channels,
+    )
+    if resample_channels and len(case.images) > 1:
+        image = read_on_first_grid(case, select, affine_tolerance_mm=affine_tolerance_mm)
+    else:
+        image = read_image(case, channel_dim=channel_dim, channels=select)
     classes = None
     if case.label is not None:
         with naming(case.case_id):
@@ -180,6 +201,17 @@ def encode_label(values: npt.NDArray[Any], scheme: LabelScheme) -> ClassMap:
     table = np.zeros(high - low + 1, dtype=np.uint8)
     table[present.astype(np.int64) - low] = codes
     return np.take(table, values if low == 0 else values.astype(np.int64) - low)
+
+
+@contextmanager
+def _offering_to_resample() -> Iterator[None]:
+    """Adds the other cure to an error about two channels."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(
+            f"{error} To have the channel resampled, set data.resample_channels: true."
+        ) from error
 
 
 def _spatial_shape(

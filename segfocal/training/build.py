@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from segfocal.checkpoint import load_checkpoint
 from segfocal.config.schema import Config, LossConfig, TrainConfig
 from segfocal.data.cases import Case
+from segfocal.data.partial import annotated_outputs
 from segfocal.errors import UserError
 from segfocal.labels import IGNORE_CLASS, LabelScheme
 from segfocal.losses.compound import DiceFocalLoss
@@ -19,6 +20,7 @@ from segfocal.losses.dice import DiceLoss
 from segfocal.losses.focal import FocalLoss
 from segfocal.networks import build_network, check_network, set_prior_bias
 from segfocal.statistics.class_alpha import ClassAlpha
+from segfocal.statistics.partial_labels import output_shares
 from segfocal.training.case_store import CaseStore, Prepared
 from segfocal.training.learner import Terms
 from segfocal.training.patches import EpochSampler, PatchDataset, stable_seed
@@ -45,8 +47,7 @@ def make_network(config: Config, plan: Plan) -> nn.Module:
     torch.manual_seed(stable_seed(config.train.seed, "network"))
     network = make()
     if config.network.prior_bias:
-        positives = plan.counts.region_table.sum(axis=0)
-        shares = (positives / max(plan.counts.voxels.sum(), 1)).tolist()
+        shares = output_shares(plan.counts, plan.annotated)
         set_prior_bias(network, shares, scheme.activation)
     return network
 
@@ -129,14 +130,18 @@ def loss_terms(loss: DiceFocalLoss | DiceLoss | FocalLoss) -> Terms:
     if not isinstance(loss, DiceFocalLoss):
         name = "dice" if isinstance(loss, DiceLoss) else "focal"
 
-        def single(logits: torch.Tensor, label: torch.Tensor) -> dict[str, torch.Tensor]:
-            value = loss(logits, label)
+        def single(
+            logits: torch.Tensor, label: torch.Tensor, mask: torch.Tensor | None = None
+        ) -> dict[str, torch.Tensor]:
+            value = loss(logits, label, mask)
             return {"loss": value, name: value.detach()}
 
         return single
 
-    def compound(logits: torch.Tensor, label: torch.Tensor) -> dict[str, torch.Tensor]:
-        dice, focal = loss.terms(logits, label)
+    def compound(
+        logits: torch.Tensor, label: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        dice, focal = loss.terms(logits, label, mask)
         total = loss.lambda_dice * dice + loss.lambda_focal * focal
         return {"loss": total, "dice": dice.detach(), "focal": focal.detach()}
 
@@ -188,6 +193,7 @@ def make_loader(
     """Patches of an epoch, the same whatever `num_workers` is."""
     train = config.train
     changes = augmentation(train.augment, scheme, train.patch_size, train.foreground_fraction)
+    annotated = [annotated_outputs(scheme, case.annotated) for case in store.cases]
     sampler = EpochSampler(
         len(store),
         train.batch_size * train.accumulate * train.steps_per_epoch,
@@ -195,7 +201,7 @@ def make_loader(
     )
     workers = config.data.num_workers
     return DataLoader(
-        PatchDataset(store, changes, seed=train.seed),
+        PatchDataset(store, changes, seed=train.seed, annotated=annotated),
         batch_size=train.batch_size,
         sampler=sampler,
         num_workers=workers,

@@ -34,14 +34,24 @@ class PatchDataset(Dataset[dict[str, Any]]):
         cases: Prepared cases (`crop_preparation`): image, label, crop indices, case_id.
         augmentation: Random crop and changes, reseeded for every item.
         seed: The run's seed.
+        annotated: For each case, whether it says anything of each network output (partial labels);
+            None where all were annotated for everything.
     """
 
     def __init__(
-        self, cases: Sequence[Mapping[str, Any]], augmentation: Compose, *, seed: int
+        self,
+        cases: Sequence[Mapping[str, Any]],
+        augmentation: Compose,
+        *,
+        seed: int,
+        annotated: Sequence[Sequence[bool]] | None = None,
     ) -> None:
         self.cases = cases
         self.augmentation = augmentation
         self.seed = seed
+        # Beside the prepared cases, which a cache may keep longer than a declaration lasts.
+        partial = annotated is not None and not all(map(all, annotated))
+        self.annotated = torch.tensor(annotated) if partial else None
 
     def __getitem__(self, key: PatchKey) -> dict[str, Any]:
         """The patch of that (epoch, number, case)."""
@@ -52,11 +62,14 @@ class PatchDataset(Dataset[dict[str, Any]]):
         )
         patch = self.augmentation(dict(case))
         patch = patch[0] if isinstance(patch, list) else patch
-        return {
+        item = {
             "image": convert_to_tensor(patch["image"], dtype=torch.float32, track_meta=False),
             "label": convert_to_tensor(patch["label"], dtype=torch.uint8, track_meta=False),
             "case_id": case["case_id"],
         }
+        if self.annotated is not None:
+            item["annotated"] = self.annotated[index]
+        return item
 
 
 class EpochSampler(Sampler[PatchKey]):

@@ -28,6 +28,7 @@ class LoadCased(Transform):
         select: Which of them, in which order; None is all.
         channel_dim: Axis of the channels in a 4-D file; None is the fourth.
         affine_tolerance_mm: Largest distance between corners that is taken for rounding.
+        resample_channels: Bring channels on other grids onto that of the first.
 
     Raises:
         UserError: On call, for every defect of a case that `data.verify` knows.
@@ -41,12 +42,14 @@ class LoadCased(Transform):
         select: Sequence[int] | None = None,
         channel_dim: int | None = None,
         affine_tolerance_mm: float = 0.1,
+        resample_channels: bool = False,
     ) -> None:
         self.scheme = scheme
         self.channels = tuple(channels)
         self.select = tuple(select) if select is not None else None
         self.channel_dim = channel_dim
         self.affine_tolerance_mm = affine_tolerance_mm
+        self.resample_channels = resample_channels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Reads the files of `data["case"]`."""
@@ -59,6 +62,7 @@ class LoadCased(Transform):
             select=self.select,
             channel_dim=self.channel_dim,
             affine_tolerance_mm=self.affine_tolerance_mm,
+            resample_channels=self.resample_channels,
         )
         affine = torch.from_numpy(loaded.affine)
         out["case_id"] = case.case_id

@@ -87,6 +87,7 @@ def preprocessing(
         select=[list(file_channels).index(name) for name in channels],
         channel_dim=data.channel_dim,
         affine_tolerance_mm=data.affine_tolerance_mm,
+        resample_channels=data.resample_channels,
     )
     steps = [Orientationd(keys, axcodes="RAS", labels=None, allow_missing_keys=True)]
     if data.spacing_mm is not None:

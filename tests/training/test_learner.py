@@ -14,7 +14,7 @@ def make(**settings):
     network = nn.Conv3d(1, 1, 1)
     train = TrainConfig(warmup_fraction=0.0, schedule="constant", lr=0.1, **settings)
 
-    def terms(logits, label):
+    def terms(logits, label, _mask=None):
         return {"loss": ((logits - label) ** 2).mean(), "part": logits.detach().mean()}
 
     optimizer = torch.optim.SGD(network.parameters(), train.lr)
