@@ -13,6 +13,7 @@ from segfocal.checkpoint import load_checkpoint
 from segfocal.config.schema import LossConfig
 from segfocal.errors import UserError
 from segfocal.labels import IGNORE_CLASS, LabelScheme
+from segfocal.training import learner
 from segfocal.training.build import loss_terms, make_loss
 from segfocal.training.learner import annotation_mask
 from segfocal.training.patches import PatchDataset
@@ -125,12 +126,34 @@ def run(phantom, tmp_path_factory):
     ids = sorted(path.name[:11] for path in (phantom / "labelsTr").glob("*.nii.gz"))
     split.write_text(json.dumps({"train": ids[:4], "val": ids[4:]}))
     partial = f"data.partial={{{ids[0]}: [WT], {ids[1]}: [WT, TC], {ids[5]}: [WT]}}"
-    tiny_run(phantom, out, f"data.split={split}", partial)
-    return out, ids
+    masks = []
+
+    def recorded(annotated, logits):
+        mask = annotation_mask(annotated, logits)
+        masks.append(mask if mask is None else mask.flatten(2).any(2))
+        return mask
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learner, "annotation_mask", recorded)
+        tiny_run(phantom, out, f"data.split={split}", partial, "train.batch_size=4")
+    return out, ids, masks
+
+
+def test_a_run_masks_what_was_not_annotated(run):
+    """A batch of four has each training case once."""
+    _, _, masks = run
+    assert len(masks) == 4
+    for mask in masks:
+        assert sorted(mask.tolist()) == [
+            [True, False, False],
+            [True, True, False],
+            [True, True, True],
+            [True, True, True],
+        ]
 
 
 def test_a_run_scores_only_what_was_annotated(run):
-    out, ids = run
+    out, ids, _ = run
     rows = list(csv.DictReader((out / "val_cases.csv").read_text().splitlines()))
     scored = {(row["case"], row["region"]): row["ref_voxels"] != "" for row in rows}
     assert scored == {
@@ -144,7 +167,7 @@ def test_a_run_scores_only_what_was_annotated(run):
 
 
 def test_a_run_records_what_was_annotated(run):
-    out, ids = run
+    out, ids, _ = run
     data = json.loads((out / "stats.json").read_text())["data"]
     assert data["annotated"] == {ids[0]: ["WT"], ids[1]: ["WT", "TC"], ids[5]: ["WT"]}
     assert (data["layout"], data["labels_from"]) == ("msd", "data.labels: msd-task01")
@@ -152,7 +175,7 @@ def test_a_run_records_what_was_annotated(run):
 
 
 def test_alpha_of_a_region_comes_from_the_cases_annotated_for_it(run):
-    out, ids = run
+    out, ids, _ = run
     stats = json.loads((out / "stats.json").read_text())
     cases = stats["counts"]["cases"]
     members = {"WT": (1, 2, 3), "TC": (2, 3), "ET": (3,)}

@@ -29,10 +29,13 @@ _DEPTH = 4
 
 
 def is_brats(root: Path) -> bool:
-    """Whether there is a folder BraTS... whose files carry its name, up to four levels down."""
+    """Whether there is a folder BraTS... whose files carry its name, up to three levels down."""
     return any(
-        path.parent.name.lower().startswith("brats") and _kind_of(path) is not None
-        for path in walk_volumes(root, _DEPTH)
+        _kind_of(path) is not None
+        for level in ("", "*/", "*/*/")
+        for folder in root.glob(f"{level}[bB][rR][aA][tT][sS]*")
+        if folder.is_dir()
+        for path in walk_volumes(folder, 0)
     )
 
 
