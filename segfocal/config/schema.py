@@ -30,8 +30,8 @@ class DataConfig(Section):
 
     root: Path
     """Folder of the data set; see docs/data.md for the layouts."""
-    layout: Literal["auto", "msd", "nnunet", "brats", "bids", "list", "folder"] = "auto"
-    """How the files lie in it; `auto` finds out."""
+    layout: Literal["auto", "msd", "nnunet", "brats", "bids", "list", "csv", "folder"] = "auto"
+    """How the files lie in it; `auto` finds out; csv is another name for list."""
     case_list: Path | None = None
     """A CSV, TSV or JSON file that names every case's files, here or in the root; default:
     cases.csv, cases.tsv or cases.json in the root."""

@@ -92,7 +92,7 @@ def test_one_value_that_no_case_of_many_declares(mistake, tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("data.layout=bidz", "expected 'auto', 'msd', 'nnunet', 'brats', 'bids', 'list' or"),
+        ("data.layout=bidz", "expected 'auto', 'msd', 'nnunet', 'brats', 'bids', 'list', 'csv' or"),
         ("data.labels=brats", "labels: unknown preset 'brats'. Known: brats18-22, brats23, msd"),
         ("data.exclude=c1", "data.exclude: expected a valid list, got 'c1'."),
         ("data.partial=[c1]", "data.partial: expected a valid dictionary, got ['c1']."),

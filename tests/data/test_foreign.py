@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from segfocal.data.cases import Case
+from segfocal.data.layouts import read_dataset
 from segfocal.data.nifti import read_image, read_label, write_label
 from segfocal.data.nifti_header import read_header
 from segfocal.data.verify import load_case, verify_headers
 from segfocal.errors import UserError
 from segfocal.labels import LabelScheme
 
-from .nifti_files import OBLIQUE, image_of, label_of, save
+from .nifti_files import OBLIQUE, image_of, label_of, save, write_json
 
 nrrd = pytest.importorskip("nrrd")
 
@@ -272,3 +273,16 @@ def test_a_header_of_noise_is_refused_in_one_line_or_read(tmp_path, sitk, suffix
                 lines.append(str(error))
     assert len(lines) > 50
     assert not any("\n" in line for line in lines)
+
+
+def test_an_nnunet_data_set_of_nrrd_files_is_read(tmp_path):
+    (tmp_path / "imagesTr").mkdir()
+    (tmp_path / "labelsTr").mkdir()
+    write_nrrd(tmp_path / "imagesTr" / "a_0000.nrrd", image_of(SHAPE))
+    write_nrrd(tmp_path / "labelsTr" / "a.nrrd", label_of(SHAPE))
+    plain = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "lesion": 1}}
+    write_json(tmp_path / "dataset.json", plain | {"file_ending": ".nrrd", "numTraining": 1})
+    dataset = read_dataset(tmp_path)
+    loaded = load_case(dataset.cases[0], dataset.scheme, dataset.channels)
+    np.testing.assert_array_equal(loaded.image[0], image_of(SHAPE))
+    np.testing.assert_array_equal(loaded.classes, label_of(SHAPE))

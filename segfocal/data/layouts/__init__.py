@@ -21,10 +21,17 @@ from segfocal.data.partial import declare_partial
 from segfocal.errors import UserError
 from segfocal.labels import LabelScheme
 
-Layout = Literal["auto", "msd", "nnunet", "brats", "bids", "list", "folder"]
+Layout = Literal["auto", "msd", "nnunet", "brats", "bids", "list", "csv", "folder"]
 
 LAYOUTS = ("msd", "nnunet", "brats", "bids", "list", "folder")
-"""Every layout that can be named."""
+"""Every layout that can be named; `csv` is another name for `list`."""
+
+_RULES = {
+    "case_list": ("list",),
+    "image_pattern": ("folder",),
+    "label_pattern": ("folder", "bids"),
+}
+"""The layouts in which each rule means something."""
 
 _IMAGE_FOLDERS = ("imagesTs", "imagesTr")
 _LOOKED_FOR = (
@@ -66,9 +73,12 @@ def read_dataset(
     """
     rules = rules or FileRules()
     skip = Exclusion(exclude)
+    if layout == "csv":
+        layout = "list"
     if layout != "auto" and layout not in LAYOUTS:
         raise UserError(f"data.layout: expected auto, {', '.join(LAYOUTS)}, got {layout!r}.")
     chosen = detect_layout(root, rules) if layout == "auto" else layout
+    _check_rules(chosen, rules)
     descriptor = Descriptor.read(root) if chosen in ("msd", "nnunet") else None
     if descriptor is None and not root.is_dir():
         raise UserError(f"{root}: does not exist. Expected the folder of a data set.")
@@ -204,6 +214,16 @@ def _brats_inputs(path: Path, channels: Sequence[str]) -> list[Case]:
         )
     order = [held.index(name.casefold()) for name in channels]
     return [Case(c.case_id, tuple(c.images[i] for i in order), None) for c in found.cases]
+
+
+def _check_rules(layout: str, rules: FileRules) -> None:
+    """Refuses a rule that the layout would pass over in silence."""
+    for name, layouts in _RULES.items():
+        if getattr(rules, name) is not None and layout not in layouts:
+            raise UserError(
+                f"data.{name}: means nothing in layout {layout}. Take it out, or set data.layout: "
+                f"{' or '.join(layouts)}."
+            )
 
 
 def _read(

@@ -1,5 +1,7 @@
 """Which layout a folder shows, what is said where it shows none, and labels that nobody names."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -111,3 +113,23 @@ def test_a_folder_of_nrrd_and_metaimage_files_is_listed(tmp_path):
     for name in ("a.nrrd", "b.mha", "c.mhd", "d.nii.gz", "e.raw", "._a.nrrd"):
         (tmp_path / name).write_bytes(b"")
     assert [case.case_id for case in list_inputs(tmp_path, ("CT",))] == ["a", "b", "c", "d"]
+
+
+def test_a_list_may_be_called_csv(tmp_path):
+    root = plain(tmp_path, ["a.nii"], ["b.nii"])
+    write_rows(root / "cases.csv", [{"id": "a", "image": "a.nii", "label": "b.nii"}])
+    assert read_dataset(root, "csv", {"background": 0, "x": 1}).layout == "list"
+
+
+@pytest.mark.parametrize(
+    ("layout", "rules", "setting", "where"),
+    [
+        ("nnunet", FileRules(image_pattern="i/{case}"), "data.image_pattern", "folder"),
+        ("msd", FileRules(label_pattern="l/{case}"), "data.label_pattern", "folder or bids"),
+        ("brats", FileRules(case_list=Path("c.csv")), "data.case_list", "list"),
+    ],
+)
+def test_a_rule_that_a_layout_does_not_know_is_refused(tmp_path, layout, rules, setting, where):
+    assert line(read_dataset, nnunet(tmp_path), layout, rules=rules) == (
+        f"{setting}: means nothing in layout {layout}. Take it out, or set data.layout: {where}."
+    )
