@@ -286,3 +286,13 @@ def test_an_nnunet_data_set_of_nrrd_files_is_read(tmp_path):
     loaded = load_case(dataset.cases[0], dataset.scheme, dataset.channels)
     np.testing.assert_array_equal(loaded.image[0], image_of(SHAPE))
     np.testing.assert_array_equal(loaded.classes, label_of(SHAPE))
+
+
+def test_an_origin_of_two_numbers_is_refused(tmp_path):
+    path = write_nrrd(tmp_path / "a.nrrd", image_of(SHAPE))
+    whole = path.read_bytes()
+    start = whole.index(b"space origin: (")
+    end = whole.index(b"\n", start)
+    path.write_bytes(whole[:start] + b"space origin: (1,2)" + whole[end:])
+    expected = f"{path}: NRRD space origin: expected 3 numbers, got 2."
+    assert line(read_header, path) == expected
