@@ -2,12 +2,13 @@
 # make test   a fresh machine: install, then run every test
 # make lint   ruff, mypy, import-linter
 # make bench  ratios against peers, CPU part
+# make mutants  mistakes in the losses, each of which a test must catch (about 15 minutes)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench mutants clean
 
 # torch first and by its exact version: a bare `torch` would fetch gigabytes of CUDA packages.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -34,6 +35,9 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/losses.py
+
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python tests/mutation/mutants.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -12,7 +12,25 @@ __getattr__, __dir__, _lazy_names = lazy_loader.attach(
     submodules=["functional", "losses", "ops", "statistics"],
     submod_attrs={
         "labels": ["LabelScheme"],
-        "losses": ["DiceFocalLoss", "DiceLoss", "FocalLoss"],
+        "losses": [
+            "AsymmetricUnifiedFocalLoss",
+            "BlobLoss",
+            "ChannelLast",
+            "ConnectedComponentLoss",
+            "DeepSupervisionLoss",
+            "DiceCELoss",
+            "DiceFocalLoss",
+            "DiceLoss",
+            "FocalBCEWithLogitsLoss",
+            "FocalLoss",
+            "FocalTverskyLoss",
+            "GeneralizedDiceFocalLoss",
+            "GeneralizedDiceLoss",
+            "OneVsRestFocalLoss",
+            "TverskyFocalLoss",
+            "TverskyLoss",
+            "UnifiedFocalLoss",
+        ],
     },
 )
 __all__ = [*_lazy_names, "__version__"]  # noqa: PLE0604 - the lazy names are strings at run time

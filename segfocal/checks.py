@@ -19,6 +19,7 @@ ClassNumbers = float | Sequence[float] | Tensor
 IgnoreIndex = int | Sequence[int] | None
 Regions = Sequence[Sequence[int]] | None
 TargetKind = Literal["labels", "channels"]
+Overlap = Literal["product", "minimum"]
 
 LABEL_DTYPES = frozenset(
     {
@@ -236,6 +237,35 @@ def check_non_negative(name: str, value: float) -> None:
         raise ValueError(f"{name} must be a finite number >= 0: got {value}.")
 
 
+def check_voxel_weight(logits: Tensor, voxel_weight: Tensor | None) -> None:
+    """Refuse a weight map that is not floating point, `(B, 1, *S)` or `(B, C, *S)`.
+
+    Its values are not read.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if voxel_weight is None:
+        return
+    full, got = tuple(logits.shape), tuple(voxel_weight.shape)
+    single = (full[0], 1, *full[2:])
+    if got not in (full, single):
+        raise ValueError(
+            f"voxel_weight must cover every voxel of the logits: expected shape {single} or "
+            f"{full}, got {got}."
+        )
+    if not voxel_weight.is_floating_point():
+        raise ValueError(
+            f"voxel_weight must be floating point: got {voxel_weight.dtype}. Pass mask= for voxels "
+            f"that do not count."
+        )
+    if voxel_weight.device != logits.device:
+        raise ValueError(
+            f"voxel_weight must be on the logits' device: expected {logits.device}, got "
+            f"{voxel_weight.device}."
+        )
+
+
 def check_gamma(gamma: ClassNumbers) -> None:
     """Refuse a focusing exponent that is negative, infinite or NaN.
 
@@ -243,6 +273,19 @@ def check_gamma(gamma: ClassNumbers) -> None:
         ValueError: If it is.
     """
     _check_values("gamma", gamma, maximum=math.inf)
+
+
+def check_label_smoothing(label_smoothing: float) -> None:
+    """Refuse a share of smoothing outside [0, 1).
+
+    Raises:
+        ValueError: If it is, or is NaN.
+    """
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(
+            f"label_smoothing must be in [0, 1), the share of each voxel that is spread: "
+            f"got {label_smoothing:g}. Pass a number such as 0.1."
+        )
 
 
 def check_weight(weight: ClassNumbers | None) -> None:

@@ -248,11 +248,15 @@ def test_weight_range_and_shape(loss):
             {"normalizer": "voxels"},
             "normalizer must be one of valid, positives, alpha, none: got 'voxels'.",
         ),
-        (dice_loss, {"absent": "drop"}, "absent must be one of smooth, skip: got 'drop'."),
+        (
+            dice_loss,
+            {"absent": "drop"},
+            "absent must be one of smooth, skip, penalise: got 'drop'.",
+        ),
         (
             focal_loss,
             {"reduction": "none", "backend": "triton"},
-            "backend for reduction='none' must be one of auto, reference: got 'triton'.",
+            "backend for values per voxel must be one of auto, reference: got 'triton'.",
         ),
         (dice_loss, {"smooth_nr": -1e-5}, "smooth_nr must be a finite number >= 0: got -1e-05."),
         (
@@ -281,8 +285,22 @@ def test_nothing_is_computed_before_the_checks(monkeypatch):
     def fail(*_arguments, **_options):
         raise AssertionError("the op ran")
 
-    monkeypatch.setattr("segfocal.functional.focal.class_sums", fail)
+    monkeypatch.setattr("segfocal.functional.voxel_options.class_sums", fail)
     with pytest.raises(ValueError, match="alpha must be finite"):
         focal_loss(LOGITS, LABELS, alpha=2.0)
     with pytest.raises(AssertionError, match="the op ran"):
         focal_loss(LOGITS, LABELS)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(1.0, "1"), (-0.1, "-0.1"), (float("nan"), "nan")])
+def test_label_smoothing_out_of_range(value, shown):
+    with refused(
+        "label_smoothing must be in [0, 1), the share of each voxel that is spread: "
+        f"got {shown}. Pass a number such as 0.1."
+    ):
+        class_sums(LOGITS, LABELS, label_smoothing=value)
+
+
+def test_unknown_overlap():
+    with refused("overlap must be one of product, minimum: got 'union'."):
+        class_sums(LOGITS, LABELS, overlap="union")

@@ -51,3 +51,7 @@ def _work(args: object) -> None:
             quiet=options["quiet"],
         )
     )
+
+
+if __name__ == "__main__":
+    main()

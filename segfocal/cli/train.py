@@ -64,3 +64,7 @@ def _work(args: object, started_s: float) -> None:
             started_s=started_s,
         )
     )
+
+
+if __name__ == "__main__":
+    main()

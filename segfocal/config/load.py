@@ -91,6 +91,26 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> LoadedConfig:
     return check_config(settings, path.stem, lines)
 
 
+def config_of(
+    settings: dict[str, Any], overrides: Sequence[str], name: str, places: Mapping[str, str]
+) -> LoadedConfig:
+    """A config without a file.
+
+    Args:
+        settings: Plain settings by section.
+        overrides: `section.setting=value` strings over them.
+        name: The run's default name.
+        places: Dotted setting to the argument that gave it, for messages.
+
+    Raises:
+        UserError: For every mistake, with a suggestion.
+    """
+    lines = dict(places)
+    for override in overrides:
+        _override(settings, override, lines)
+    return check_config(settings, name, lines)
+
+
 def check_config(
     settings: Mapping[str, Any], name: str, lines: Mapping[str, str] | None = None
 ) -> LoadedConfig:

@@ -64,6 +64,9 @@ class DataConfig(Section):
     resample_channels: bool = False
     """Resample a channel on another grid onto that of the first channel (linearly; outside of its
     field of view it has its smallest value); false: refuse it."""
+    max_voxels: int = Field(1_000_000_000, gt=0)
+    """Voxels of a file, channels included, above which its header is not believed (a damaged
+    header, a decompression bomb): such a file is refused before memory is taken for it."""
     spacing_mm: tuple[float, float, float] | None = None
     """Resample to this voxel size (R, A, S axes); default: each case's own grid."""
     normalize: Normalization | dict[str, Normalization] = "zscore"
@@ -77,6 +80,16 @@ class DataConfig(Section):
     """Share of the cases held out for validation; 0 trains on all and validates on none."""
     num_workers: int = Field(0, ge=0)
     """Processes that cut and augment patches; the result does not depend on it."""
+    cache: Literal["auto", "ram", "disk", "none"] = "auto"
+    """Where prepared cases are kept. `ram`: in memory up to `cache_ram_gb`, the rest prepared anew
+    at every access; `disk`: in files of `cache_dir` that are mapped, not read, and found again by
+    the next run; `auto`: in memory, and what does not fit on disk; `none`: nowhere. The result does
+    not depend on it."""
+    cache_dir: Path | None = None
+    """Folder of the files; default: `segfocal` in $XDG_CACHE_HOME, or in ~/.cache. They hold images
+    of patients: the folder is made for the user alone, and a file no run used for 30 days goes."""
+    cache_ram_gb: float | None = Field(None, ge=0)
+    """Memory for prepared training cases; default: half of what is free when the run starts."""
 
 
 class NetworkConfig(Section):
@@ -172,7 +185,13 @@ class TrainConfig(Section):
     patch_size: tuple[int, int, int] = (96, 96, 96)
     """Voxels along R, A, S."""
     foreground_fraction: float = Field(0.67, ge=0, le=1)
-    """Share of patches centred on a foreground voxel, classes drawn equally."""
+    """Share of patches centred on a foreground voxel; `foreground_weights` says of which class."""
+    foreground_weights: dict[str, float] | None = None
+    """How that share is divided, by class name: `{enhancing: 3}` draws enhancing three times as
+    often as any other class; default: equally, however few voxels a class has."""
+    foreground_by: Literal["voxel", "lesion"] = "voxel"
+    """voxel: every voxel of a class is as likely a centre, so large lesions win; lesion: every
+    lesion is, so that a satellite of ten voxels is seen as often as a large mass."""
     optimizer: Literal["AdamW", "SGD"] = "AdamW"
     """AdamW, or SGD with Nesterov momentum 0.99 (nnU-Net's)."""
     lr: float = Field(1e-3, gt=0)
@@ -199,6 +218,13 @@ class TrainConfig(Section):
     """Epochs between validations on whole volumes; the last epoch is always validated."""
     augment: AugmentConfig = AugmentConfig()
     """Random changes of a patch."""
+
+    @field_validator("foreground_weights")
+    @classmethod
+    def _weights_not_negative(cls, weights: dict[str, float] | None) -> dict[str, float] | None:
+        if weights is not None and not all(0 <= w < float("inf") for w in weights.values()):
+            raise ValueError("expected finite numbers >= 0")
+        return weights
 
     @field_validator("patch_size")
     @classmethod

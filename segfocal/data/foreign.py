@@ -15,7 +15,7 @@ import numpy.typing as npt
 from nibabel.nifti1 import Nifti1Header
 from nibabel.spatialimages import HeaderDataError
 
-from segfocal.errors import UserError
+from segfocal.data.defects import DefectError
 
 FOREIGN_SUFFIXES = (".nrrd", ".mha", ".mhd")
 """Endings of the files that are read but never written."""
@@ -61,7 +61,7 @@ def nifti_header_bytes(path: Path) -> bytes:
     """The NIfTI header that tells the file's grid; no voxel is read.
 
     Raises:
-        UserError: If the file is missing or damaged, its package is not installed, or it does not
+        DefectError: If the file is missing or damaged, its package is not installed, or it does not
             say where its voxels lie.
     """
     read = _nrrd_header if path.name.endswith(".nrrd") else _metaimage_header
@@ -73,7 +73,7 @@ def nifti_bytes(path: Path) -> bytes:
     """The file as an uncompressed NIfTI file: header, then voxels; channels on the fourth axis.
 
     Raises:
-        UserError: As `nifti_header_bytes`.
+        DefectError: As `nifti_header_bytes`.
     """
     read = _nrrd_voxels if path.name.endswith(".nrrd") else _metaimage_voxels
     voxels, affine = read(path)
@@ -92,7 +92,7 @@ def _header(
         header.set_xyzt_units("mm")
         header.set_sform(affine, 1)
     except (HeaderDataError, ValueError) as error:
-        raise UserError(
+        raise DefectError(
             f"{path}: cannot be told as NIfTI: {' '.join(str(error).split())}."
         ) from error
     _set_qform(header, affine)
@@ -119,20 +119,20 @@ def _package(path: Path, name: str) -> Any:
     """A package that is not one of segfocal's own dependencies.
 
     Raises:
-        UserError: If it is not installed, with the command that installs it.
+        DefectError: If it is not installed, with the command that installs it.
     """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         distribution = {"nrrd": "pynrrd"}.get(name, name)
-        raise UserError(
+        raise DefectError(
             f"{path}: reading {path.suffix} files needs {distribution}: pip install {distribution}."
         ) from error
 
 
 def _existing(path: Path) -> None:
     if not path.is_file():
-        raise UserError(f"{path}: does not exist.")
+        raise DefectError(f"{path}: does not exist.", "missing-file")
 
 
 def _nrrd_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], npt.NDArray[np.float64]]:
@@ -180,19 +180,19 @@ def _nrrd_affine(
     named = str(fields.get("space", "left-posterior-superior")).lower()
     signs = _TO_RAS.get(_SHORT_SPACES.get(named, named))
     if signs is None:
-        raise UserError(
+        raise DefectError(
             f"{path}: NRRD space {named!r}: expected {', '.join(_TO_RAS)}. Save it in one of them."
         )
     units = {str(unit).lower() for unit in fields.get("space units", ())}
     if not units <= {"mm", "millimeter", "millimetre", ""}:
-        raise UserError(f"{path}: NRRD space units {sorted(units)}: expected mm.")
+        raise DefectError(f"{path}: NRRD space units {sorted(units)}: expected mm.")
     if "data file" in fields or "datafile" in fields:
-        raise UserError(f"{path}: its voxels lie in another file. Save it as one .nrrd file.")
+        raise DefectError(f"{path}: its voxels lie in another file. Save it as one .nrrd file.")
     directions = fields.get("space directions")
     if directions is None and "spacings" in fields:
         directions = np.diag(np.asarray(fields["spacings"], dtype=np.float64))[:, :3]
     if directions is None:
-        raise UserError(
+        raise DefectError(
             f"{path}: has no space directions, so voxels have no place in the body. Save it again "
             f"with its geometry."
         )
@@ -202,13 +202,13 @@ def _nrrd_affine(
     ]
     spatial = [row for row in rows if row is not None]
     if len(rows) != num_axes or len(spatial) != 3 or num_axes > 4:
-        raise UserError(
+        raise DefectError(
             f"{path}: NRRD with {num_axes} axes, {len(spatial)} of them in space. Expected a 3-D "
             f"volume, or one axis of channels besides."
         )
     origin = np.asarray(fields.get("space origin", (0, 0, 0)), dtype=np.float64)
     if origin.shape != (3,):
-        raise UserError(f"{path}: NRRD space origin: expected 3 numbers, got {origin.size}.")
+        raise DefectError(f"{path}: NRRD space origin: expected 3 numbers, got {origin.size}.")
     affine = np.eye(4)
     affine[:3, :3] = np.asarray(spatial, dtype=np.float64).T
     affine[:3, 3] = origin
@@ -249,7 +249,7 @@ def _itk_affine(path: Path, image: Any) -> npt.NDArray[np.float64]:
     """Index to RAS millimetres, from ITK's spacing, direction and origin in LPS."""
     dimension = image.GetDimension()
     if dimension not in (3, 4):
-        raise UserError(f"{path}: is {dimension}-D. Expected a volume.")
+        raise DefectError(f"{path}: is {dimension}-D. Expected a volume.")
     direction = np.asarray(image.GetDirection()).reshape(dimension, dimension)
     affine = np.eye(4)
     affine[:3, :3] = direction[:3, :3] * np.asarray(image.GetSpacing())[:3]
@@ -265,10 +265,10 @@ def _pixel_dtype(path: Path, name: str) -> np.dtype[Any]:
     kinds = {("signed", "integer"): "int", ("unsigned", "integer"): "uint", ("float",): "float"}
     kind = kinds.get(tuple(words[1:]))
     if kind is None or not bits.isdigit():
-        raise UserError(f"{path}: holds {name}. Expected integers or 32- or 64-bit floats.")
+        raise DefectError(f"{path}: holds {name}. Expected integers or 32- or 64-bit floats.")
     return np.dtype(f"{kind}{bits}")
 
 
-def _damaged(path: Path, kind: str, error: Exception) -> UserError:
+def _damaged(path: Path, kind: str, error: Exception) -> DefectError:
     reason = " ".join(str(error).split())
-    return UserError(f"{path}: is damaged or no {kind} file ({reason[-160:]}).")
+    return DefectError(f"{path}: is damaged or no {kind} file ({reason[-160:]}).")

@@ -7,8 +7,10 @@ import itertools
 import numpy as np
 from nibabel.orientations import aff2axcodes
 
+from segfocal.data.defects import DefectError
 from segfocal.data.nifti_header import Affine, times
-from segfocal.errors import UserError
+
+Shape = tuple[int, ...]
 
 AFFINE_TOLERANCE_MM = 0.1
 """Largest distance between corners that is taken for rounding in a header."""
@@ -40,6 +42,21 @@ def corner_displacement_mm(one: Affine, other: Affine, shape: tuple[int, ...]) -
     return largest
 
 
+def apart_mm(displacement: Affine) -> str:
+    """A displacement in words: `1.5 mm in z`, or `up to 3.2 mm` where no world axis dominates.
+
+    Example:
+        >>> apart_mm(np.array([0.0, 0.0, -1.5])), apart_mm(np.array([1.0, 2.0, 2.0]))
+        ('1.5 mm in z', 'up to 3 mm')
+    """
+    along = np.abs(displacement)
+    distance = float(np.linalg.norm(along))
+    axis = int(np.argmax(along))
+    if along[axis] >= _DOMINANT * distance:
+        return f"{distance:.3g} mm in {'xyz'[axis]}"
+    return f"up to {distance:.3g} mm"
+
+
 def check_same_grid(
     names: tuple[str, str],
     shapes: tuple[tuple[int, ...], tuple[int, ...]],
@@ -55,24 +72,54 @@ def check_same_grid(
         tolerance_mm: Largest distance between corners that is taken for rounding.
 
     Raises:
-        UserError: If the shapes differ, or a corner moves by more than `tolerance_mm`.
+        DefectError: If the shapes differ, or a corner moves by more than `tolerance_mm`.
     """
     if shapes[0] != shapes[1]:
-        raise UserError(
+        raise DefectError(
             f"{names[0]} is {times(shapes[0])}, {names[1]} is {times(shapes[1])}. "
-            f"Resample one onto the other's grid, or check that they belong together."
+            f"Resample one onto the other's grid, or check that they belong together.",
+            "shape",
         )
-    displacement = np.abs(corner_displacement_mm(*affines, shapes[0]))
-    distance = float(np.linalg.norm(displacement))
-    if distance <= tolerance_mm:
+    displacement = corner_displacement_mm(*affines, shapes[0])
+    if float(np.linalg.norm(displacement)) <= tolerance_mm:
         return
-    axis = int(np.argmax(displacement))
-    alone = displacement[axis] >= _DOMINANT * distance
-    apart = f"{distance:.3g} mm in {'xyz'[axis]}" if alone else f"up to {distance:.3g} mm"
+    apart = apart_mm(displacement)
     codes = ["".join(code or "?" for code in aff2axcodes(affine)) for affine in affines]
     turned = f" ({names[0]} is {codes[0]}, {names[1]} {codes[1]})" if codes[0] != codes[1] else ""
-    raise UserError(
+    raise DefectError(
         f"{names[0]} and {names[1]} affines differ by {apart}{turned}. Resample one onto the "
         f"other's grid, or mend the header that is wrong (data.affine_tolerance_mm is "
-        f"{tolerance_mm:g})."
+        f"{tolerance_mm:g}).",
+        "affine",
     )
+
+
+def check_overlap(
+    names: tuple[str, str], shapes: tuple[Shape, Shape], affines: tuple[Affine, Affine]
+) -> None:
+    """Refuses a channel whose field of view does not touch the first channel's.
+
+    Args:
+        names: What to call the two in the message.
+        shapes: Axis lengths `(X, Y, Z)` of each.
+        affines: Voxel indices to world coordinates of each.
+
+    Raises:
+        DefectError: If the boxes round the two volumes, in world coordinates, do not overlap.
+    """
+    boxes = [_box(shape, affine) for shape, affine in zip(shapes, affines, strict=True)]
+    low = np.maximum(boxes[0][0], boxes[1][0])
+    high = np.minimum(boxes[0][1], boxes[1][1])
+    if np.any(low >= high):
+        axis = "xyz"[int(np.argmax(low - high))]
+        raise DefectError(
+            f"{names[0]} and {names[1]} do not overlap in {axis}: nothing to resample. Check that "
+            f"they belong together.",
+            "affine",
+        )
+
+
+def _box(shape: Shape, affine: Affine) -> tuple[Affine, Affine]:
+    ends = [(-0.5, length - 0.5) for length in shape]
+    corners = np.array(list(itertools.product(*ends))) @ affine[:3, :3].T + affine[:3, 3]
+    return corners.min(axis=0), corners.max(axis=0)

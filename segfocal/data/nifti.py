@@ -13,27 +13,23 @@ import numpy.typing as npt
 from nibabel.nifti1 import Nifti1Header
 
 from segfocal.data.cases import Case, naming
+from segfocal.data.defects import DefectError
+from segfocal.data.label_values import LabelDecoder
 from segfocal.data.nifti_header import (
+    MAX_VOXELS,
     SUFFIXES,
     Affine,
     Header,
-    parse_header,
-    read_bytes,
     read_header,
-    stored_array,
     stored_scaling,
     times,
 )
+from segfocal.data.nifti_voxels import Stored, read_stored
 from segfocal.errors import UserError
 from segfocal.files import atomic_write
 
-INTEGER_TOLERANCE = 1e-3
-"""How far a float in a label file may lie from an integer and still mean it."""
-
-SCALED_TOLERANCE = 0.05
-"""The same where the file stores scaled integers, for it then rounds by up to half its slope."""
-
 _GZIP_LEVEL = 6
+_SLAB_VOXELS = 1 << 20
 _GEOMETRY_FIELDS = (
     "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d",
     "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z",
@@ -58,7 +54,11 @@ class Volume:
 
 
 def read_image(
-    case: Case, *, channel_dim: int | None = None, channels: Sequence[int] | None = None
+    case: Case,
+    *,
+    channel_dim: int | None = None,
+    channels: Sequence[int] | None = None,
+    max_voxels: int = MAX_VOXELS,
 ) -> Volume:
     """The image of a case, channels first.
 
@@ -66,6 +66,7 @@ def read_image(
         case: One file per channel, or one file with all of them.
         channel_dim: Axis of the channels in a 4-D file; None is NIfTI's own, the fourth.
         channels: Which channels to read, in which order; None is all.
+        max_voxels: Voxels of a file above which its header is not believed.
 
     Returns:
         float32 `(C, X, Y, Z)`, C-contiguous. Integers are converted straight to float32.
@@ -76,7 +77,8 @@ def read_image(
     """
     with naming(case.case_id):
         if len(case.images) == 1:
-            return _read_channels(case.images[0], channel_dim, channels)
+            stored = read_stored(case.images[0], max_voxels=max_voxels)
+            return _select_channels(stored, channel_dim, channels)
         paths = [case.images[i] for i in _in_range(channels, len(case.images))]
         headers = [read_header(path) for path in paths]
         for header in headers:
@@ -92,44 +94,63 @@ def read_image(
                 )
         data = np.empty((len(paths), *headers[0].shape), dtype=np.float32)
         for channel, path in zip(data, paths, strict=True):
-            raw = read_bytes(path)
-            header = parse_header(path, raw)
-            _fill(channel, header, stored_array(header, raw))
+            one = read_stored(path, max_voxels=max_voxels)
+            _fill(channel, one.header, one.array)
         return Volume(data, headers[0].affine, headers[0].zooms, headers[0].nifti)
 
 
-def read_label(path: Path) -> Volume:
+def read_label(path: Path, *, max_voxels: int = MAX_VOXELS) -> Volume:
     """The label values of a file, whatever type they are stored in.
 
-    Floats and scaled integers that are integers but for rounding come out as integers.
+    Floats and scaled integers that are integers but for rounding come out as integers; integers
+    never become floats on the way.
+
+    Args:
+        path: The label file.
+        max_voxels: Number of voxels above which its header is not believed.
 
     Returns:
         Integers `(X, Y, Z)` in the smallest of uint8, int16, int32, int64 that holds them,
         C-contiguous.
 
     Raises:
-        UserError: If the file is missing or damaged, is not 3-D, or holds a value that is not an
-            integer.
+        DefectError: If the file is missing or damaged, is not 3-D, or holds a value that is not
+            an integer.
     """
-    raw = read_bytes(path)
-    header = parse_header(path, raw)
-    if len(header.shape) != 3:
-        raise UserError(
-            f"{path}: expected a 3-D label with one integer per voxel, got {times(header.shape)}."
-        )
-    stored = stored_array(header, raw)
-    scaling = stored_scaling(header)
-    tolerance = INTEGER_TOLERANCE
-    if scaling is not None:
-        slope, inter = scaling
-        stored = stored * np.float64(slope) + np.float64(inter)
-        tolerance = max(tolerance, min(abs(slope) * 0.5, SCALED_TOLERANCE))
-    if stored.dtype.kind == "f":
-        stored = _rounded(path, stored, tolerance)
-    dtype = smallest_integer(int(stored.min()), int(stored.max()))
-    return Volume(
-        np.array(stored, dtype=dtype, order="C"), header.affine, header.zooms, header.nifti
-    )
+    return label_volume(read_stored(path, max_voxels=max_voxels))
+
+
+def label_volume(stored: Stored) -> Volume:
+    """The label values that a file's stored numbers mean; see `read_label`.
+
+    Raises:
+        DefectError: If they are not 3-D, or not integers.
+    """
+    header = stored.header
+    decoder = LabelDecoder(header)
+    if stored.array.dtype.kind in "iu" and stored_scaling(header) is None:
+        plain = decoder.decode(stored.array)
+        low, high = int(plain.min()), int(plain.max())
+        values = np.array(plain, dtype=smallest_integer(low, high), order="C")
+    else:
+        values = _decoded(stored.array, decoder)
+    return Volume(values, header.affine, header.zooms, header.nifti)
+
+
+def _decoded(stored: npt.NDArray[Any], decoder: LabelDecoder) -> npt.NDArray[Any]:
+    """Twice over slabs, for the range and for the values: no second volume of 64-bit numbers."""
+    flat = stored.reshape(-1, order="F")
+    slabs = [slice(start, start + _SLAB_VOXELS) for start in range(0, flat.size, _SLAB_VOXELS)]
+    lows, highs = [], []
+    for slab in slabs:
+        decoded = decoder.decode(flat[slab])
+        lows.append(int(decoded.min()))
+        highs.append(int(decoded.max()))
+    decoder.finish()
+    values = np.empty(flat.size, dtype=smallest_integer(min(lows), max(highs)))
+    for slab in slabs:
+        values[slab] = decoder.decode(flat[slab])
+    return np.array(values.reshape(stored.shape, order="F"), order="C")
 
 
 def write_label(path: Path, values: npt.NDArray[Any], like: Volume | Path) -> None:
@@ -177,15 +198,16 @@ def smallest_integer(low: int, high: int) -> np.dtype[Any]:
     return np.dtype(np.int64)
 
 
-def _read_channels(path: Path, channel_dim: int | None, channels: Sequence[int] | None) -> Volume:
+def _select_channels(
+    stored: Stored, channel_dim: int | None, channels: Sequence[int] | None
+) -> Volume:
     """One file that holds every channel."""
-    raw = read_bytes(path)
-    header = parse_header(path, raw)
-    stored = channels_first(header, stored_array(header, raw), channel_dim)
-    wanted = _in_range(channels, len(stored))
-    data = np.empty((len(wanted), *stored.shape[1:]), dtype=np.float32)
+    header = stored.header
+    arrays = channels_first(header, stored.array, channel_dim)
+    wanted = _in_range(channels, len(arrays))
+    data = np.empty((len(wanted), *arrays.shape[1:]), dtype=np.float32)
     for channel, index in zip(data, wanted, strict=True):
-        _fill(channel, header, stored[index])
+        _fill(channel, header, arrays[index])
     return Volume(data, header.affine, header.zooms, header.nifti)
 
 
@@ -198,9 +220,10 @@ def channels_first(
         UserError: If the file is neither 3-D nor 4-D, or `channel_dim` is not one of its axes.
     """
     if stored.ndim not in (3, 4):
-        raise UserError(
+        raise DefectError(
             f"{header.path}: expected a 3-D volume, or 4-D with channels, got "
-            f"{times(header.shape)} ({len(header.shape)}-D)."
+            f"{times(header.shape)} ({len(header.shape)}-D).",
+            "shape",
         )
     if stored.ndim == 3:
         return stored[None]
@@ -221,31 +244,16 @@ def _fill(channel: npt.NDArray[np.float32], header: Header, stored: npt.NDArray[
         # Finite float32 cannot overflow a float64 sum: it is finite exactly if all of them are.
         if np.isfinite(channel.sum(dtype=np.float64)):
             return
-    bad = int(channel.size - np.isfinite(channel).sum())
-    raise UserError(
-        f"{header.path.name}: {bad} of {channel.size} voxels are NaN, infinite or too large for "
-        f"float32. Set them to 0 (or to the air value) in the file."
+    raise not_finite(header, int(channel.size - np.isfinite(channel).sum()), channel.size)
+
+
+def not_finite(header: Header, num_bad: int, num_voxels: int) -> DefectError:
+    """The error for a channel with voxels that float32 has no number for."""
+    return DefectError(
+        f"{header.path.name}: {num_bad} of {num_voxels} voxels are NaN, infinite or too large for "
+        f"float32. Set them to 0 (or to the air value) in the file.",
+        "not-finite",
     )
-
-
-def _rounded(path: Path, values: npt.NDArray[Any], tolerance: float) -> npt.NDArray[Any]:
-    """The integers that floats mean.
-
-    Raises:
-        UserError: If a value lies further than `tolerance` from an integer.
-    """
-    nearest = np.rint(values)
-    with np.errstate(invalid="ignore"):
-        wrong = ~(np.abs(values - nearest) <= tolerance)
-    if wrong.any():
-        example = values[wrong].flat[0]
-        raise UserError(
-            f"{path}: label holds {example:g}, expected integers ({int(wrong.sum())} voxels are "
-            f"not). Was it resampled with interpolation? Resample labels with nearest neighbour."
-        )
-    if nearest.min() < -(2.0**53) or nearest.max() > 2.0**53:
-        raise UserError(f"{path}: label holds {np.abs(nearest).max():g}, which is no label.")
-    return np.asarray(nearest)
 
 
 def _in_range(channels: Sequence[int] | None, num_channels: int) -> Sequence[int]:

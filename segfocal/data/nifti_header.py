@@ -1,11 +1,11 @@
-"""NIfTI headers: the grid that a file declares, and whether its bytes keep the promise."""
+"""NIfTI headers: the grid that a file declares, and whether it can be believed."""
 
 from __future__ import annotations
 
-import gzip
 import logging
 import math
-import zlib
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,28 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
-from segfocal.data.foreign import is_foreign, nifti_bytes, nifti_header_bytes
-from segfocal.errors import UserError
+from segfocal.data.defects import DefectError
+from segfocal.data.foreign import is_foreign, nifti_header_bytes
+from segfocal.data.gzip_stream import (
+    MAGIC,
+    MAX_RATIO,
+    GzipCutShortError,
+    GzipDamagedError,
+    inflate,
+)
 
 Affine = npt.NDArray[np.float64]
 
 SUFFIXES = (".nii.gz", ".nii")
 """Endings of the files that segfocal reads and writes."""
 
-_GZIP_MAGIC = b"\x1f\x8b"
-_HEADER_BYTES = 540
-_FIRST_CHUNK_BYTES = 1 << 16
+MAX_VOXELS = 1_000_000_000
+"""Voxels (over all channels of a file) above which a header is not believed: 1000^3."""
+
+HEADER_BYTES = 540
+"""Length of the longer of the two headers, NIfTI-2's."""
+
+_MAX_EXTENSION_BYTES = 1 << 26
 _MM_PER_UNIT = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 _SILENT = logging.getLogger("segfocal.data.nifti_header")
 _SILENT.addHandler(logging.NullHandler())
@@ -44,130 +55,185 @@ class Header:
         affine: Voxel indices of the first three axes to world coordinates, float64 `(4, 4)`: the
             sform where it has a code, else the qform, else the voxel size alone.
         zooms: Edge lengths of a voxel in mm, from the affine.
-        nifti: nibabel's header, with every field as it stands in the file.
+        pixdim: The voxel size as the file writes it, before anything is mended.
+        nifti: nibabel's header, with every other field as it stands in the file.
     """
 
     path: Path
     shape: tuple[int, ...]
     affine: Affine
     zooms: tuple[float, float, float]
+    pixdim: tuple[float, float, float]
     nifti: Nifti1Header
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored numbers, in the file's byte order."""
+        dtype: np.dtype[Any] = self.nifti.get_data_dtype()
+        return dtype
+
+    @property
+    def offset(self) -> int:
+        """Byte at which the voxels begin."""
+        return int(self.nifti.get_data_offset())
+
+    @property
+    def num_voxels(self) -> int:
+        """Numbers that the file promises, over all channels."""
+        return math.prod(self.shape)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that the voxels take."""
+        return self.num_voxels * self.dtype.itemsize
 
 
 def read_header(path: Path) -> Header:
     """The header of a volume; of a NIfTI file's data only the first kilobytes are read.
 
     Raises:
-        UserError: If the file is missing, is not NIfTI, or its header makes no sense.
+        DefectError: If the file is missing, is not NIfTI, or its header makes no sense.
     """
     if is_foreign(path):
         return parse_header(path, nifti_header_bytes(path))
     try:
         with path.open("rb") as stream:
-            start = stream.read(_FIRST_CHUNK_BYTES)
-        if start.startswith(_GZIP_MAGIC):
-            start = zlib.decompressobj(wbits=31).decompress(start, _HEADER_BYTES)
-    except (OSError, zlib.error) as error:
-        raise _unreadable(path, error) from error
+            start = stream.read(HEADER_BYTES)
+            if start.startswith(MAGIC):
+                stream.seek(0)
+                start = b""
+                for piece in inflate(stream, piece_bytes=HEADER_BYTES):
+                    start += piece
+                    if len(start) >= HEADER_BYTES:
+                        break
+    except (OSError, GzipDamagedError, GzipCutShortError) as error:
+        raise unreadable(path, error) from error
     return parse_header(path, start)
-
-
-def read_bytes(path: Path) -> bytes:
-    """The whole file, decompressed; of a gzip stream length and checksum are verified.
-
-    Raises:
-        UserError: If the file is missing, or its gzip stream is cut short or damaged.
-    """
-    if is_foreign(path):
-        return nifti_bytes(path)
-    try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if raw.startswith(_GZIP_MAGIC) else raw
-    except EOFError as error:
-        raise UserError(
-            f"{path}: the gzip stream is cut short. Copy or download the file again."
-        ) from error
-    except (OSError, zlib.error) as error:
-        raise _unreadable(path, error) from error
 
 
 def parse_header(path: Path, raw: bytes) -> Header:
     """The header at the start of `raw`.
 
     Raises:
-        UserError: If this is not a single-file NIfTI header, or it makes no sense.
+        DefectError: If this is not a single-file NIfTI header, or it makes no sense.
     """
-    block = raw[:_HEADER_BYTES]
-    kind: type[Nifti1Header]
-    if len(block) >= 540 and Nifti2Header.may_contain_header(block):
-        kind, size = Nifti2Header, 540
-    elif len(block) >= 348 and Nifti1Header.may_contain_header(block):
-        kind, size = Nifti1Header, 348
-    else:
-        what = "is empty" if not raw else "is not a NIfTI file"
-        raise UserError(f"{path}: {what}. Expected NIfTI-1 or NIfTI-2 (.nii or .nii.gz).")
-    nifti = kind(block[:size], check=False)
+    nifti = _nibabel_header(path, raw[:HEADER_BYTES])
     if not bytes(nifti["magic"]).startswith((b"n+1", b"n+2")):
-        raise UserError(
+        raise DefectError(
             f"{path}: is the header of a .hdr/.img pair. Convert it to one .nii.gz file."
         )
+    pixdim = tuple(float(length) for length in nifti["pixdim"][1:4])
     try:
-        nifti.check_fix(logger=_SILENT)
-        affine = np.asarray(nifti.get_best_affine(), dtype=np.float64)
-        unit = nifti.get_xyzt_units()[0]
+        # Numbers of a damaged header overflow; what comes of it is judged below.
+        with np.errstate(all="ignore"):
+            nifti.check_fix(logger=_SILENT)
+            affine = np.asarray(nifti.get_best_affine(), dtype=np.float64)
+            unit = nifti.get_xyzt_units()[0]
+            sizes = voxel_sizes(affine)
+            singular = not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) == 0
         num_axes = int(nifti["dim"][0])
         shape = tuple(int(length) for length in nifti["dim"][1 : num_axes + 1])
-    except (HeaderDataError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: its NIfTI header makes no sense: {error}.") from error
-    zooms = tuple(float(zoom) * _MM_PER_UNIT[unit] for zoom in voxel_sizes(affine))
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) == 0:
-        raise UserError(
+        nifti.get_data_dtype()
+        nifti.get_data_offset()
+    except (HeaderDataError, KeyError, ValueError, OverflowError) as error:
+        raise _senseless(path, str(error)) from error
+    if singular or not np.isfinite(sizes).all():
+        raise DefectError(
             f"{path}: its affine is singular or not finite, so voxels have no place in the body. "
             f"Mend the header."
         )
-    if not shape or min(shape) < 1:
-        raise UserError(f"{path}: its NIfTI header makes no sense: dim is {list(nifti['dim'])}.")
+    if not 0 < num_axes < 8 or min(shape) < 1:
+        raise _senseless(path, f"dim is {[int(length) for length in nifti['dim']]}.")
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) == 5 and shape[3] == 1:
         shape = (*shape[:3], shape[4])
-    return Header(path, shape, affine, (zooms[0], zooms[1], zooms[2]), nifti)
+    zooms = tuple(float(size) * _MM_PER_UNIT[unit] for size in sizes)
+    return Header(
+        path,
+        shape,
+        affine,
+        (zooms[0], zooms[1], zooms[2]),
+        (pixdim[0], pixdim[1], pixdim[2]),
+        nifti,
+    )
 
 
-def stored_array(header: Header, raw: bytes) -> npt.NDArray[Any]:
-    """The numbers as stored, unscaled: a read-only Fortran-ordered view of `raw`.
+def size_on_disk(path: Path) -> tuple[int, bool]:
+    """Length of a file in bytes, and whether it is a gzip stream.
+
+    Of NRRD and MetaImage the length says nothing (they compress inside): it counts as endless, and
+    their readers find out.
 
     Raises:
-        UserError: If the file holds fewer bytes than its header promises, or numbers that are
-            neither integers nor real floats (complex, RGB).
+        DefectError: If it cannot be opened.
     """
-    dtype = header.nifti.get_data_dtype()
+    if is_foreign(path):
+        return sys.maxsize, False
+    try:
+        with path.open("rb") as stream:
+            return os.fstat(stream.fileno()).st_size, stream.read(len(MAGIC)) == MAGIC
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def check_promise(
+    header: Header, file_bytes: int, zipped: bool, *, max_voxels: int = MAX_VOXELS
+) -> None:
+    """Refuses numbers that are no voxels, and sizes that cannot or should not be true.
+
+    Nothing is allocated before this was asked.
+
+    Args:
+        header: The header.
+        file_bytes: Length of the file on disk.
+        zipped: Whether it is a gzip stream.
+        max_voxels: Number of voxels above which the header is not believed.
+
+    Raises:
+        DefectError: If the numbers are complex or RGB, there are more than `max_voxels`, or the
+            file is too short for them.
+    """
+    dtype = header.dtype
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise UserError(
+        raise DefectError(
             f"{header.path}: holds {dtype} numbers. Expected integers or 32- or 64-bit floats."
         )
-    offset = int(header.nifti.get_data_offset())
-    count = math.prod(header.shape)
-    if offset + count * dtype.itemsize > len(raw):
-        raise UserError(
-            f"{header.path}: is cut short: {times(header.shape)} {dtype.name} needs "
-            f"{offset + count * dtype.itemsize} bytes, the file has {len(raw)}. "
-            f"Copy or download the file again."
+    if header.num_voxels > max_voxels:
+        raise DefectError(
+            f"{header.path}: its header promises {times(header.shape)} voxels, more than "
+            f"data.max_voxels ({max_voxels}). Mend the header, or raise data.max_voxels if the "
+            f"volume is that large.",
+            "too-large",
         )
-    flat = np.frombuffer(raw, dtype=dtype, count=count, offset=offset)
-    return flat.reshape(header.shape, order="F")
+    smallest = header.nifti.single_vox_offset
+    if not smallest <= header.offset <= smallest + _MAX_EXTENSION_BYTES:
+        raise _senseless(header.path, f"vox_offset is {header.offset}.")
+    if zipped and header.num_bytes > MAX_RATIO * file_bytes:
+        raise too_short(header, f"a gzip file of {file_bytes} bytes cannot hold them")
+    if not zipped and header.offset + header.num_bytes > file_bytes:
+        raise too_short(header, f"the file has {file_bytes}")
+
+
+def too_short(header: Header, what_came: str) -> DefectError:
+    """The error for a file that holds fewer bytes than its header promises."""
+    return DefectError(
+        f"{header.path}: is cut short: {times(header.shape)} {header.dtype.name} needs "
+        f"{header.offset + header.num_bytes} bytes, {what_came}. Copy or download the file again.",
+        "cut-short",
+    )
 
 
 def stored_scaling(header: Header) -> tuple[float, float] | None:
     """Slope and intercept of the stored numbers; None where they mean themselves.
 
     Raises:
-        UserError: If the intercept is not finite.
+        DefectError: If the intercept is not finite.
     """
     try:
         slope, inter = header.nifti.get_slope_inter()
     except HeaderDataError as error:
-        raise UserError(f"{header.path}: its NIfTI header makes no sense: {error}.") from error
+        raise _senseless(header.path, f"{error}.") from error
     return None if slope is None or (slope, inter) == (1.0, 0.0) else (slope, inter)
 
 
@@ -181,11 +247,32 @@ def times(shape: tuple[int, ...]) -> str:
     return "x".join(str(length) for length in shape)
 
 
-def _unreadable(path: Path, error: OSError | zlib.error) -> UserError:
+def unreadable(path: Path, error: OSError | GzipDamagedError | GzipCutShortError) -> DefectError:
+    """The error for a file whose bytes cannot be had."""
     if isinstance(error, FileNotFoundError):
-        return UserError(f"{path}: does not exist.")
-    if isinstance(error, zlib.error | gzip.BadGzipFile):
-        return UserError(
-            f"{path}: the gzip stream is damaged ({error}). Copy or download the file again."
+        return DefectError(f"{path}: does not exist.", "missing-file")
+    if isinstance(error, GzipCutShortError):
+        return DefectError(
+            f"{path}: the gzip stream is cut short. Copy or download the file again.",
+            "damaged-gzip",
         )
-    return UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}.")
+    if isinstance(error, GzipDamagedError):
+        return DefectError(
+            f"{path}: the gzip stream is damaged ({error}). Copy or download the file again.",
+            "damaged-gzip",
+        )
+    return DefectError(f"{path}: cannot be read: {error.strerror or error}.")
+
+
+def _nibabel_header(path: Path, block: bytes) -> Nifti1Header:
+    """The block as nibabel holds it, unchecked."""
+    if len(block) >= 540 and Nifti2Header.may_contain_header(block):
+        return Nifti2Header(block[:540], check=False)
+    if len(block) >= 348 and Nifti1Header.may_contain_header(block):
+        return Nifti1Header(block[:348], check=False)
+    what = "is empty" if not block else "is not a NIfTI file"
+    raise DefectError(f"{path}: {what}. Expected NIfTI-1 or NIfTI-2 (.nii or .nii.gz).")
+
+
+def _senseless(path: Path, why: str) -> DefectError:
+    return DefectError(f"{path}: its NIfTI header makes no sense: {why.removesuffix('.')}.")

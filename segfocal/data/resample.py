@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +11,7 @@ from nibabel.processing import resample_from_to
 from segfocal.data.cases import Case, naming
 from segfocal.data.grids import AFFINE_TOLERANCE_MM, corner_displacement_mm
 from segfocal.data.nifti import Volume, read_image
-from segfocal.data.nifti_header import Header
+from segfocal.data.nifti_header import MAX_VOXELS
 from segfocal.errors import UserError
 
 
@@ -21,6 +20,7 @@ def read_on_first_grid(
     channels: Sequence[int] | None = None,
     *,
     affine_tolerance_mm: float = AFFINE_TOLERANCE_MM,
+    max_voxels: int = MAX_VOXELS,
 ) -> Volume:
     """The image of a case whose channel files may lie on other grids than the first.
 
@@ -32,6 +32,7 @@ def read_on_first_grid(
         case: One file per channel.
         channels: Which channels to read, in which order; None is all.
         affine_tolerance_mm: Largest distance between corners that is taken for rounding.
+        max_voxels: Voxels of a file above which its header is not believed.
 
     Returns:
         float32 `(C, X, Y, Z)` on the grid of `case.images[0]`.
@@ -41,7 +42,7 @@ def read_on_first_grid(
     """
     wanted = range(len(case.images)) if channels is None else channels
     volumes = {
-        index: read_image(Case(case.case_id, (case.images[index],), None))
+        index: read_image(Case(case.case_id, (case.images[index],), None), max_voxels=max_voxels)
         for index in sorted({0, *wanted})
     }
     with naming(case.case_id):
@@ -64,33 +65,9 @@ def read_on_first_grid(
     return Volume(data, first.affine, first.zooms, first.header)
 
 
-def check_overlap(names: tuple[str, str], first: Header, other: Header) -> None:
-    """Refuses a channel whose field of view does not touch the first channel's.
-
-    Raises:
-        UserError: If the boxes round the two volumes, in world coordinates, do not overlap.
-    """
-    boxes = [_box(header) for header in (first, other)]
-    low = np.maximum(boxes[0][0], boxes[1][0])
-    high = np.minimum(boxes[0][1], boxes[1][1])
-    if np.any(low >= high):
-        axis = "xyz"[int(np.argmax(low - high))]
-        raise UserError(
-            f"{names[0]} and {names[1]} do not overlap in {axis}: nothing to resample. Check that "
-            f"they belong together."
-        )
-
-
 def _same(first: Volume, other: Volume, tolerance_mm: float) -> bool:
     shape = first.data.shape[1:]
     if other.data.shape[1:] != shape:
         return False
     apart = corner_displacement_mm(first.affine, other.affine, shape)
     return float(np.linalg.norm(apart)) <= tolerance_mm
-
-
-def _box(header: Header) -> tuple[np.ndarray, np.ndarray]:
-    ends = [(-0.5, length - 0.5) for length in header.shape[:3]]
-    corners = np.array(list(itertools.product(*ends))) @ header.affine[:3, :3].T
-    corners += header.affine[:3, 3]
-    return corners.min(axis=0), corners.max(axis=0)

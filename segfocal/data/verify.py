@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,34 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from segfocal.data.cases import Case, naming
-from segfocal.data.grids import AFFINE_TOLERANCE_MM, check_same_grid
+from segfocal.data.defects import DefectError
+from segfocal.data.grids import AFFINE_TOLERANCE_MM
+from segfocal.data.header_defects import CaseGrid, read_case_headers
 from segfocal.data.nifti import read_image, read_label
-from segfocal.data.nifti_header import Affine, Header, read_header, times
-from segfocal.data.resample import check_overlap, read_on_first_grid
-from segfocal.errors import UserError
+from segfocal.data.nifti_header import MAX_VOXELS, Affine
+from segfocal.data.resample import read_on_first_grid
 from segfocal.labels import ClassMap, LabelScheme
 from segfocal.statistics.voxel_counts import class_histogram
 
 _MAX_LISTED = 12
 _MAX_NAMED = 4
 _TABLE_SPAN = 1 << 16
-
-
-@dataclass(frozen=True)
-class CaseGrid:
-    """The grid of a case, from its headers.
-
-    Attributes:
-        case_id: The case.
-        shape: Axis lengths `(X, Y, Z)`.
-        affine: Voxel indices to world coordinates, float64 `(4, 4)`.
-        zooms: Edge lengths of a voxel in mm.
-    """
-
-    case_id: str
-    shape: tuple[int, int, int]
-    affine: Affine
-    zooms: tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +50,9 @@ def verify_headers(
     channel_dim: int | None = None,
     affine_tolerance_mm: float = AFFINE_TOLERANCE_MM,
     resample_channels: bool = False,
+    max_voxels: int = MAX_VOXELS,
 ) -> CaseGrid:
-    """Checks what headers can tell: files, channel count, shapes, affines. A few milliseconds.
+    """Checks what headers can tell: files, sizes, channel count, shapes, affines.
 
     Args:
         case: The case.
@@ -76,50 +60,25 @@ def verify_headers(
         channel_dim: Axis of the channels in a 4-D file; None is NIfTI's own, the fourth.
         affine_tolerance_mm: Largest distance between corners that is taken for rounding.
         resample_channels: Whether channel files may lie on other grids than the first.
+        max_voxels: Voxels of a file above which its header is not believed.
 
     Raises:
-        UserError: One line that begins with the case's id.
+        UserError: The first error that `read_case_headers` finds, after the case's id.
     """
+    found = read_case_headers(
+        case,
+        channels,
+        channel_dim=channel_dim,
+        affine_tolerance_mm=affine_tolerance_mm,
+        resample_channels=resample_channels,
+        max_voxels=max_voxels,
+    )
     with naming(case.case_id):
-        headers = [read_header(path) for path in case.images]
-        first = headers[0]
-        if len(headers) == 1:
-            shape = _spatial_shape(first, channels, channel_dim)
-        else:
-            if len(headers) != len(channels):
-                raise UserError(
-                    f"has {len(headers)} channel files; the data has {len(channels)} channels "
-                    f"({', '.join(channels)})."
-                )
-            shape = _spatial_shape(first, channels[:1], None)
-        for name, header in zip(channels, headers, strict=False):
-            if header is first:
-                continue
-            own = _spatial_shape(header, (name,), None)
-            if resample_channels:
-                check_overlap((channels[0], name), first, header)
-                continue
-            with _offering_to_resample():
-                check_same_grid(
-                    (channels[0], name),
-                    (shape, own),
-                    (first.affine, header.affine),
-                    affine_tolerance_mm,
-                )
-        if case.label is not None:
-            label = read_header(case.label)
-            if len(label.shape) != 3:
-                raise UserError(
-                    f"label {times(label.shape)} is {len(label.shape)}-D. Expected one integer "
-                    f"per voxel of the image ({times(shape)})."
-                )
-            check_same_grid(
-                ("image", "label"),
-                (shape, label.shape),
-                (first.affine, label.affine),
-                affine_tolerance_mm,
-            )
-    return CaseGrid(case.case_id, shape, first.affine, first.zooms)
+        for defect in found.defects:
+            if defect.severity == "error":
+                raise defect
+    assert found.grid is not None
+    return found.grid
 
 
 def load_case(
@@ -131,6 +90,7 @@ def load_case(
     channel_dim: int | None = None,
     affine_tolerance_mm: float = AFFINE_TOLERANCE_MM,
     resample_channels: bool = False,
+    max_voxels: int = MAX_VOXELS,
 ) -> LoadedCase:
     """Reads a case's image and label, each file once, and checks everything about them.
 
@@ -142,6 +102,7 @@ def load_case(
         channel_dim: Axis of the channels in a 4-D file; None is NIfTI's own, the fourth.
         affine_tolerance_mm: Largest distance between corners that is taken for rounding.
         resample_channels: Whether channel files may lie on other grids than the first.
+        max_voxels: Voxels of a file above which its header is not believed.
 
     Raises:
         UserError: One line that begins with the case's id: a missing or damaged file, a channel
@@ -154,15 +115,18 @@ def load_case(
         channel_dim=channel_dim,
         affine_tolerance_mm=affine_tolerance_mm,
         resample_channels=resample_channels,
+        max_voxels=max_voxels,
     )
     if resample_channels and len(case.images) > 1:
-        image = read_on_first_grid(case, select, affine_tolerance_mm=affine_tolerance_mm)
+        image = read_on_first_grid(
+            case, select, affine_tolerance_mm=affine_tolerance_mm, max_voxels=max_voxels
+        )
     else:
-        image = read_image(case, channel_dim=channel_dim, channels=select)
+        image = read_image(case, channel_dim=channel_dim, channels=select, max_voxels=max_voxels)
     classes = None
     if case.label is not None:
         with naming(case.case_id):
-            classes = encode_label(read_label(case.label).data, scheme)
+            classes = encode_label(read_label(case.label, max_voxels=max_voxels).data, scheme)
     return LoadedCase(case.case_id, image.data, classes, image.affine, image.zooms)
 
 
@@ -179,7 +143,7 @@ def encode_label(values: npt.NDArray[Any], scheme: LabelScheme) -> ClassMap:
         Class indices of the same shape, uint8.
 
     Raises:
-        UserError: If a value is not declared.
+        DefectError: If a value is not declared.
 
     Example:
         >>> scheme = LabelScheme(("background", "tumour"), (0, 1), ignore_values=(-1,))
@@ -188,12 +152,7 @@ def encode_label(values: npt.NDArray[Any], scheme: LabelScheme) -> ClassMap:
     """
     is_byte = values.dtype == np.uint8
     present = np.flatnonzero(class_histogram(values)) if is_byte else np.unique(values)
-    undeclared = scheme.undeclared(present)
-    if undeclared:
-        raise UserError(
-            f"label holds {_braces(present)}; the config declares "
-            f"{_braces(scheme.declared_values)}. {_cure(present, undeclared, scheme)}"
-        )
+    check_declared(present, scheme)
     codes = scheme.encode(present)
     low, high = int(present[0]), int(present[-1])
     if high - low >= _TABLE_SPAN:
@@ -203,53 +162,23 @@ def encode_label(values: npt.NDArray[Any], scheme: LabelScheme) -> ClassMap:
     return np.take(table, values if low == 0 else values.astype(np.int64) - low)
 
 
-@contextmanager
-def _offering_to_resample() -> Iterator[None]:
-    """Adds the other cure to an error about two channels."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(
-            f"{error} To have the channel resampled, set data.resample_channels: true."
-        ) from error
+def check_declared(present: npt.NDArray[Any], scheme: LabelScheme) -> None:
+    """Refuses label values that nobody declared, with the cure for the usual reasons.
 
+    Args:
+        present: The distinct values of a label, sorted.
+        scheme: What they mean.
 
-def _spatial_shape(
-    header: Header, channels: Sequence[str], channel_dim: int | None
-) -> tuple[int, int, int]:
-    """The shape without the channel axis, or why the file does not hold these channels."""
-    shape = header.shape
-    if len(shape) == 3 and len(channels) == 1:
-        return (shape[0], shape[1], shape[2])
-    if len(shape) not in (3, 4):
-        raise UserError(
-            f"image {times(shape)} is {len(shape)}-D ({header.path.name}). Expected a 3-D volume, "
-            f"or 4-D with channels."
+    Raises:
+        DefectError: If a value is not declared.
+    """
+    undeclared = scheme.undeclared(present)
+    if undeclared:
+        raise DefectError(
+            f"label holds {_braces(present)}; the config declares "
+            f"{_braces(scheme.declared_values)}. {_cure(present, undeclared, scheme)}",
+            "undeclared-label",
         )
-    names = f"{len(channels)} ({', '.join(channels)})"
-    if len(shape) == 3:
-        raise UserError(
-            f"image {times(shape)} holds 1 channel; expected {names}. Merge the channels into one "
-            f"4-D file, or name the missing files."
-        )
-    axis = 3 if channel_dim is None else channel_dim
-    if not -4 <= axis < 4:
-        raise UserError(f"data.channel_dim: expected an axis from -4 to 3, got {axis}.")
-    if shape[axis] == len(channels):
-        spatial = [length for i, length in enumerate(shape) if i != axis % 4]
-        return (spatial[0], spatial[1], spatial[2])
-    for other, words, setting in (
-        (3, "is channel-last", -1),
-        (0, "is channel-first", 0),
-        (1, "has its channels second", 1),
-        (2, "has its channels third", 2),
-    ):
-        if shape[other] == len(channels):
-            raise UserError(f"image {times(shape)} {words}; set data.channel_dim: {setting}.")
-    raise UserError(
-        f"image {times(shape)} holds {shape[axis]} channels; expected {names}. Declare every "
-        f"channel in dataset.json, or set data.channel_dim to their axis."
-    )
 
 
 def _cure(present: npt.NDArray[Any], undeclared: tuple[int, ...], scheme: LabelScheme) -> str:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers
 
 
@@ -22,30 +21,6 @@ class FocalWeights(NamedTuple):
 
     positive: Tensor
     negative: Tensor
-
-
-def check_class_options(
-    num_channels: int,
-    *,
-    activation: Activation,
-    alpha: ClassNumbers | None = None,
-    weight: ClassNumbers | None = None,
-    include_background: bool,
-    has_regions: bool,
-) -> None:
-    """Refuse alpha or weights that do not fit the channels, and a background that is not there.
-
-    Raises:
-        ValueError: Naming the argument.
-    """
-    checks.check_background(include_background, num_channels, has_regions=has_regions)
-    checks.check_alpha(alpha, activation)
-    checks.check_weight(weight)
-    for name, numbers in (("alpha", alpha), ("weight", weight)):
-        if numbers is not None:
-            checks.check_class_shape(
-                name, numbers, num_channels, include_background=include_background
-            )
 
 
 def focal_weights(
@@ -101,3 +76,27 @@ def per_channel(numbers: ClassNumbers, num_channels: int, like: Tensor) -> Tenso
 
 def _is_single(numbers: ClassNumbers) -> bool:
     return numbers.ndim == 0 if isinstance(numbers, Tensor) else not isinstance(numbers, Sequence)
+
+
+def background_alpha(alpha: float, num_classes: int) -> tuple[float, ...]:
+    """Softmax weights `(alpha, 1 - alpha, 1 - alpha, ...)`: alpha is the background's.
+
+    A single alpha given to a loss means the opposite: the background weighs 1 - alpha and every
+    other class alpha, as with MONAI. Published code for detection often reads it this way.
+
+    Args:
+        alpha: In [0, 1].
+        num_classes: C, two or more.
+
+    Raises:
+        ValueError: If either is out of range.
+
+    Example:
+        >>> background_alpha(0.25, 3)
+        (0.25, 0.75, 0.75)
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be in [0, 1]: got {alpha:g}.")
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be 2 or more: got {num_classes}.")
+    return (alpha, *[1 - alpha] * (num_classes - 1))

@@ -1,4 +1,4 @@
-"""Dice plus focal loss, both from one pass over the voxels."""
+"""An overlap loss plus focal loss or cross-entropy, both from one pass over the voxels."""
 
 from __future__ import annotations
 
@@ -8,16 +8,27 @@ from torch import Tensor
 
 from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
-from segfocal.functional.class_weights import check_class_options, focal_weights
-from segfocal.functional.dice import Absent, append_axes, check_dice_options, dice_from_sums
+from segfocal.functional.across_ranks import Group
+from segfocal.functional.dice import DiceOptions, check_dice, dice_of_sums
 from segfocal.functional.focal import (
+    FocalOptions,
     Normalizer,
-    Reduction,
-    check_focal_options,
-    focal_from_sums,
-    focal_loss,
+    check_focal,
+    focal_of_sums,
+    focal_per_voxel,
+    needs_voxels,
 )
-from segfocal.ops.class_sums import class_sums
+from segfocal.functional.generalized_dice import (
+    GeneralizedDiceOptions,
+    check_generalized_dice,
+    generalized_dice_of_sums,
+)
+from segfocal.functional.overlap import Absent
+from segfocal.functional.tversky import TverskyOptions, check_tversky, tversky_of_sums
+from segfocal.functional.voxel_options import Reduction, VoxelOptions, Voxels, sum_voxels
+from segfocal.ops.class_sums import ClassSums
+
+OverlapTerm = DiceOptions | TverskyOptions | GeneralizedDiceOptions
 
 
 class DiceFocalTerms(NamedTuple):
@@ -37,9 +48,12 @@ def dice_focal_loss(
     weight: ClassNumbers | None = None,
     include_background: bool = True,
     focal_include_background: bool | None = None,
+    label_smoothing: float = 0.0,
     normalizer: Normalizer = "valid",
+    top_k: float | None = None,
     squared_pred: bool = False,
     jaccard: bool = False,
+    soft_label: bool = False,
     batch: bool = False,
     smooth_nr: float = 1e-5,
     smooth_dr: float = 1e-5,
@@ -49,7 +63,9 @@ def dice_focal_loss(
     reduction: Reduction = "mean",
     ignore_index: IgnoreIndex = None,
     mask: Tensor | None = None,
+    voxel_weight: Tensor | None = None,
     regions: Regions = None,
+    process_group: Group = None,
     check_target: bool = False,
     backend: str = "auto",
 ) -> Tensor:
@@ -68,9 +84,12 @@ def dice_focal_loss(
         focal_include_background: The focal term's own answer; None is `include_background`. A
             Dice term without the background beside a focal term over every voxel is
             `include_background=False, focal_include_background=True`.
+        label_smoothing: Focal term, as for `focal_loss`.
         normalizer: Focal term: what its mean divides by, as for `focal_loss`.
+        top_k: Focal term, as for `focal_loss`.
         squared_pred: Dice term, as for `dice_loss`.
         jaccard: Dice term, as for `dice_loss`.
+        soft_label: Dice term, as for `dice_loss`.
         batch: Dice term, as for `dice_loss`.
         smooth_nr: Dice term, as for `dice_loss`.
         smooth_dr: Dice term, as for `dice_loss`.
@@ -81,7 +100,9 @@ def dice_focal_loss(
             voxels.
         ignore_index: Label or labels whose voxels do not count. Integer labels only.
         mask: Bool, True where a voxel counts, `(B, 1, *S)` or `(B, C, *S)`.
+        voxel_weight: Focal term: weight of each voxel, as for `focal_loss`.
         regions: Class indices that make up each channel. Sigmoid and integer labels only.
+        process_group: Both terms, as for `focal_loss` and `dice_loss`.
         check_target: Check the target's values on every device, not on the CPU alone.
         backend: "auto", or a name from `segfocal.ops.backends()`.
 
@@ -107,9 +128,12 @@ def dice_focal_loss(
         weight=weight,
         include_background=include_background,
         focal_include_background=focal_include_background,
+        label_smoothing=label_smoothing,
         normalizer=normalizer,
+        top_k=top_k,
         squared_pred=squared_pred,
         jaccard=jaccard,
+        soft_label=soft_label,
         batch=batch,
         smooth_nr=smooth_nr,
         smooth_dr=smooth_dr,
@@ -117,11 +141,13 @@ def dice_focal_loss(
         reduction=reduction,
         ignore_index=ignore_index,
         mask=mask,
+        voxel_weight=voxel_weight,
         regions=regions,
+        process_group=process_group,
         check_target=check_target,
         backend=backend,
     )
-    return weighted_sum(DiceFocalTerms(dice, focal), lambda_dice, lambda_focal)
+    return weighted_sum(dice, focal, lambda_dice, lambda_focal)
 
 
 def dice_focal_terms(
@@ -134,9 +160,12 @@ def dice_focal_terms(
     weight: ClassNumbers | None = None,
     include_background: bool = True,
     focal_include_background: bool | None = None,
+    label_smoothing: float = 0.0,
     normalizer: Normalizer = "valid",
+    top_k: float | None = None,
     squared_pred: bool = False,
     jaccard: bool = False,
+    soft_label: bool = False,
     batch: bool = False,
     smooth_nr: float = 1e-5,
     smooth_dr: float = 1e-5,
@@ -144,7 +173,9 @@ def dice_focal_terms(
     reduction: Reduction = "mean",
     ignore_index: IgnoreIndex = None,
     mask: Tensor | None = None,
+    voxel_weight: Tensor | None = None,
     regions: Regions = None,
+    process_group: Group = None,
     check_target: bool = False,
     backend: str = "auto",
 ) -> DiceFocalTerms:
@@ -158,91 +189,106 @@ def dice_focal_terms(
     Raises:
         ValueError: If shapes, dtypes, devices, options or the target's values do not fit.
     """
-    num_channels = checks.check_logits(logits, activation)
-    check_focal_options(normalizer, reduction)
-    check_dice_options(smooth_nr, smooth_dr, absent, reduction)
-    check_class_options(
-        num_channels,
-        activation=activation,
-        alpha=alpha,
-        weight=weight,
-        include_background=include_background,
-        has_regions=regions is not None,
-    )
-    focal_background = (
-        include_background if focal_include_background is None else focal_include_background
-    )
-    if alpha is not None:
-        checks.check_class_shape("alpha", alpha, num_channels, include_background=focal_background)
-    sums = class_sums(
-        logits,
-        target,
-        activation=activation,
-        gamma=gamma,
-        ignore_index=ignore_index,
-        mask=mask,
-        regions=regions,
-        check_target=check_target,
-        backend=backend,
-    )
-    dice = dice_from_sums(
-        sums,
+    dice = DiceOptions(
         weight=weight,
         include_background=include_background,
         squared_pred=squared_pred,
         jaccard=jaccard,
+        soft_label=soft_label,
         batch=batch,
         smooth_nr=smooth_nr,
         smooth_dr=smooth_dr,
         absent=absent,
         reduction=reduction,
+        process_group=process_group,
     )
-    if reduction != "none":
-        focal = focal_from_sums(
-            sums,
-            focal_weights(num_channels, sums.t, activation=activation, alpha=alpha, weight=weight),
-            activation=activation,
-            include_background=focal_background,
-            normalizer=normalizer,
-            reduction=reduction,
-        )
-        return DiceFocalTerms(dice, focal)
-    focal = focal_loss(
-        logits,
-        target,
-        activation=activation,
+    focal = FocalOptions(
         gamma=gamma,
         alpha=alpha,
         weight=weight,
-        include_background=focal_background,
-        reduction="none",
-        ignore_index=ignore_index,
-        mask=mask,
-        regions=regions,
-        check_target=check_target,
-        backend=backend,
+        include_background=(
+            include_background if focal_include_background is None else focal_include_background
+        ),
+        label_smoothing=label_smoothing,
+        normalizer=normalizer,
+        top_k=top_k,
+        reduction=reduction,
+        process_group=process_group,
     )
-    return DiceFocalTerms(append_axes(dice, logits), focal)
+    read = VoxelOptions(activation, ignore_index, regions, check_target, backend)
+    voxels = Voxels(logits, target, mask, read)
+    return DiceFocalTerms(*overlap_and_focal(voxels, dice, focal, voxel_weight))
 
 
-def check_lambdas(lambda_dice: float, lambda_focal: float) -> None:
+def overlap_and_focal(
+    voxels: Voxels,
+    overlap: OverlapTerm,
+    focal: FocalOptions,
+    voxel_weight: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """An overlap term and a focal term, both of one pass unless single voxels matter.
+
+    Raises:
+        ValueError: If shapes, dtypes, devices, options or the target's values do not fit.
+    """
+    check_overlap(voxels, overlap)
+    check_focal(voxels, focal, voxel_weight)
+    sums = sum_voxels(
+        voxels,
+        gamma=focal.gamma,
+        label_smoothing=focal.label_smoothing,
+        soft_label=overlap.soft_label,
+    )
+    term = overlap_of_sums(sums, voxels, overlap)
+    if needs_voxels(focal, voxel_weight):
+        alone = voxels._replace(options=voxels.options._replace(backend="auto"))
+        return term, focal_per_voxel(alone, focal, voxel_weight)
+    return term, focal_of_sums(sums, voxels, focal)
+
+
+def check_overlap(voxels: Voxels, overlap: OverlapTerm) -> None:
+    """Refuse options of an overlap term that do not fit.
+
+    Raises:
+        ValueError: Naming the argument.
+    """
+    if isinstance(overlap, DiceOptions):
+        check_dice(voxels, overlap)
+    elif isinstance(overlap, TverskyOptions):
+        check_tversky(voxels, overlap)
+    else:
+        check_generalized_dice(voxels, overlap)
+
+
+def overlap_of_sums(sums: ClassSums, voxels: Voxels, overlap: OverlapTerm) -> Tensor:
+    """The overlap term of a batch from its sums."""
+    if isinstance(overlap, DiceOptions):
+        return dice_of_sums(sums, voxels, overlap)
+    if isinstance(overlap, TverskyOptions):
+        return tversky_of_sums(sums, voxels, overlap)
+    return generalized_dice_of_sums(sums, voxels, overlap)
+
+
+def check_lambdas(lambda_overlap: float, lambda_focal: float, name: str = "lambda_dice") -> None:
     """Refuse a term weight that is negative, infinite or NaN, or both 0.
 
     Raises:
         ValueError: Naming it.
     """
-    checks.check_non_negative("lambda_dice", lambda_dice)
+    checks.check_non_negative(name, lambda_overlap)
     checks.check_non_negative("lambda_focal", lambda_focal)
-    if lambda_dice == 0 and lambda_focal == 0:
+    if lambda_overlap == 0 and lambda_focal == 0:
         raise ValueError(
-            "lambda_dice and lambda_focal are both 0, which leaves no loss. Give one a weight."
+            f"{name} and lambda_focal are both 0, which leaves no loss. Give one a weight."
         )
 
 
-def weighted_sum(terms: DiceFocalTerms, lambda_dice: float, lambda_focal: float) -> Tensor:
+def weighted_sum(
+    overlap: Tensor, focal: Tensor, lambda_overlap: float | Tensor, lambda_focal: float | Tensor
+) -> Tensor:
     """The loss that the terms make. A term of weight 0 is left out, even if it is infinite."""
-    if lambda_focal == 0:
-        return lambda_dice * terms.dice
-    if lambda_dice == 0:
-        return lambda_focal * terms.focal
-    return lambda_dice * terms.dice + lambda_focal * terms.focal
+    if isinstance(lambda_focal, float | int) and lambda_focal == 0:
+        return lambda_overlap * overlap
+    if isinstance(lambda_overlap, float | int) and lambda_overlap == 0:
+        return lambda_focal * focal
+    return lambda_overlap * overlap + lambda_focal * focal

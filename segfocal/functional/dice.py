@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
-from segfocal.functional.class_weights import check_class_options, per_channel
-from segfocal.functional.focal import REDUCTIONS, Reduction
-from segfocal.ops.class_sums import ClassSums, class_sums
+from segfocal.functional.across_ranks import Group
+from segfocal.functional.overlap import (
+    Absent,
+    Overlaps,
+    check_overlap_options,
+    overlaps,
+    reduce_classes,
+    squared_target,
+)
+from segfocal.functional.voxel_options import (
+    Reduction,
+    VoxelOptions,
+    Voxels,
+    append_axes,
+    check_class_options,
+    sum_voxels,
+)
+from segfocal.ops.class_sums import ClassSums
 
-Absent = Literal["smooth", "skip"]
 
-ABSENT = ("smooth", "skip")
+class DiceOptions(NamedTuple):
+    """What a Dice term is; `dice_loss` explains each."""
+
+    weight: ClassNumbers | None = None
+    include_background: bool = True
+    squared_pred: bool = False
+    jaccard: bool = False
+    soft_label: bool = False
+    batch: bool = False
+    smooth_nr: float = 1e-5
+    smooth_dr: float = 1e-5
+    absent: Absent = "smooth"
+    reduction: Reduction = "mean"
+    process_group: Group = None
 
 
 def dice_loss(
@@ -27,6 +53,7 @@ def dice_loss(
     include_background: bool = True,
     squared_pred: bool = False,
     jaccard: bool = False,
+    soft_label: bool = False,
     batch: bool = False,
     smooth_nr: float = 1e-5,
     smooth_dr: float = 1e-5,
@@ -35,6 +62,7 @@ def dice_loss(
     ignore_index: IgnoreIndex = None,
     mask: Tensor | None = None,
     regions: Regions = None,
+    process_group: Group = None,
     check_target: bool = False,
     backend: str = "auto",
 ) -> Tensor:
@@ -49,23 +77,33 @@ def dice_loss(
     Args:
         logits: `(B, C, *S)`, floating point, any number of spatial axes, none included.
         target: Integer labels `(B, *S)` or `(B, 1, *S)`; or `(B, C, *S)`, 0 and 1 or shares
-            between them. With shares the loss is linear in them, and smallest where p is 0 or 1.
+            between them. With shares the loss is linear in them, and smallest where p is 0 or 1,
+            unless `soft_label` is set.
         activation: "softmax" or "sigmoid".
         weight: Weight >= 0 of each class; one number or `(C,)`. The mean is not divided by it.
         include_background: Whether channel 0 counts. Where it does not, the softmax still runs over
             all channels, and a sequence for weight may leave the background out.
-        squared_pred: Sum p squared in the denominator in place of p; t, 0 or 1, is its own square.
+        squared_pred: Sum p squared and t squared in the denominator in place of p and t.
         jaccard: Jaccard index in place of Dice.
+        soft_label: Overlap min(p, t) = (p + t - |p - t|) / 2 in place of p t, so that the loss is
+            smallest where p equals a target between 0 and 1. For targets of 0 and 1 the two are the
+            same. Not with `squared_pred`, whose own form has that property already.
         batch: Sum over the batch before dividing: one Dice per class.
         smooth_nr: Added to the numerator, >= 0.
         smooth_dr: Added to the denominator, >= 0. A class that is neither there nor predicted has
             loss 0 where both are 0.
         absent: For a class that the target does not hold, "smooth" leaves its loss to the smoothing
-            terms, "skip" leaves it out of the mean.
+            terms, "skip" leaves it out of the mean, and "penalise" gives it p / (p + v), with p the
+            sum of its probabilities and v one hundredth of its valid voxels: false positives cost
+            about as much as those of a lesion of that size, where the smoothing terms let them
+            cost 1 whether few or many.
         reduction: "mean", "sum", or "none" for a value per sample and class.
         ignore_index: Label or labels whose voxels do not count. Integer labels only.
         mask: Bool, True where a voxel counts, `(B, 1, *S)` or `(B, C, *S)`.
         regions: Class indices that make up each channel. Sigmoid and integer labels only.
+        process_group: Ranks that share the batch: a group of `torch.distributed`, or "world". With
+            `batch` it is one Dice over all of them. The gradient under `DistributedDataParallel` is
+            that of one process with the whole batch.
         check_target: Check the target's values on every device, not on the CPU alone.
         backend: "auto", or a name from `segfocal.ops.backends()`.
 
@@ -78,7 +116,9 @@ def dice_loss(
         ValueError: If shapes, dtypes, devices, options or the target's values do not fit.
 
     Reference:
-        Milletari et al., V-Net, 2016, arXiv:1606.04797.
+        Milletari et al., V-Net, 2016, arXiv:1606.04797. `soft_label`: Wang et al., Dice Semimetric
+        Losses, 2023, arXiv:2303.16296. `absent`: Tilborghs et al., The Dice Loss in the Context of
+        Missing or Empty Labels, 2022, arXiv:2207.09521.
 
     Example:
         >>> logits = torch.tensor([[[9.0, -9.0], [-9.0, 9.0]]])
@@ -87,91 +127,69 @@ def dice_loss(
         >>> round(dice_loss(logits, torch.tensor([[1, 1]])).item(), 4)
         0.6667
     """
-    num_channels = checks.check_logits(logits, activation)
-    check_dice_options(smooth_nr, smooth_dr, absent, reduction)
-    check_class_options(
-        num_channels,
-        activation=activation,
-        weight=weight,
-        include_background=include_background,
-        has_regions=regions is not None,
-    )
-    sums = class_sums(
-        logits,
-        target,
-        activation=activation,
-        gamma=0.0,
-        ignore_index=ignore_index,
-        mask=mask,
-        regions=regions,
-        check_target=check_target,
-        backend=backend,
-    )
-    loss = dice_from_sums(
-        sums,
+    read = VoxelOptions(activation, ignore_index, regions, check_target, backend)
+    options = DiceOptions(
         weight=weight,
         include_background=include_background,
         squared_pred=squared_pred,
         jaccard=jaccard,
+        soft_label=soft_label,
         batch=batch,
         smooth_nr=smooth_nr,
         smooth_dr=smooth_dr,
         absent=absent,
         reduction=reduction,
+        process_group=process_group,
     )
-    return append_axes(loss, logits) if reduction == "none" else loss
+    return dice_of_voxels(Voxels(logits, target, mask, read), options)
 
 
-def check_dice_options(smooth_nr: float, smooth_dr: float, absent: str, reduction: str) -> None:
-    """Refuse negative smoothing and unknown words.
+def dice_of_voxels(voxels: Voxels, options: DiceOptions) -> Tensor:
+    """`dice_loss`, its arguments in records."""
+    check_dice(voxels, options)
+    return dice_of_sums(sum_voxels(voxels, soft_label=options.soft_label), voxels, options)
+
+
+def check_dice_options(options: DiceOptions) -> None:
+    """Refuse negative smoothing, unknown words and options that exclude each other.
 
     Raises:
         ValueError: Naming the argument.
     """
-    checks.check_non_negative("smooth_nr", smooth_nr)
-    checks.check_non_negative("smooth_dr", smooth_dr)
-    checks.check_word("absent", absent, ABSENT)
-    checks.check_word("reduction", reduction, REDUCTIONS)
+    check_overlap_options(options)
+    if options.soft_label and options.squared_pred:
+        raise ValueError(
+            "soft_label and squared_pred are two remedies for one thing, targets between 0 and 1: "
+            "got both. Set one of them."
+        )
 
 
-def dice_from_sums(
-    sums: ClassSums,
-    *,
-    weight: ClassNumbers | None,
-    include_background: bool,
-    squared_pred: bool,
-    jaccard: bool,
-    batch: bool,
-    smooth_nr: float,
-    smooth_dr: float,
-    absent: Absent,
-    reduction: Reduction,
-) -> Tensor:
-    """The Dice loss of a batch, from its sums `(B, C)`; for "none" `(B, C)` or `(1, C)`."""
-    num_channels = sums.t.shape[1]
-    first = 0 if include_background else 1
-    tp, p, p_sq, t, n_valid = (
-        field[:, first:].sum(0, keepdim=True) if batch else field[:, first:]
-        for field in (sums.tp, sums.p, sums.p_sq, sums.t, sums.n_valid)
+def check_dice(voxels: Voxels, options: DiceOptions) -> None:
+    """Refuse options that do not fit each other or the voxels.
+
+    Raises:
+        ValueError: Naming the argument.
+    """
+    check_dice_options(options)
+    check_class_options(
+        voxels, weight=options.weight, include_background=options.include_background
     )
-    predicted = p_sq if squared_pred else p
-    union = 2 * (predicted + t - tp) if jaccard else predicted + t
-    denominator = union + smooth_dr
+
+
+def dice_of_sums(sums: ClassSums, voxels: Voxels, options: DiceOptions) -> Tensor:
+    """The Dice loss of a batch from its sums."""
+    each = overlaps(sums, options)
+    if options.squared_pred:
+        each = each._replace(p=each.p_sq, t=squared_target(sums, voxels, options))
+    loss = reduce_classes(_class_losses(each, options), each, options)
+    return append_axes(loss, voxels.logits) if options.reduction == "none" else loss
+
+
+def _class_losses(each: Overlaps, options: DiceOptions) -> Tensor:
+    union = each.p + each.t
+    if options.jaccard:
+        union = 2 * (union - each.tp)
+    denominator = union + options.smooth_dr
     empty = denominator == 0
-    loss = 1 - (2 * tp + smooth_nr) / torch.where(empty, 1, denominator)
-    counted = n_valid > 0
-    if absent == "skip":
-        counted = counted & (t > 0)
-    loss = torch.where(counted & ~empty, loss, 0)
-    if weight is not None:
-        loss = loss * per_channel(weight, num_channels, loss)[first:]
-    if reduction == "none":
-        return loss
-    if reduction == "sum":
-        return loss.sum()
-    return loss.sum() / counted.sum().clamp(min=1)
-
-
-def append_axes(loss: Tensor, logits: Tensor) -> Tensor:
-    """`(B, C)` as `(B, C, 1, ...)`, which broadcasts against the logits."""
-    return loss.view(*loss.shape, *(1,) * (logits.ndim - 2))
+    ratio = (2 * each.tp + options.smooth_nr) / torch.where(empty, 1, denominator)
+    return torch.where(empty, 0, 1 - ratio)

@@ -1,24 +1,48 @@
-"""Focal loss for N-d volumes, softmax and sigmoid."""
+"""Focal loss for N-d volumes, softmax and sigmoid; with gamma 0 cross-entropy."""
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
-from segfocal.functional.class_weights import FocalWeights, check_class_options, focal_weights
-from segfocal.ops.class_sums import ClassSums, class_sums
-from segfocal.ops.reference import accumulation_dtype
+from segfocal.functional.across_ranks import Group, check_group, sum_over_ranks
+from segfocal.functional.class_weights import FocalWeights, focal_weights
+from segfocal.functional.top_k import hardest
+from segfocal.functional.voxel_options import (
+    REDUCTIONS,
+    Reduction,
+    VoxelOptions,
+    Voxels,
+    check_class_options,
+    safe_ratio,
+    sum_voxels,
+)
+from segfocal.ops.class_sums import ClassSums
+from segfocal.ops.elementwise import accumulation_dtype
 from segfocal.ops.voxel_focal import voxel_focal
 
 Normalizer = Literal["valid", "positives", "alpha", "none"]
-Reduction = Literal["mean", "sum", "none"]
 
 NORMALIZERS = ("valid", "positives", "alpha", "none")
-REDUCTIONS = ("mean", "sum", "none")
+
+
+class FocalOptions(NamedTuple):
+    """What a focal term is; `focal_loss` explains each. Holds for cross-entropy with gamma 0."""
+
+    gamma: ClassNumbers = 2.0
+    alpha: ClassNumbers | None = None
+    weight: ClassNumbers | None = None
+    include_background: bool = True
+    label_smoothing: float = 0.0
+    normalizer: Normalizer = "valid"
+    top_k: float | None = None
+    reduction: Reduction = "mean"
+    process_group: Group = None
 
 
 def focal_loss(
@@ -30,11 +54,15 @@ def focal_loss(
     alpha: ClassNumbers | None = None,
     weight: ClassNumbers | None = None,
     include_background: bool = True,
+    label_smoothing: float = 0.0,
     normalizer: Normalizer = "valid",
+    top_k: float | None = None,
     reduction: Reduction = "mean",
     ignore_index: IgnoreIndex = None,
     mask: Tensor | None = None,
+    voxel_weight: Tensor | None = None,
     regions: Regions = None,
+    process_group: Group = None,
     check_target: bool = False,
     backend: str = "auto",
 ) -> Tensor:
@@ -60,16 +88,25 @@ def focal_loss(
         weight: Weight >= 0 of each channel, positives and negatives alike; one number or `(C,)`.
         include_background: Whether channel 0 counts. Where it does not, the softmax still runs over
             all channels, and a sequence for alpha or weight may leave the background out.
+        label_smoothing: Share in [0, 1) of each voxel's target that is spread evenly over the
+            classes, as `F.cross_entropy` does; under sigmoid over yes and no.
         normalizer: What the mean divides by: "valid" voxels (under sigmoid valid voxels of each
             channel, as a mean over all elements), "positives" (voxels of a class other than 0, or
             the channels' positives; at least 1), "alpha" (the sum of the weights of all terms, as
             `F.cross_entropy` with `weight`), or "none" (1).
+        top_k: Per cent of the valid voxels (sigmoid: of the valid elements), those with the largest
+            loss over the whole batch, that count; None for all. Their mean divides by their number.
         reduction: "mean", "sum", or "none" for a value per voxel and channel.
         ignore_index: Label or labels whose voxels do not count. Integer labels only.
         mask: Bool, True where a voxel counts, `(B, 1, *S)` or `(B, C, *S)`.
+        voxel_weight: Weight >= 0 of each voxel, `(B, 1, *S)` or `(B, C, *S)`; the mean is divided
+            by it with `normalizer="alpha"` only.
         regions: Class indices that make up each channel. Sigmoid and integer labels only.
+        process_group: Ranks that share the batch: a group of `torch.distributed`, or "world". The
+            gradient under `DistributedDataParallel` is then that of one process with all of it.
         check_target: Check the target's values on every device, not on the CPU alone.
-        backend: "auto", or a name from `segfocal.ops.backends()`.
+        backend: "auto", or a name from `segfocal.ops.backends()`. Values per voxel (`voxel_weight`,
+            `top_k`, `reduction="none"`) come from the reference formulas.
 
     Returns:
         A scalar: 0 where nothing counts. For `reduction="none"` the weighted terms
@@ -89,104 +126,195 @@ def focal_loss(
         >>> round(loss.item(), 4)
         0.1269
     """
-    num_channels = checks.check_logits(logits, activation)
-    check_focal_options(normalizer, reduction)
-    check_class_options(
-        num_channels,
-        activation=activation,
-        alpha=alpha,
-        weight=weight,
-        include_background=include_background,
-        has_regions=regions is not None,
-    )
-    weights = focal_weights(
-        num_channels,
-        logits.detach().new_empty((), dtype=accumulation_dtype(logits)),
-        activation=activation,
-        alpha=alpha,
-        weight=weight,
-    )
-    if reduction == "none":
-        checks.check_word("backend for reduction='none'", backend, ("auto", "reference"))
-        voxels = voxel_focal(
-            logits,
-            target,
-            torch.stack(weights),
-            activation=activation,
-            gamma=gamma,
-            ignore_index=ignore_index,
-            mask=mask,
-            regions=regions,
-            check_target=check_target,
-        )
-        return voxels if include_background else voxels[:, 1:]
-    sums = class_sums(
-        logits,
-        target,
-        activation=activation,
+    options = FocalOptions(
         gamma=gamma,
-        ignore_index=ignore_index,
-        mask=mask,
-        regions=regions,
-        check_target=check_target,
-        backend=backend,
-    )
-    return focal_from_sums(
-        sums,
-        weights,
-        activation=activation,
+        alpha=alpha,
+        weight=weight,
         include_background=include_background,
+        label_smoothing=label_smoothing,
         normalizer=normalizer,
+        top_k=top_k,
         reduction=reduction,
+        process_group=process_group,
     )
+    read = VoxelOptions(activation, ignore_index, regions, check_target, backend)
+    return focal_of_voxels(Voxels(logits, target, mask, read), options, voxel_weight)
 
 
-def check_focal_options(normalizer: str, reduction: str) -> None:
-    """Refuse an unknown normaliser or reduction.
+def focal_of_voxels(
+    voxels: Voxels, options: FocalOptions, voxel_weight: Tensor | None = None
+) -> Tensor:
+    """`focal_loss`, its arguments in records."""
+    check_focal(voxels, options, voxel_weight)
+    if needs_voxels(options, voxel_weight):
+        return focal_per_voxel(voxels, options, voxel_weight)
+    sums = sum_voxels(voxels, gamma=options.gamma, label_smoothing=options.label_smoothing)
+    return focal_of_sums(sums, voxels, options)
+
+
+def check_focal_options(options: FocalOptions) -> None:
+    """Refuse unknown words and numbers out of range, without any voxel.
 
     Raises:
-        ValueError: Listing the known ones.
+        ValueError: Naming the argument.
     """
-    checks.check_word("normalizer", normalizer, NORMALIZERS)
-    checks.check_word("reduction", reduction, REDUCTIONS)
+    checks.check_word("normalizer", options.normalizer, NORMALIZERS)
+    checks.check_word("reduction", options.reduction, REDUCTIONS)
+    checks.check_label_smoothing(options.label_smoothing)
+    check_group(options.process_group)
+    if options.top_k is None:
+        return
+    if not 0 < options.top_k <= 100:
+        raise ValueError(f"top_k must be a per cent in (0, 100]: got {options.top_k:g}.")
+    if options.normalizer != "valid":
+        raise ValueError(
+            f"top_k divides by the number of voxels that it keeps: expected normalizer='valid', "
+            f"got {options.normalizer!r}."
+        )
+    if options.reduction == "none":
+        raise ValueError("top_k keeps some voxels: use reduction='mean' or 'sum', not 'none'.")
+    if options.process_group is not None:
+        raise ValueError("top_k chooses among the voxels of one process: leave process_group out.")
 
 
-def focal_from_sums(
-    sums: ClassSums,
-    weights: FocalWeights,
-    *,
-    activation: Activation,
-    include_background: bool,
-    normalizer: Normalizer,
-    reduction: Literal["mean", "sum"],
-) -> Tensor:
-    """The focal loss of a batch, from its sums `(B, C)`."""
-    first = 0 if include_background else 1
+def check_focal(voxels: Voxels, options: FocalOptions, voxel_weight: Tensor | None) -> None:
+    """Refuse options that do not fit each other or the voxels.
+
+    Raises:
+        ValueError: Naming the argument.
+    """
+    check_focal_options(options)
+    check_class_options(
+        voxels,
+        alpha=options.alpha,
+        weight=options.weight,
+        include_background=options.include_background,
+    )
+    checks.check_voxel_weight(voxels.logits, voxel_weight)
+
+
+def needs_voxels(options: FocalOptions, voxel_weight: Tensor | None) -> bool:
+    """Whether sums per class do not suffice."""
+    return voxel_weight is not None or options.top_k is not None or options.reduction == "none"
+
+
+def focal_of_sums(sums: ClassSums, voxels: Voxels, options: FocalOptions) -> Tensor:
+    """The focal loss of a batch from its sums, for "mean" and "sum"."""
+    weights = _weights(voxels, options, sums.t)
+    first = 0 if options.include_background else 1
     positives = sums.focal_pos[:, first:] * weights.positive[first:]
     negatives = sums.focal_neg[:, first:] * weights.negative[first:]
-    total = (positives + negatives).sum()
-    if reduction == "sum" or normalizer == "none":
+    total = sum_over_ranks((positives + negatives).sum(), options.process_group)
+    if options.reduction == "sum" or options.normalizer == "none":
         return total
-    count = _count(sums, weights, activation, first, normalizer)
-    return total / torch.where(count == 0, 1, count)
+    return _mean(total, _count(sums, weights, voxels.options.activation, options), options)
+
+
+def focal_per_voxel(voxels: Voxels, options: FocalOptions, voxel_weight: Tensor | None) -> Tensor:
+    """The focal loss where single voxels matter: weight maps, top-k, `reduction="none"`."""
+    read = voxels.options
+    checks.check_word("backend for values per voxel", read.backend, ("auto", "reference"))
+    first = 0 if options.include_background else 1
+    weights = _weights(voxels, options, _scalar_like(voxels.logits))
+    each = voxel_focal(
+        voxels.logits,
+        voxels.target,
+        torch.stack(weights),
+        activation=read.activation,
+        gamma=options.gamma,
+        label_smoothing=options.label_smoothing,
+        ignore_index=read.ignore_index,
+        mask=voxels.mask,
+        regions=read.regions,
+        check_target=read.check_target,
+    )
+    if voxel_weight is not None:
+        each = each * voxel_weight.detach()
+    each = each[:, first:]
+    if options.reduction == "none":
+        return each
+    if options.top_k is not None:
+        total, count = _hardest(each, voxels, options.top_k, first)
+    else:
+        total = sum_over_ranks(each.sum(), options.process_group)
+        count = _voxel_count(voxels, weights, options, voxel_weight)
+    if options.reduction == "sum" or options.normalizer == "none":
+        return total
+    return _mean(total, count, options)
+
+
+def _mean(total: Tensor, count: Tensor, options: FocalOptions) -> Tensor:
+    count = sum_over_ranks(count, options.process_group)
+    return safe_ratio(total, count.clamp(min=1) if options.normalizer == "positives" else count)
+
+
+def _weights(voxels: Voxels, options: FocalOptions, like: Tensor) -> FocalWeights:
+    return focal_weights(
+        voxels.num_channels,
+        like,
+        activation=voxels.options.activation,
+        alpha=options.alpha,
+        weight=options.weight,
+    )
+
+
+def _scalar_like(logits: Tensor) -> Tensor:
+    return logits.detach().new_empty((), dtype=accumulation_dtype(logits))
 
 
 def _count(
-    sums: ClassSums,
-    weights: FocalWeights,
-    activation: Activation,
-    first: int,
-    normalizer: Normalizer,
+    sums: ClassSums, weights: FocalWeights, activation: Activation, options: FocalOptions
 ) -> Tensor:
-    """What the mean divides by, with the channels from `first` on."""
-    if normalizer == "alpha":
+    """What the mean divides by."""
+    first = 0 if options.include_background else 1
+    if options.normalizer == "alpha":
         counts = sums.t * weights.positive
         if activation == "sigmoid":
             counts = counts + (sums.n_valid - sums.t) * weights.negative
         return counts[:, first:].sum()
-    if normalizer == "positives":
+    if options.normalizer == "positives":
         foreground = 1 if activation == "softmax" else first
-        return sums.t[:, foreground:].sum().clamp(min=1)
+        return sums.t[:, foreground:].sum()
     if activation == "softmax":
         return sums.t.sum()  # a voxel counts once: for its own class, whatever a mask leaves out
     return sums.n_valid[:, first:].sum()
+
+
+@torch.no_grad()
+def _voxel_count(
+    voxels: Voxels, weights: FocalWeights, options: FocalOptions, voxel_weight: Tensor | None
+) -> Tensor:
+    if options.normalizer == "alpha" and voxel_weight is not None:
+        first = 0 if options.include_background else 1
+        return (_term_weights(voxels, weights) * voxel_weight)[:, first:].sum()
+    return _count(sum_voxels(voxels), weights, voxels.options.activation, options)
+
+
+def _hardest(each: Tensor, voxels: Voxels, per_cent: float, first: int) -> tuple[Tensor, Tensor]:
+    """Sum and number of the hardest voxels (softmax) or elements (sigmoid)."""
+    ones = torch.ones(voxels.num_channels, dtype=each.dtype, device=each.device)
+    counted = _term_weights(voxels, FocalWeights(ones, ones)) > 0
+    if voxels.options.activation == "softmax":
+        return hardest(each.sum(1), counted.any(1), per_cent)
+    return hardest(each, counted[:, first:], per_cent)
+
+
+@torch.no_grad()
+def _term_weights(voxels: Voxels, weights: FocalWeights) -> Tensor:
+    """What each voxel's term is multiplied with, `(B, C, *S)`; 0 where it does not count.
+
+    It is read off the loss of a probability of one half, which is log 2 in each channel.
+    """
+    read = voxels.options
+    negative = weights.negative * (read.activation == "sigmoid")
+    halves = voxel_focal(
+        torch.zeros_like(voxels.logits),
+        voxels.target,
+        torch.stack([weights.positive, negative]),
+        activation="sigmoid",
+        gamma=0.0,
+        ignore_index=read.ignore_index,
+        mask=voxels.mask,
+        regions=read.regions,
+    )
+    return halves / math.log(2)

@@ -13,6 +13,7 @@ import numpy as np
 from segfocal.data.cases import Case
 from segfocal.data.layouts import list_inputs
 from segfocal.data.nifti import write_label
+from segfocal.data.nifti_header import MAX_VOXELS
 from segfocal.data.verify import verify_headers
 from segfocal.errors import UserError
 from segfocal.labels import ClassMap, LabelScheme
@@ -76,6 +77,7 @@ def predict_cases(request: PredictRequest) -> list[Path]:
             channel_dim=data["channel_dim"],
             affine_tolerance_mm=data["affine_tolerance_mm"],
             resample_channels=data.get("resample_channels", False),
+            max_voxels=data.get("max_voxels", MAX_VOXELS),
         )
     from segfocal.inference.predictor import Predictor
 

@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
-from segfocal.functional.focal import Reduction
+from segfocal.functional.across_ranks import Group
+from segfocal.functional.voxel_options import Reduction, VoxelOptions, Voxels
 from segfocal.ops.backend_choice import backends
+from segfocal.statistics.class_alpha import ClassAlpha
+
+Alpha = ClassNumbers | ClassAlpha
+Record = TypeVar("Record", bound=tuple[Any, ...])
 
 
 class LogitsLoss(nn.Module):
-    """Holds what every loss on logits takes; the losses name and explain it."""
+    """Holds what every loss on logits takes; the losses name and explain it.
+
+    Attributes:
+        alpha_origin: Where alpha comes from, as `ClassAlpha.to_dict`; None where it was given as
+            numbers. It is part of the `state_dict`.
+    """
 
     weight: Tensor | None
-    alpha: Tensor | None
+    alpha: float | Tensor | None
     gamma: float | Tensor
 
     def __init__(
         self,
         *,
         activation: Activation,
-        include_background: bool,
-        to_onehot_y: bool,
-        weight: ClassNumbers | None,
-        reduction: Reduction,
-        ignore_index: IgnoreIndex,
-        regions: Regions,
-        check_target: bool,
-        backend: str,
+        to_onehot_y: bool = False,
+        weight: ClassNumbers | None = None,
+        reduction: Reduction = "mean",
+        include_background: bool = True,
+        ignore_index: IgnoreIndex = None,
+        regions: Regions = None,
+        process_group: Group = None,
+        check_target: bool = False,
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         checks.check_word("backend", backend, ("auto", *backends()))
@@ -43,8 +55,10 @@ class LogitsLoss(nn.Module):
         self.regions = checks.check_regions(regions, activation)
         if self.regions is not None:
             checks.check_background(include_background, len(self.regions), has_regions=True)
+        self.process_group = process_group
         self.check_target = check_target
         self.backend = backend
+        self.alpha_origin: dict[str, Any] | None = None
         self._hold("weight", weight)
         checks.check_weight(self.weight)
 
@@ -53,9 +67,33 @@ class LogitsLoss(nn.Module):
         plain_settings = {
             name: value
             for name, value in vars(self).items()
-            if not name.startswith("_") and name != "training"
+            if not name.startswith("_") and name not in ("training", "alpha_origin")
         }
         return ", ".join(f"{name}={value!r}" for name, value in plain_settings.items())
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.alpha_origin is not None:
+            destination[f"{prefix}alpha_origin"] = self.alpha_origin
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Mapping[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        key = f"{prefix}alpha_origin"
+        self.alpha_origin = state_dict.get(key)
+        tensors = {name: value for name, value in state_dict.items() if name != key}
+        super()._load_from_state_dict(
+            tensors, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def _hold(self, name: str, numbers: ClassNumbers | None) -> None:
         """Register numbers as a buffer: float32, or the dtype of a floating point tensor."""
@@ -81,21 +119,33 @@ class LogitsLoss(nn.Module):
         else:
             self._hold("gamma", gamma)
 
-    def _hold_alpha(self, alpha: ClassNumbers | None) -> None:
+    def _hold_alpha(self, alpha: Alpha | None) -> None:
+        """Numbers, or a record of where they come from."""
+        if isinstance(alpha, ClassAlpha):
+            wanted = "class" if self.activation == "softmax" else "region"
+            if alpha.kind != wanted:
+                raise ValueError(
+                    f"alpha holds {alpha.kind} weights, but {self.activation} takes {wanted} "
+                    f"weights. Derive it with {wanted}_alpha."
+                )
+            self.alpha_origin = alpha.to_dict()
+            alpha = alpha.weights
         self._hold("alpha", alpha)
         checks.check_alpha(self.alpha, self.activation)
 
-    def _plain(
-        self, logits: Tensor, target: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _options(self, kind: type[Record]) -> Record:
+        """The record whose fields this module's attributes hold."""
+        return kind(*[getattr(self, name) for name in kind._fields])  # type: ignore[attr-defined]
+
+    def _voxels(self, logits: Tensor, target: Tensor, mask: Tensor | None) -> Voxels:
         """The tensors without MONAI's `MetaTensor` around them, and a target that is as told."""
-        logits, target = _unwrap(logits), _unwrap(target)
+        logits, target = plain_tensor(logits), plain_tensor(target)
         if self.to_onehot_y and target.shape == logits.shape and logits.shape[1] > 1:
             raise ValueError(
                 f"to_onehot_y=True says that the target holds labels, but it has one value per "
                 f"channel already: got shape {tuple(target.shape)}. Leave to_onehot_y out."
             )
-        return logits, target, None if mask is None else _unwrap(mask)
+        return Voxels(logits, target, optional_plain(mask), self._options(VoxelOptions))
 
 
 def chosen_activation(*, sigmoid: bool, softmax: bool) -> Activation:
@@ -114,7 +164,13 @@ def chosen_activation(*, sigmoid: bool, softmax: bool) -> Activation:
     return "sigmoid" if sigmoid else "softmax"
 
 
-def _unwrap(tensor: Any) -> Tensor:
+def plain_tensor(tensor: Any) -> Tensor:
+    """The tensor without a `MetaTensor` around it."""
     unwrap = getattr(tensor, "as_tensor", None)
     plain: Tensor = tensor if unwrap is None else unwrap()
     return plain
+
+
+def optional_plain(tensor: Tensor | None) -> Tensor | None:
+    """`plain_tensor`, and None for None."""
+    return None if tensor is None else plain_tensor(tensor)

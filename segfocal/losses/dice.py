@@ -5,8 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from segfocal.checks import ClassNumbers, IgnoreIndex, Regions
-from segfocal.functional.dice import Absent, check_dice_options, dice_loss
-from segfocal.functional.focal import Reduction
+from segfocal.functional.across_ranks import Group
+from segfocal.functional.dice import DiceOptions, check_dice_options, dice_of_voxels
+from segfocal.functional.overlap import Absent
+from segfocal.functional.voxel_options import Reduction
 from segfocal.losses.base import LogitsLoss, chosen_activation
 
 
@@ -21,16 +23,18 @@ class DiceLoss(LogitsLoss):
         to_onehot_y: Integer labels are recognised without it; True refuses a one-hot target.
         sigmoid: Each channel is its own yes-or-no question.
         softmax: The channels exclude each other.
-        squared_pred: Sum p squared in the denominator.
+        squared_pred: Sums of squares in Dice's denominator.
         jaccard: Jaccard index in place of Dice.
         reduction: "mean", "sum" or "none".
-        smooth_nr: Added to the numerator, >= 0.
-        smooth_dr: Added to the denominator, >= 0.
-        batch: Sum over the batch before dividing.
+        smooth_nr: Added to the overlap's numerator, >= 0.
+        smooth_dr: Added to the overlap's denominator, >= 0.
+        batch: Sum the overlap over the batch before dividing.
         weight: Weight >= 0, one number or one per channel.
+        soft_label: Overlap min(p, t), for targets between 0 and 1.
         ignore_index: Label or labels whose voxels do not count.
         regions: Class indices that make up each channel.
-        absent: For a class that the target does not hold: "smooth" or "skip".
+        absent: For a class that the target does not hold: "smooth", "skip" or "penalise".
+        process_group: Ranks that share the batch: a group, or "world".
         check_target: Check the target's values on every device, not on the CPU alone.
         backend: "auto", or a name from `segfocal.ops.backends()`.
 
@@ -59,13 +63,14 @@ class DiceLoss(LogitsLoss):
         smooth_dr: float = 1e-5,
         batch: bool = False,
         weight: ClassNumbers | None = None,
+        soft_label: bool = False,
         ignore_index: IgnoreIndex = None,
         regions: Regions = None,
         absent: Absent = "smooth",
+        process_group: Group = None,
         check_target: bool = False,
         backend: str = "auto",
     ) -> None:
-        check_dice_options(smooth_nr, smooth_dr, absent, reduction)
         super().__init__(
             activation=chosen_activation(sigmoid=sigmoid, softmax=softmax),
             include_background=include_background,
@@ -74,6 +79,7 @@ class DiceLoss(LogitsLoss):
             reduction=reduction,
             ignore_index=ignore_index,
             regions=regions,
+            process_group=process_group,
             check_target=check_target,
             backend=backend,
         )
@@ -82,7 +88,13 @@ class DiceLoss(LogitsLoss):
         self.smooth_nr = smooth_nr
         self.smooth_dr = smooth_dr
         self.batch = batch
+        self.soft_label = soft_label
         self.absent: Absent = absent
+        check_dice_options(self.overlap_options())
+
+    def overlap_options(self) -> DiceOptions:
+        """The term's arguments."""
+        return self._options(DiceOptions)
 
     def forward(
         self,
@@ -91,23 +103,4 @@ class DiceLoss(LogitsLoss):
         mask: Tensor | None = None,
     ) -> Tensor:
         """The loss of logits `(B, C, *S)` on the voxels that `mask` lets in."""
-        logits, target, mask = self._plain(input, target, mask)
-        return dice_loss(
-            logits,
-            target,
-            activation=self.activation,
-            weight=self.weight,
-            include_background=self.include_background,
-            squared_pred=self.squared_pred,
-            jaccard=self.jaccard,
-            batch=self.batch,
-            smooth_nr=self.smooth_nr,
-            smooth_dr=self.smooth_dr,
-            absent=self.absent,
-            reduction=self.reduction,
-            ignore_index=self.ignore_index,
-            mask=mask,
-            regions=self.regions,
-            check_target=self.check_target,
-            backend=self.backend,
-        )
+        return dice_of_voxels(self._voxels(input, target, mask), self.overlap_options())

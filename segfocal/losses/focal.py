@@ -5,27 +5,34 @@ from __future__ import annotations
 from torch import Tensor
 
 from segfocal.checks import ClassNumbers, IgnoreIndex, Regions
-from segfocal.functional.focal import Normalizer, Reduction, check_focal_options, focal_loss
-from segfocal.losses.base import LogitsLoss
+from segfocal.functional.across_ranks import Group
+from segfocal.functional.focal import FocalOptions, Normalizer, check_focal_options, focal_of_voxels
+from segfocal.functional.voxel_options import Reduction
+from segfocal.losses.base import Alpha, LogitsLoss, optional_plain
 
 
 class FocalLoss(LogitsLoss):
     """Focal loss: `segfocal.functional.focal_loss` with its arguments held.
 
     The arguments are explained there; the names are those of MONAI's `FocalLoss`. `alpha`,
-    `weight` and a per-class `gamma` are buffers, and so in the `state_dict`.
+    `weight` and a per-class `gamma` are buffers, and so in the `state_dict`. Without `use_softmax`
+    integer labels are one-vs-rest: a yes-or-no question for each class.
 
     Args:
         include_background: Whether channel 0 counts.
         to_onehot_y: Integer labels are recognised without it; True refuses a one-hot target.
         gamma: Focusing exponent >= 0, one number or one per channel.
-        alpha: Balance, one number or one per channel.
+        alpha: Balance, one number or one per channel, or the record that `segfocal.statistics`
+            derives.
         weight: Weight >= 0, one number or one per channel.
         reduction: "mean", "sum" or "none".
         use_softmax: Softmax over the channels; otherwise a sigmoid on each.
         ignore_index: Label or labels whose voxels do not count.
         regions: Class indices that make up each channel.
-        normalizer: What the mean divides by: "valid", "positives", "alpha" or "none".
+        label_smoothing: Share in [0, 1) of each target that is spread over the classes.
+        normalizer: What the focal mean divides by: "valid", "positives", "alpha" or "none".
+        top_k: Per cent of the valid voxels that count, those with the largest loss.
+        process_group: Ranks that share the batch: a group, or "world".
         check_target: Check the target's values on every device, not on the CPU alone.
         backend: "auto", or a name from `segfocal.ops.backends()`.
 
@@ -45,18 +52,20 @@ class FocalLoss(LogitsLoss):
         include_background: bool = True,
         to_onehot_y: bool = False,
         gamma: ClassNumbers = 2.0,
-        alpha: ClassNumbers | None = None,
+        alpha: Alpha | None = None,
         weight: ClassNumbers | None = None,
         reduction: Reduction = "mean",
         use_softmax: bool = False,
         ignore_index: IgnoreIndex = None,
         *,
         regions: Regions = None,
+        label_smoothing: float = 0.0,
         normalizer: Normalizer = "valid",
+        top_k: float | None = None,
+        process_group: Group = None,
         check_target: bool = False,
         backend: str = "auto",
     ) -> None:
-        check_focal_options(normalizer, reduction)
         super().__init__(
             activation="softmax" if use_softmax else "sigmoid",
             include_background=include_background,
@@ -65,34 +74,28 @@ class FocalLoss(LogitsLoss):
             reduction=reduction,
             ignore_index=ignore_index,
             regions=regions,
+            process_group=process_group,
             check_target=check_target,
             backend=backend,
         )
-        self.normalizer: Normalizer = normalizer
         self._hold_gamma(gamma)
         self._hold_alpha(alpha)
+        self.label_smoothing = label_smoothing
+        self.normalizer: Normalizer = normalizer
+        self.top_k = top_k
+        check_focal_options(self.focal_options())
+
+    def focal_options(self) -> FocalOptions:
+        """The term's arguments."""
+        return self._options(FocalOptions)
 
     def forward(
         self,
         input: Tensor,  # noqa: A002 - MONAI's name
         target: Tensor,
         mask: Tensor | None = None,
+        voxel_weight: Tensor | None = None,
     ) -> Tensor:
-        """The loss of logits `(B, C, *S)` on the voxels that `mask` lets in."""
-        logits, target, mask = self._plain(input, target, mask)
-        return focal_loss(
-            logits,
-            target,
-            activation=self.activation,
-            gamma=self.gamma,
-            alpha=self.alpha,
-            weight=self.weight,
-            include_background=self.include_background,
-            normalizer=self.normalizer,
-            reduction=self.reduction,
-            ignore_index=self.ignore_index,
-            mask=mask,
-            regions=self.regions,
-            check_target=self.check_target,
-            backend=self.backend,
-        )
+        """The loss of logits `(B, C, *S)` on the voxels that `mask` lets in, weighed."""
+        voxels = self._voxels(input, target, mask)
+        return focal_of_voxels(voxels, self.focal_options(), optional_plain(voxel_weight))

@@ -1,78 +1,224 @@
-"""The backends that compute the sums, and the one rule that chooses between them."""
+"""The backends that compute the sums, what each supports, and the one rule that chooses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from segfocal.ops import reference
+from segfocal.ops import chunked, native_cpu, reference
 from segfocal.ops.flat_target import FlatTarget
+from segfocal.ops.formula import Formula
+
+TARGET_FORMS = ("labels", "regions", "channels", "shares")
+MASK_FORMS = ("none", "voxels", "channels")
+
+
+class Request(NamedTuple):
+    """What a call asks of a backend: all that the choice may depend on.
+
+    Attributes:
+        device_type: Such as "cpu" or "cuda".
+        dtype: The logits' dtype.
+        activation: "softmax" or "sigmoid".
+        target: "labels" for one class a channel, "regions" for labels with a region table,
+            "channels" for integers or bool per channel, "shares" for floating point per channel.
+        mask: "none", "voxels" for `(B, 1, *S)`, or "channels" for `(B, C, *S)`.
+        class_gamma: Whether each class has a gamma of its own.
+        label_smoothing: Whether labels are smoothed.
+        overlap: "product" or "minimum".
+    """
+
+    device_type: str
+    dtype: torch.dtype
+    activation: str
+    target: str = "labels"
+    mask: str = "none"
+    class_gamma: bool = False
+    label_smoothing: bool = False
+    overlap: str = "product"
+
+
+class Support(NamedTuple):
+    """What a backend takes. None stands for everything.
+
+    Attributes:
+        how: The way it computes, in a few words.
+        needs: What must be installed for it beyond segfocal's own dependencies.
+        missing: Why it cannot run on this machine at all, as a sentence, or None if it can. Found
+            out once, at import, so that a compiled graph can hold the choice.
+        devices: Device types.
+        dtypes: Dtypes of the logits.
+        targets: Forms of the target, as in `Request`.
+        masks: Forms of the mask, as in `Request`.
+        class_gamma: Whether each class may have a gamma of its own.
+        label_smoothing: Whether labels may be smoothed.
+        overlaps: "product", "minimum" or both.
+    """
+
+    how: str
+    needs: str = "nothing"
+    missing: str | None = None
+    devices: tuple[str, ...] | None = None
+    dtypes: tuple[torch.dtype, ...] | None = None
+    targets: tuple[str, ...] = TARGET_FORMS
+    masks: tuple[str, ...] = MASK_FORMS
+    class_gamma: bool = True
+    label_smoothing: bool = True
+    overlaps: tuple[str, ...] = ("product", "minimum")
+
+    def refusal(self, request: Request) -> str | None:
+        """Why a request cannot be met here, as a sentence; None if it can."""
+        if self.missing is not None:
+            return self.missing
+        if self.devices is not None and request.device_type not in self.devices:
+            return f"it runs on {_listed(self.devices)}, not on {request.device_type}."
+        if self.dtypes is not None and request.dtype not in self.dtypes:
+            known = _listed(map(_plain, self.dtypes))
+            return f"it takes logits of {known}, not of {_plain(request.dtype)}."
+        for name, allowed, asked in (
+            ("targets", self.targets, request.target),
+            ("masks", self.masks, request.mask),
+            ("overlaps", self.overlaps, request.overlap),
+        ):
+            if asked not in allowed:
+                return f"of {name} it takes {_listed(allowed)}, not {asked}."
+        if request.class_gamma and not self.class_gamma:
+            return "it takes one gamma, not one per class."
+        if request.label_smoothing and not self.label_smoothing:
+            return "it has no label smoothing."
+        return None
 
 
 class Backend(NamedTuple):
     """A way to compute the sums and their gradient. All of them mean the same.
 
     Attributes:
-        class_sums: `(logits_BCS, target, activation, gamma) -> sums (B, 7, C)`.
-        class_sums_backward: `(upstream (B, 7, C), logits_BCS, target, activation, gamma) -> grad`.
-        refusal: `(device_type, dtype, activation)` to why it cannot run there, or None if it can.
+        class_sums: `(logits_BCS, target, formula) -> sums (B, 7, C)`.
+        class_sums_backward: `(upstream (B, 7, C), logits_BCS, target, formula) -> gradient`.
+        support: What it takes.
     """
 
-    class_sums: Callable[[Tensor, FlatTarget, str, float | Tensor], Tensor]
-    class_sums_backward: Callable[[Tensor, Tensor, FlatTarget, str, float | Tensor], Tensor]
-    refusal: Callable[[str, torch.dtype, str], str | None]
-
-
-def _runs_anywhere(_device_type: str, _dtype: torch.dtype, _activation: str) -> str | None:
-    return None
+    class_sums: Callable[[Tensor, FlatTarget, Formula], Tensor]
+    class_sums_backward: Callable[[Tensor, Tensor, FlatTarget, Formula], Tensor]
+    support: Support
 
 
 BACKENDS: dict[str, Backend] = {
-    "reference": Backend(reference.class_sums, reference.class_sums_backward, _runs_anywhere),
+    "numba": Backend(
+        native_cpu.class_sums,
+        native_cpu.class_sums_backward,
+        Support(
+            "compiled, one pass over blocks that fit the cache",
+            needs="numba (`pip install segfocal[fast-cpu]`)",
+            missing=native_cpu.MISSING,
+            devices=("cpu",),
+            dtypes=native_cpu.DTYPES,
+            targets=native_cpu.TARGETS,
+            label_smoothing=False,
+        ),
+    ),
+    "chunked": Backend(
+        chunked.class_sums,
+        chunked.class_sums_backward,
+        Support("plain torch over blocks that fit the cache"),
+    ),
+    "reference": Backend(
+        reference.class_sums, reference.class_sums_backward, Support("eager formulas by channel")
+    ),
 }
 """In the order in which "auto" tries them."""
 
 
-def backends() -> tuple[str, ...]:
-    """Names of the backends that can be asked for, besides "auto".
+class BackendTable(Mapping[str, Support]):
+    """What each backend takes, by name, in the order of "auto". Prints as a Markdown table."""
+
+    def __init__(self, rows: Mapping[str, Support]) -> None:
+        self._rows = dict(rows)
+
+    def __getitem__(self, name: str) -> Support:
+        return self._rows[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        return self.markdown()
+
+    def markdown(self) -> str:
+        """The table, the same on every machine: it does not tell what is missing here."""
+        header = ("backend", "how", "needs", "devices", "logits", "targets", "masks", "options")
+        rows = [header, ("---",) * len(header)]
+        rows += [(name, *_cells(support)) for name, support in self._rows.items()]
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def backends() -> BackendTable:
+    """The backends that can be asked for besides "auto", and what each of them takes.
+
+    "auto" takes the first that can do what is asked. A backend whose `missing` is not None cannot
+    run on this machine.
 
     Example:
-        >>> backends()
-        ('reference',)
+        >>> backends()["reference"].label_smoothing
+        True
+        >>> list(backends())[-2:]
+        ['chunked', 'reference']
     """
-    return tuple(BACKENDS)
+    return BackendTable({name: backend.support for name, backend in BACKENDS.items()})
 
 
-def choose_backend(requested: str, device_type: str, dtype: torch.dtype, activation: str) -> str:
-    """The backend that runs: a function of its arguments and nothing else.
+def choose_backend(requested: str, request: Request) -> str:
+    """The backend that runs: a function of its arguments and of what is installed.
 
     Args:
-        requested: A name from `backends()`, or "auto" for the first that runs.
-        device_type: Such as "cpu" or "cuda".
-        dtype: The logits' dtype.
-        activation: "softmax" or "sigmoid".
+        requested: A name from `backends()`, or "auto" for the first that supports the request.
+        request: What is asked of it.
 
     Raises:
-        ValueError: If the name is unknown, or the backend cannot run there.
+        ValueError: If the name is unknown, or the backend cannot do what is asked.
 
     Example:
-        >>> choose_backend("auto", "cpu", torch.float32, "softmax")
+        >>> choose_backend("reference", Request("cpu", torch.float64, "softmax"))
         'reference'
     """
     if requested == "auto":
         return next(
-            name
-            for name, backend in BACKENDS.items()
-            if backend.refusal(device_type, dtype, activation) is None
+            name for name, backend in BACKENDS.items() if backend.support.refusal(request) is None
         )
     if requested not in BACKENDS:
         raise ValueError(
             f"backend must be auto or one of {', '.join(BACKENDS)}: got {requested!r}."
         )
-    refusal = BACKENDS[requested].refusal(device_type, dtype, activation)
+    refusal = BACKENDS[requested].support.refusal(request)
     if refusal is not None:
         raise ValueError(f"backend {requested} cannot run: {refusal} Use backend='auto'.")
     return requested
+
+
+def _cells(support: Support) -> tuple[str, ...]:
+    options = ["gamma per class"] if support.class_gamma else []
+    options += ["label smoothing"] if support.label_smoothing else []
+    options += ["minimum overlap"] if "minimum" in support.overlaps else []
+    return (
+        support.how,
+        support.needs,
+        "any" if support.devices is None else ", ".join(support.devices),
+        "any" if support.dtypes is None else ", ".join(map(_plain, support.dtypes)),
+        ", ".join(support.targets),
+        ", ".join(support.masks),
+        ", ".join(options),
+    )
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _listed(words: Iterable[str]) -> str:
+    return " or ".join(words)

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
+from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Overlap, Regions, check_word
 from segfocal.ops.backend_choice import BACKENDS, choose_backend
 from segfocal.ops.differentiable import make_differentiable
-from segfocal.ops.flat_arguments import flatten, make_target
-from segfocal.ops.reference import accumulation_dtype
+from segfocal.ops.elementwise import accumulation_dtype
+from segfocal.ops.flat_arguments import flatten, make_formula, make_request, make_target
 from segfocal.ops.target_values import check_values
 
 
@@ -22,7 +22,7 @@ class ClassSums(NamedTuple):
     Attributes:
         focal_pos: Focal loss of the channel's positives, `(1 - p)^gamma * -log p`.
         focal_neg: Focal loss of its negatives, `p^gamma * -log(1 - p)`; 0 under softmax.
-        tp: Sum of p over the positives.
+        tp: Sum of p over the positives; with `overlap="minimum"` of the lesser of p and t.
         p: Sum of p.
         p_sq: Sum of p squared.
         t: Number of positives.
@@ -44,6 +44,8 @@ def class_sums(
     *,
     activation: Activation = "softmax",
     gamma: ClassNumbers = 2.0,
+    label_smoothing: float = 0.0,
+    overlap: Overlap = "product",
     ignore_index: IgnoreIndex = None,
     mask: Tensor | None = None,
     regions: Regions = None,
@@ -63,6 +65,12 @@ def class_sums(
             voxel sum to 1. With a single channel integer labels are 0 and 1.
         activation: "softmax" (channels exclude each other) or "sigmoid" (each its own question).
         gamma: Focusing exponent >= 0, one number or one per channel.
+        label_smoothing: Share e in [0, 1) of each voxel that `focal_pos` and `focal_neg` spread.
+            Under softmax class c gets (1 - e) t + e / C, as in `F.cross_entropy`; what would go to
+            a class that is masked out is dropped. Under sigmoid t becomes (1 - e) t + e / 2. The
+            other sums see the target as it is. A logit of minus infinity then costs infinity.
+        overlap: What `tp` sums: the "product" p t, or the "minimum" of p and t, whose Dice is
+            best at p = t (arXiv:2303.16296). They differ for targets with shares alone.
         ignore_index: Label or labels whose voxels do not count. Integer labels only.
         mask: Bool, True where a voxel counts, `(B, 1, *S)` or `(B, C, *S)`. A channel that is
             masked out gets no gradient there. Under softmax it also leaves the softmax there, and
@@ -87,19 +95,21 @@ def class_sums(
         >>> sums.tp.tolist(), sums.t.tolist()
         ([[0.5, 1.0]], [[1.0, 1.0]])
     """
+    check_word("overlap", overlap, ("product", "minimum"))
     flat = flatten(
         logits,
         target,
         activation=activation,
         gamma=gamma,
+        label_smoothing=label_smoothing,
         ignore_index=ignore_index,
         mask=mask,
         regions=regions,
         check_target=check_target,
     )
-    chosen = choose_backend(backend, logits.device.type, logits.dtype, activation)
+    chosen = choose_backend(backend, make_request(flat, overlap))
     tensors = flat.logits, flat.target, flat.mask, flat.class_gamma
-    sums = ClassSums(*_apply(*tensors, *flat.settings, chosen).unbind(1))
+    sums = ClassSums(*_apply(*tensors, *flat.settings, overlap, chosen).unbind(1))
     return sums._replace(t=sums.t.detach(), n_valid=sums.n_valid.detach())
 
 
@@ -111,17 +121,19 @@ def _class_sums(
     class_gamma: Tensor | None,
     activation: str,
     gamma: float,
+    label_smoothing: float,
     ignored: list[int],
     classes: list[int],
     class_counts: list[int],
     check_target: bool,
+    overlap: str,
     backend: str,
 ) -> Tensor:
     flat_target = make_target(target, mask, ignored, classes, class_counts)
     if check_target or logits.device.type == "cpu":
         check_values(flat_target, activation)
-    exponent = gamma if class_gamma is None else class_gamma
-    return BACKENDS[backend].class_sums(logits, flat_target, activation, exponent)
+    formula = make_formula(activation, gamma, class_gamma, label_smoothing, overlap)
+    return BACKENDS[backend].class_sums(logits, flat_target, formula)
 
 
 @torch.library.custom_op("segfocal::class_sums_backward", mutates_args=())
@@ -133,17 +145,17 @@ def _class_sums_backward(
     class_gamma: Tensor | None,
     activation: str,
     gamma: float,
+    label_smoothing: float,
     ignored: list[int],
     classes: list[int],
     class_counts: list[int],
     check_target: bool,  # noqa: ARG001 - one list of settings for both ops
+    overlap: str,
     backend: str,
 ) -> Tensor:
     flat_target = make_target(target, mask, ignored, classes, class_counts)
-    exponent = gamma if class_gamma is None else class_gamma
-    return BACKENDS[backend].class_sums_backward(
-        upstream, logits, flat_target, activation, exponent
-    )
+    formula = make_formula(activation, gamma, class_gamma, label_smoothing, overlap)
+    return BACKENDS[backend].class_sums_backward(upstream, logits, flat_target, formula)
 
 
 @_class_sums.register_fake

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from segfocal import checks
 from segfocal.checks import ClassNumbers, IgnoreIndex, Regions, TargetKind
+from segfocal.ops.backend_choice import Request
+from segfocal.ops.elementwise import accumulation_dtype
 from segfocal.ops.flat_target import FlatTarget
-from segfocal.ops.reference import accumulation_dtype
+from segfocal.ops.formula import Formula
 
 _WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 """torch compares and reduces only a few of the unsigned dtypes."""
@@ -27,6 +29,7 @@ class Settings(NamedTuple):
     Attributes:
         activation: "softmax" or "sigmoid".
         gamma: Focusing exponent, where there is not one per class.
+        label_smoothing: Share of each voxel that the focal fields spread.
         ignored: Labels that do not count.
         classes: For labels, the classes that make up each channel, one list after the other.
         class_counts: How many of `classes` belong to each channel.
@@ -35,6 +38,7 @@ class Settings(NamedTuple):
 
     activation: str
     gamma: float
+    label_smoothing: float
     ignored: list[int]
     classes: list[int]
     class_counts: list[int]
@@ -65,6 +69,7 @@ def flatten(
     *,
     activation: str,
     gamma: ClassNumbers,
+    label_smoothing: float,
     ignore_index: IgnoreIndex,
     mask: Tensor | None,
     regions: Regions,
@@ -83,6 +88,7 @@ def flatten(
     checks.check_mask(logits, mask)
     checks.check_gamma(gamma)
     checks.check_class_shape("gamma", gamma, num_channels)
+    checks.check_label_smoothing(label_smoothing)
     per_channel = _channel_classes(kind, num_channels, table)
     return FlatArguments(
         logits=_flat_voxels(logits),
@@ -92,6 +98,7 @@ def flatten(
         settings=Settings(
             activation=activation,
             gamma=0.0 if isinstance(gamma, Sequence | Tensor) else float(gamma),
+            label_smoothing=float(label_smoothing),
             ignored=list(ignored),
             classes=list(chain.from_iterable(per_channel)),
             class_counts=[len(classes) for classes in per_channel],
@@ -111,6 +118,39 @@ def make_target(
     ends = accumulate(class_counts, initial=0)
     table = tuple(tuple(classes[start:end]) for start, end in pairwise(ends))
     return FlatTarget(values, mask, table, tuple(ignored))
+
+
+def make_formula(
+    activation: str,
+    gamma: float,
+    class_gamma: Tensor | None,
+    label_smoothing: float,
+    overlap: str = "product",
+) -> Formula:
+    """The formula that an op's arguments stand for."""
+    exponent = gamma if class_gamma is None else class_gamma
+    return Formula(activation, exponent, label_smoothing, overlap)
+
+
+def make_request(flat: FlatArguments, overlap: str) -> Request:
+    """What flattened arguments ask of a backend."""
+    settings, mask = flat.settings, flat.mask
+    if flat.target.ndim == 2:
+        num_channels = flat.logits.shape[1]
+        plain = [1] if num_channels == 1 else list(range(num_channels))
+        target = "labels" if settings.classes == plain else "regions"
+    else:
+        target = "shares" if flat.target.is_floating_point() else "channels"
+    return Request(
+        device_type=flat.logits.device.type,
+        dtype=flat.logits.dtype,
+        activation=settings.activation,
+        target=target,
+        mask="none" if mask is None else "voxels" if mask.shape[1] == 1 else "channels",
+        class_gamma=flat.class_gamma is not None,
+        label_smoothing=settings.label_smoothing > 0,
+        overlap=overlap,
+    )
 
 
 def _channel_classes(

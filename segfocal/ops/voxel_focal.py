@@ -9,8 +9,8 @@ from torch import Tensor
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
 from segfocal.ops import reference
 from segfocal.ops.differentiable import make_differentiable
-from segfocal.ops.flat_arguments import flatten, make_target
-from segfocal.ops.reference import accumulation_dtype
+from segfocal.ops.elementwise import accumulation_dtype
+from segfocal.ops.flat_arguments import flatten, make_formula, make_target
 from segfocal.ops.target_values import check_values
 
 
@@ -21,6 +21,7 @@ def voxel_focal(
     *,
     activation: Activation = "softmax",
     gamma: ClassNumbers = 2.0,
+    label_smoothing: float = 0.0,
     ignore_index: IgnoreIndex = None,
     mask: Tensor | None = None,
     regions: Regions = None,
@@ -38,6 +39,7 @@ def voxel_focal(
             negatives (unused under softmax).
         activation: "softmax" or "sigmoid".
         gamma: Focusing exponent >= 0, one number or one per channel.
+        label_smoothing: Share of each voxel that is spread, as for `class_sums`.
         ignore_index: Label or labels whose voxels do not count.
         mask: Bool, True where a voxel counts, `(B, 1, *S)` or `(B, C, *S)`.
         regions: Class indices that make up each channel.
@@ -45,7 +47,8 @@ def voxel_focal(
 
     Returns:
         `(B, C, *S)`, float64 for float64 logits, else float32; 0 where a voxel does not count.
-        Under softmax a voxel's loss stands in its own class's channel.
+        Under softmax a voxel's loss stands in its own class's channel, that of each share in the
+        share's.
 
     Raises:
         ValueError: As `class_sums`.
@@ -61,6 +64,7 @@ def voxel_focal(
         target,
         activation=activation,
         gamma=gamma,
+        label_smoothing=label_smoothing,
         ignore_index=ignore_index,
         mask=mask,
         regions=regions,
@@ -80,6 +84,7 @@ def _voxel_focal(
     weights: Tensor,
     activation: str,
     gamma: float,
+    label_smoothing: float,
     ignored: list[int],
     classes: list[int],
     class_counts: list[int],
@@ -88,8 +93,8 @@ def _voxel_focal(
     flat_target = make_target(target, mask, ignored, classes, class_counts)
     if check_target or logits.device.type == "cpu":
         check_values(flat_target, activation)
-    exponent = gamma if class_gamma is None else class_gamma
-    return reference.voxel_focal(logits, flat_target, activation, exponent, weights)
+    formula = make_formula(activation, gamma, class_gamma, label_smoothing)
+    return reference.voxel_focal(logits, flat_target, formula, weights)
 
 
 @torch.library.custom_op("segfocal::voxel_focal_backward", mutates_args=())
@@ -102,16 +107,15 @@ def _voxel_focal_backward(
     weights: Tensor,
     activation: str,
     gamma: float,
+    label_smoothing: float,
     ignored: list[int],
     classes: list[int],
     class_counts: list[int],
     check_target: bool,  # noqa: ARG001 - one list of settings for both ops
 ) -> Tensor:
     flat_target = make_target(target, mask, ignored, classes, class_counts)
-    exponent = gamma if class_gamma is None else class_gamma
-    return reference.voxel_focal_backward(
-        upstream, logits, flat_target, activation, exponent, weights
-    )
+    formula = make_formula(activation, gamma, class_gamma, label_smoothing)
+    return reference.voxel_focal_backward(upstream, logits, flat_target, formula, weights)
 
 
 @_voxel_focal.register_fake

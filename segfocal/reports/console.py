@@ -199,6 +199,20 @@ class Console:
         for message in lines:
             self._write_log(message)
 
+    def table(self, table: Table) -> None:
+        """Print a table; on a plain stream in ASCII and 160 columns wide. The log gets it too."""
+        plain = io.StringIO()
+        frame, table.box = table.box, box.ASCII2
+        rich.console.Console(file=plain, width=160, highlight=False).print(table)
+        table.box = frame
+        lines = [message.rstrip() for message in plain.getvalue().splitlines()]
+        for message in lines:
+            self._write_log(message)
+            if not self.is_terminal:
+                self._say(message, None)
+        if self.is_terminal:
+            self._out.print(table)
+
     def results(
         self, title: str, columns: Mapping[str, Mapping[str, RegionSummary]], note: str = ""
     ) -> None:
@@ -210,16 +224,7 @@ class Console:
                 regions and cases for each.
             note: Text under the table (the phantom's stamp), or "".
         """
-        plain = io.StringIO()
-        table = _results_table(title, columns, note, box.ASCII2)
-        rich.console.Console(file=plain, width=160, highlight=False).print(table)
-        for message in plain.getvalue().splitlines():
-            self._write_log(message.rstrip())
-        if self.is_terminal:
-            self._out.print(_results_table(title, columns, note, box.HEAVY_HEAD))
-        else:
-            for message in plain.getvalue().splitlines():
-                self._say(message.rstrip(), None)
+        self.table(_results_table(title, columns, note))
 
     @contextmanager
     def _bar(self, label: str, total: int) -> Iterator[EpochProgress]:
@@ -259,14 +264,14 @@ def _encodable(message: str, console: rich.console.Console) -> str:
 
 
 def _results_table(
-    title: str, columns: Mapping[str, Mapping[str, RegionSummary]], note: str, frame: box.Box
+    title: str, columns: Mapping[str, Mapping[str, RegionSummary]], note: str
 ) -> Table:
     table = Table(
         title=title,
         caption=note or None,
         title_justify="left",
         caption_justify="left",
-        box=frame,
+        box=box.HEAVY_HEAD,
     )
     table.add_column("\nregion")
     for method in columns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,16 +16,18 @@ from segfocal.data.cases import Case
 from segfocal.data.partial import annotated_outputs
 from segfocal.errors import UserError
 from segfocal.labels import IGNORE_CLASS, LabelScheme
-from segfocal.losses.compound import DiceFocalLoss
 from segfocal.losses.dice import DiceLoss
+from segfocal.losses.dice_focal import DiceFocalLoss
 from segfocal.losses.focal import FocalLoss
 from segfocal.networks import build_network, check_network, set_prior_bias
 from segfocal.statistics.class_alpha import ClassAlpha
 from segfocal.statistics.partial_labels import output_shares
-from segfocal.training.case_store import CaseStore, Prepared
+from segfocal.training.case_cache import Prepared, code_fingerprint
+from segfocal.training.case_store import CaseStore
 from segfocal.training.learner import Terms
 from segfocal.training.patches import EpochSampler, PatchDataset, stable_seed
 from segfocal.training.preflight import Plan
+from segfocal.training.run_folder import versions
 from segfocal.transforms.pipelines import (
     CROP_INDICES,
     augmentation,
@@ -168,6 +171,9 @@ class CasePreparation:
         config: The run's config.
         plan: Data set and channels.
         for_training: Pad, find crop centres and drop what only validation needs.
+
+    Attributes:
+        description: Everything that a prepared case depends on besides its files: a cache's key.
     """
 
     def __init__(self, config: Config, plan: Plan, *, for_training: bool) -> None:
@@ -176,15 +182,36 @@ class CasePreparation:
             config.data, scheme, plan.dataset.channels, plan.channels
         )
         size = config.train.patch_size if config.data.pad else None
-        self.crops = crop_preparation(scheme, size) if for_training else None
+        self.crops = (
+            crop_preparation(scheme, size, config.train.foreground_by) if for_training else None
+        )
+        self.description = _description(config, plan, for_training=for_training)
 
     def __call__(self, case: Case) -> Prepared:
         """The prepared case."""
         prepared: Prepared = self.preprocessing(case)
         if self.crops is None:
-            return prepared
+            return {key: part for key, part in prepared.items() if key != "case"}
         ready: Prepared = self.crops(prepared)
         return {key: ready[key] for key in ("case_id", "image", "label", CROP_INDICES)}
+
+
+def _description(config: Config, plan: Plan, *, for_training: bool) -> dict[str, Any]:
+    """Plain values; a setting of the data section that is added later is part of it by itself."""
+    elsewhere = {"root", "layout", "split", "val_fraction", "num_workers"}
+    elsewhere |= {"cache", "cache_dir", "cache_ram_gb"}
+    elsewhere |= {"case_list", "image_pattern", "label_pattern", "exclude", "partial"}
+    train = config.train
+    crops = {"patch_size": list(train.patch_size), "foreground_by": train.foreground_by}
+    return {
+        "data": config.data.model_dump(mode="json", exclude=elsewhere),
+        "scheme": plan.dataset.scheme.to_dict(),
+        "file_channels": list(plan.dataset.channels),
+        "channels": list(plan.channels),
+        "crops": crops if for_training else None,
+        "versions": versions(("torch", "monai", "numpy", "scipy", "nibabel")),
+        "code": code_fingerprint(),
+    }
 
 
 def make_loader(
@@ -192,7 +219,13 @@ def make_loader(
 ) -> DataLoader[Prepared]:
     """Patches of an epoch, the same whatever `num_workers` is."""
     train = config.train
-    changes = augmentation(train.augment, scheme, train.patch_size, train.foreground_fraction)
+    changes = augmentation(
+        train.augment,
+        scheme,
+        train.patch_size,
+        train.foreground_fraction,
+        train.foreground_weights,
+    )
     annotated = [annotated_outputs(scheme, case.annotated) for case in store.cases]
     sampler = EpochSampler(
         len(store),

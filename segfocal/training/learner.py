@@ -79,7 +79,7 @@ class Learner:
         budget: Budget,
         on_step: Callable[[int, dict[str, float]], None],
     ) -> EpochMeans:
-        """Steps through one epoch, or until the budget is spent.
+        """Steps through one epoch, or until the budget is spent; at least one step.
 
         Args:
             batches: `image` (B, C, *S) and `label` (B, 1, *S) or (B, *S), `accumulate` per step,
@@ -94,7 +94,8 @@ class Learner:
         sums: dict[str, float] = {}
         began, taken, lr = time.monotonic(), 0, 0.0
         iterator = iter(batches)
-        while budget.progress(self.step, time.monotonic()) < 1:
+        # One step at least: a clock that runs out between two epochs must not make an empty one.
+        while taken == 0 or budget.progress(self.step, time.monotonic()) < 1:
             group = [b for _, b in zip(range(self.train.accumulate), iterator, strict=False)]
             if not group:
                 break

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms.compose import Compose
-from monai.utils.type_conversion import convert_to_tensor
 from torch.utils.data import Dataset, Sampler
+
+from segfocal.transforms.rand_patch import RandPatchd
 
 PatchKey = tuple[int, int, int]
 """(epoch, number of the patch in the epoch, number of the case)."""
@@ -28,7 +28,7 @@ def stable_seed(*parts: int | str) -> int:
 
 
 class PatchDataset(Dataset[dict[str, Any]]):
-    """Prepared cases in memory; an item is one augmented patch.
+    """Prepared cases; an item is one augmented patch.
 
     Args:
         cases: Prepared cases (`crop_preparation`): image, label, crop indices, case_id.
@@ -40,8 +40,8 @@ class PatchDataset(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        cases: Sequence[Mapping[str, Any]],
-        augmentation: Compose,
+        cases: Sequence[Mapping[Any, Any]],
+        augmentation: RandPatchd,
         *,
         seed: int,
         annotated: Sequence[Sequence[bool]] | None = None,
@@ -60,13 +60,8 @@ class PatchDataset(Dataset[dict[str, Any]]):
         self.augmentation.set_random_state(
             seed=stable_seed(self.seed, epoch, case["case_id"], number)
         )
-        patch = self.augmentation(dict(case))
-        patch = patch[0] if isinstance(patch, list) else patch
-        item = {
-            "image": convert_to_tensor(patch["image"], dtype=torch.float32, track_meta=False),
-            "label": convert_to_tensor(patch["label"], dtype=torch.uint8, track_meta=False),
-            "case_id": case["case_id"],
-        }
+        patch = self.augmentation(case)
+        item = {name: patch[name] for name in ("image", "label", "case_id")}
         if self.annotated is not None:
             item["annotated"] = self.annotated[index]
         return item

@@ -5,11 +5,11 @@ Reads every header and every label, so that a run that starts does not stop at c
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from nibabel.orientations import io_orientation
@@ -17,12 +17,13 @@ from nibabel.orientations import io_orientation
 from segfocal.config.load import LoadedConfig
 from segfocal.config.schema import AlphaScheme
 from segfocal.data.cases import Case, Dataset, channel_indices, naming
+from segfocal.data.header_defects import CaseGrid
+from segfocal.data.label_values import ValueCounts, count_label_values
 from segfocal.data.layouts import read_dataset
 from segfocal.data.layouts.found import FileRules
-from segfocal.data.nifti import read_label
 from segfocal.data.partial import annotated_outputs, annotated_targets, check_annotated
 from segfocal.data.split import Split, make_split, read_split
-from segfocal.data.verify import CaseGrid, encode_label, verify_headers
+from segfocal.data.verify import check_declared, verify_headers
 from segfocal.errors import UserError
 from segfocal.statistics.class_alpha import ClassAlpha
 from segfocal.statistics.partial_labels import partial_class_alpha, partial_region_alpha
@@ -100,6 +101,7 @@ def open_dataset(loaded: LoadedConfig) -> tuple[Dataset, tuple[str, ...]]:
     wanted = tuple(data.channels) if data.channels is not None else dataset.channels
     channel_indices(dataset.channels, wanted)
     _check_per_output(loaded, dataset)
+    _check_foreground_weights(loaded, dataset)
     return dataset, wanted
 
 
@@ -128,12 +130,13 @@ def preflight(
             channel_dim=config.data.channel_dim,
             affine_tolerance_mm=config.data.affine_tolerance_mm,
             resample_channels=config.data.resample_channels,
+            max_voxels=config.data.max_voxels,
         )
         for case_id in (*split.train, *split.val)
     ]
     if not config.data.pad:
         _check_patch(loaded, grids[: len(split.train)])
-    counts = _count(dataset, split, on_case)
+    counts = _count(dataset, split, config.data.max_voxels, on_case)
     return Plan(dataset, channels, split, counts, _alpha(loaded, dataset, counts))
 
 
@@ -151,34 +154,35 @@ def _split(loaded: LoadedConfig, dataset: Dataset, split_path: Path | None) -> S
     )
 
 
-def _count(dataset: Dataset, split: Split, on_case: OnCase) -> VoxelCounts:
-    """Reads every label; counts those of the training split."""
+def _count(dataset: Dataset, split: Split, max_voxels: int, on_case: OnCase) -> VoxelCounts:
+    """Reads every label, none of them whole; counts those of the training split."""
     scheme = dataset.scheme
     total = VoxelCounts(scheme)
     by_id = {case.case_id: case for case in dataset.cases}
     order = (*split.train, *split.val)
 
-    def read(case_id: str) -> Any:
+    def read(case_id: str) -> ValueCounts:
         case = by_id[case_id]
         assert case.label is not None
         with naming(case_id):
-            classes = encode_label(read_label(case.label).data, scheme)
-        check_annotated(case, classes, scheme)
-        return classes
+            counted = count_label_values(case.label, max_voxels=max_voxels)
+            check_declared(counted.values, scheme)
+        check_annotated(case, scheme.encode(counted.values), scheme)
+        return counted
 
     with ThreadPoolExecutor(2) as pool:
         for start in range(0, len(order), 16):
             ids = order[start : start + 16]
-            for number, (case_id, classes) in enumerate(
+            for number, (case_id, counted) in enumerate(
                 zip(ids, pool.map(read, ids), strict=True), start
             ):
                 if number < len(split.train):
-                    if not np.any(classes < scheme.num_classes):
+                    total.add_values(counted.values, counted.voxels, case_id=case_id)
+                    if not total.annotated(case_id):
                         raise UserError(
                             f"{case_id}: every voxel is ignored: nothing to learn from. Take the "
                             f"case out, or name another loss.ignore_index."
                         )
-                    total.add(classes, case_id=case_id)
                 on_case(number + 1, len(order))
     return total
 
@@ -216,6 +220,26 @@ def _check_per_output(loaded: LoadedConfig, dataset: Dataset) -> None:
                 f"expected {scheme.num_outputs} numbers, one for each of "
                 f"{', '.join(scheme.output_names)}, got {len(given)}.",
             )
+
+
+def _check_foreground_weights(loaded: LoadedConfig, dataset: Dataset) -> None:
+    """Weights name classes, and leave one to draw."""
+    weights, names = loaded.config.train.foreground_weights, dataset.scheme.names[1:]
+    if weights is None:
+        return
+    for name in weights:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+            raise loaded.error(
+                "train.foreground_weights",
+                f"{name} is not a foreground class; there are {', '.join(names)}."
+                + (f" Did you mean {near[0]}?" if near else ""),
+            )
+    if not any(weights.get(name, 1.0) for name in names):
+        raise loaded.error(
+            "train.foreground_weights",
+            "every class has weight 0. Give one more, or set train.foreground_fraction: 0.",
+        )
 
 
 def _check_patch(loaded: LoadedConfig, grids: Sequence[CaseGrid]) -> None:

@@ -118,6 +118,10 @@ class Reporter:
             f"batch {config.train.batch_size} · {config.loss.name} gamma {config.loss.gamma}"
         )
 
+    def note(self, line: str) -> None:
+        """One line that a user should know, on the terminal and in log.txt."""
+        self.console.line(line)
+
     @contextmanager
     def loading(self, total: int) -> Iterator[Callable[[], None]]:
         """A bar while cases are read into memory."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from segfocal.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from segfocal.config.load import LoadedConfig
+from segfocal.data.cases import Case
 from segfocal.errors import RunFailedError, UserError
 from segfocal.inference.device import place_network, resolve_amp, resolve_device
 from segfocal.inference.predictor import Predictor
@@ -23,8 +25,10 @@ from segfocal.training.build import (
     make_network,
     make_optimizer,
 )
-from segfocal.training.case_store import CaseStore, available_bytes
+from segfocal.training.case_cache import CaseCache, default_folder, remove_unused
+from segfocal.training.case_store import CaseStore
 from segfocal.training.learner import Learner, NonFiniteLossError
+from segfocal.training.memory import available_bytes
 from segfocal.training.patches import stable_seed
 from segfocal.training.preflight import Plan
 from segfocal.training.progress import Outcome, Progress
@@ -143,21 +147,14 @@ class Session:
     def _run(self) -> Outcome:
         train, plan = self.config.train, self.plan
         train_cases, val_cases = plan.cases(plan.split.train), plan.cases(plan.split.val)
-        prepare = CasePreparation(self.config, plan, for_training=True)
-        with self.reporter.loading(len(train_cases) + len(val_cases)) as on_case:
-            store = CaseStore(train_cases, prepare, on_case=on_case)
-            val_store = CaseStore(
-                val_cases,
-                self._prepare_val,
-                budget_bytes=available_bytes() // 4,
-                on_case=on_case,
-            )
+        store, val_store = self._stores(train_cases, val_cases)
         loader = make_loader(self.config, plan.dataset.scheme, store, self.device)
         self.budget = budget = self._budget()
         self._loop_began = time.monotonic()
         self._first_progress = budget.progress(self.learner.step, self._loop_began)
         scores: list[CaseScore] = []
-        while not self._finished(budget):
+        last = self._finished(budget)
+        while not last:
             epoch = self.progress.epoch + 1
             loader.sampler.epoch = epoch  # type: ignore[attr-defined]
             # Dropout and the like: a function of (seed, epoch), whatever ran before.
@@ -180,6 +177,39 @@ class Session:
             self.reporter.epoch_done(epoch, self.learner.step, means, summary, self.progress)
             self._save("last.pt", resume=True)
         return Outcome(self.folder.path, self.progress, tuple(scores))
+
+    def _stores(
+        self, train_cases: Sequence[Case], val_cases: Sequence[Case]
+    ) -> tuple[CaseStore, CaseStore]:
+        """Prepared cases, and a line about where they are."""
+        data, note = self.config.data, self.reporter.note
+        prepare = CasePreparation(self.config, self.plan, for_training=True)
+        folder = data.cache_dir or default_folder()
+        if data.cache in ("auto", "disk"):
+            remove_unused(folder)
+        ram_gb = data.cache_ram_gb
+        with self.reporter.loading(len(train_cases) + len(val_cases)) as on_case:
+            store = CaseStore(
+                train_cases,
+                prepare,
+                mode=data.cache,
+                cache=CaseCache(folder, prepare.description, note),
+                budget_bytes=None if ram_gb is None else int(ram_gb * 2**30),
+                on_case=on_case,
+                on_note=note,
+            )
+            val_store = CaseStore(
+                val_cases,
+                self._prepare_val,
+                mode=data.cache,
+                cache=CaseCache(folder, self._prepare_val.description, note),
+                budget_bytes=available_bytes() // 4,
+                on_case=on_case,
+                on_note=note,
+            )
+        held = f"; validation cases: {val_store.summary()}" if val_cases else ""
+        note(f"cache  training cases: {store.summary()}{held}")
+        return store, val_store
 
     def _finished(self, budget: Budget) -> bool:
         if self.progress.epoch >= self.config.train.epochs:

@@ -6,26 +6,40 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from monai.config.type_definitions import KeysCollection
 from monai.transforms.transform import MapTransform
 
 from segfocal.labels import IGNORE_CLASS
+from segfocal.transforms.crop_centres import Absent, as_classes, case_name, class_indices, filled
 
 
 class ClassCropIndicesd(MapTransform):
     """Writes the flat voxel indices of every class, for `RandCropByLabelClassesd(indices_key=...)`.
 
     Deterministic, so a cache may hold the result. MONAI's own `ClassesToIndicesd` takes ignored
-    voxels for a class of their own or clips them into one.
+    voxels for a class of their own or clips them into one, and a case without any of the classes
+    asked for ends in NaN probabilities.
 
     Args:
-        keys: Keys of labels `(1, *S)`, class indices with `IGNORE_CLASS` where ignored.
+        keys: Keys of labels `(1, *S)`, class indices with `ignore_index` where ignored.
         num_classes: C, background included.
+        ignore_index: Value of a voxel that nobody annotated.
         indices_postfix: Appended to the key: `label_cls_indices` holds a list of C int64 arrays.
         max_samples_per_class: Keep at most so many, drawn without replacement by a generator
             seeded from the count: memory stays bounded on large volumes.
+        absent: What a class without a voxel gets. `anywhere`: every voxel that is not ignored, so
+            that a crop comes whatever the ratios are; `skip`: an empty list, and MONAI gives its
+            ratio to the others (NaN where none is left).
         allow_missing_keys: Pass over a missing key.
+
+    Raises:
+        ValueError: On call, naming the file: if every voxel is ignored or a value is no class.
+
+    Example:
+        >>> label = np.array([[[0, 0, 1], [255, 255, 2]]], dtype=np.uint8)
+        >>> found = ClassCropIndicesd("label", 3)({"label": label})
+        >>> [indices.tolist() for indices in found["label_cls_indices"]]
+        [[0, 1], [2], [5]]
     """
 
     def __init__(
@@ -33,28 +47,27 @@ class ClassCropIndicesd(MapTransform):
         keys: KeysCollection,
         num_classes: int,
         *,
+        ignore_index: int = IGNORE_CLASS,
         indices_postfix: str = "_cls_indices",
         max_samples_per_class: int = 50_000,
+        absent: Absent = "anywhere",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.num_classes = num_classes
+        self.ignore_index = ignore_index
         self.indices_postfix = indices_postfix
         self.max_samples_per_class = max_samples_per_class
+        self.absent: Absent = absent
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Writes one list of index arrays per key."""
         out = dict(data)
         for key in self.key_iterator(out):
-            flat = torch.as_tensor(out[key]).numpy().ravel()
-            assert flat.size == 0 or flat[flat != IGNORE_CLASS].max(initial=0) < self.num_classes
-            out[f"{key}{self.indices_postfix}"] = [
-                self._sample(np.flatnonzero(flat == c)) for c in range(self.num_classes)
-            ]
+            classes = as_classes(out[key])
+            lists = class_indices(classes, self.num_classes, self.ignore_index, case_name(out, key))
+            valid = np.flatnonzero(classes != self.ignore_index)
+            out[f"{key}{self.indices_postfix}"] = filled(
+                lists, self.absent, self.max_samples_per_class, valid
+            )
         return out
-
-    def _sample(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> Any:
-        if indices.size <= self.max_samples_per_class:
-            return indices
-        generator = np.random.default_rng(indices.size)
-        return np.sort(generator.choice(indices, self.max_samples_per_class, replace=False))

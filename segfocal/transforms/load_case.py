@@ -10,6 +10,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import Transform
 
 from segfocal.data.cases import Case
+from segfocal.data.nifti_header import MAX_VOXELS
 from segfocal.data.verify import load_case
 from segfocal.labels import LabelScheme
 
@@ -29,6 +30,7 @@ class LoadCased(Transform):
         channel_dim: Axis of the channels in a 4-D file; None is the fourth.
         affine_tolerance_mm: Largest distance between corners that is taken for rounding.
         resample_channels: Bring channels on other grids onto that of the first.
+        max_voxels: Voxels of a file above which its header is not believed.
 
     Raises:
         UserError: On call, for every defect of a case that `data.verify` knows.
@@ -43,6 +45,7 @@ class LoadCased(Transform):
         channel_dim: int | None = None,
         affine_tolerance_mm: float = 0.1,
         resample_channels: bool = False,
+        max_voxels: int = MAX_VOXELS,
     ) -> None:
         self.scheme = scheme
         self.channels = tuple(channels)
@@ -50,6 +53,7 @@ class LoadCased(Transform):
         self.channel_dim = channel_dim
         self.affine_tolerance_mm = affine_tolerance_mm
         self.resample_channels = resample_channels
+        self.max_voxels = max_voxels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Reads the files of `data["case"]`."""
@@ -63,6 +67,7 @@ class LoadCased(Transform):
             channel_dim=self.channel_dim,
             affine_tolerance_mm=self.affine_tolerance_mm,
             resample_channels=self.resample_channels,
+            max_voxels=self.max_voxels,
         )
         affine = torch.from_numpy(loaded.affine)
         out["case_id"] = case.case_id

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.compose import Compose
-from monai.transforms.croppad.dictionary import RandCropByLabelClassesd, SpatialPadd
-from monai.transforms.intensity.dictionary import (
-    RandGaussianNoised,
-    RandScaleIntensityd,
-    RandShiftIntensityd,
-)
-from monai.transforms.spatial.dictionary import Orientationd, RandAffined, RandFlipd, Spacingd
+from monai.transforms.croppad.dictionary import SpatialPadd
+from monai.transforms.spatial.dictionary import Orientationd, Spacingd
 from monai.transforms.utility.dictionary import CastToTyped, EnsureTyped
 from monai.transforms.utils import allow_missing_keys_mode
 
@@ -24,8 +18,10 @@ from segfocal.data.cases import Case
 from segfocal.errors import UserError
 from segfocal.labels import IGNORE_CLASS, LabelScheme
 from segfocal.transforms.crop_indices import ClassCropIndicesd
+from segfocal.transforms.lesion_crop_indices import LesionCropIndicesd
 from segfocal.transforms.load_case import LoadCased
 from segfocal.transforms.normalize import NormalizeChannelsd
+from segfocal.transforms.rand_patch import RandPatchd
 
 CROP_INDICES = "label_cls_indices"
 
@@ -88,6 +84,7 @@ def preprocessing(
         channel_dim=data.channel_dim,
         affine_tolerance_mm=data.affine_tolerance_mm,
         resample_channels=data.resample_channels,
+        max_voxels=data.max_voxels,
     )
     steps = [Orientationd(keys, axcodes="RAS", labels=None, allow_missing_keys=True)]
     if data.spacing_mm is not None:
@@ -118,26 +115,49 @@ def normalization_rules(
     return [normalize[name] for name in channels]
 
 
-def crop_preparation(scheme: LabelScheme, patch_size: Sequence[int] | None) -> Compose:
+def crop_preparation(
+    scheme: LabelScheme,
+    patch_size: Sequence[int] | None,
+    foreground_by: Literal["voxel", "lesion"] = "voxel",
+) -> Compose:
     """What a training case needs once: padding up to the patch, and where to centre crops.
 
     Args:
         scheme: What class indices mean.
         patch_size: Smallest spatial size; None pads nothing.
+        foreground_by: Whether foreground voxels or lesions are drawn equally (`train` section).
     """
     steps = []
     if patch_size is not None:
         steps.append(SpatialPadd("image", patch_size, mode="constant", value=0))
         steps.append(SpatialPadd("label", patch_size, mode="constant", value=IGNORE_CLASS))
-    steps.append(ClassCropIndicesd("label", scheme.num_classes))
+    if foreground_by == "lesion":
+        # Regions nest: a rim of oedema round a core is one lesion, not the crumbs of each class.
+        connect: Literal["class", "foreground"] = "foreground" if scheme.regions else "class"
+        steps.append(
+            LesionCropIndicesd("label", scheme.num_classes, connect=connect, absent="skip")
+        )
+    else:
+        steps.append(ClassCropIndicesd("label", scheme.num_classes, absent="skip"))
     steps.append(EnsureTyped(("image", "label"), track_meta=False))
     return Compose(steps)
 
 
-def crop_ratios(scheme: LabelScheme, foreground_fraction: float) -> list[float]:
-    """How often a crop is centred on each class: foreground classes share their part equally."""
-    share = foreground_fraction / (scheme.num_classes - 1)
-    return [1 - foreground_fraction] + [share] * (scheme.num_classes - 1)
+def crop_ratios(
+    scheme: LabelScheme,
+    foreground_fraction: float,
+    weights: Mapping[str, float] | None = None,
+) -> list[float]:
+    """How often a crop is centred on each class.
+
+    Args:
+        scheme: What class indices mean.
+        foreground_fraction: Share of crops centred on a foreground class.
+        weights: How that share is divided, by class name; 1 for a class that is not named.
+    """
+    parts = [(weights or {}).get(name, 1.0) for name in scheme.names[1:]]
+    total = sum(parts)
+    return [1 - foreground_fraction, *(foreground_fraction * part / total for part in parts)]
 
 
 def augmentation(
@@ -145,7 +165,8 @@ def augmentation(
     scheme: LabelScheme,
     patch_size: Sequence[int],
     foreground_fraction: float,
-) -> Compose:
+    weights: Mapping[str, float] | None = None,
+) -> RandPatchd:
     """A random patch of a prepared case, and its random changes.
 
     Seed it for every patch (`set_random_state`), so that the patch is a function of the seed alone.
@@ -155,36 +176,13 @@ def augmentation(
         scheme: What class indices mean.
         patch_size: Spatial size of the patch.
         foreground_fraction: Share of crops centred on a foreground class.
+        weights: How that share is divided among the classes, by name (`crop_ratios`).
     """
-    keys = ("image", "label")
-    steps = [
-        RandCropByLabelClassesd(
-            keys,
-            label_key="label",
-            spatial_size=patch_size,
-            ratios=crop_ratios(scheme, foreground_fraction),
-            num_classes=scheme.num_classes,
-            num_samples=1,
-            indices_key=CROP_INDICES,
-            warn=False,
-        )
-    ]
-    if augment.affine_prob > 0:
-        steps.append(
-            RandAffined(
-                keys,
-                prob=augment.affine_prob,
-                rotate_range=(0.0, 0.0, math.radians(augment.rotate_degrees)),
-                scale_range=augment.scale,
-                mode=("bilinear", "nearest"),
-                padding_mode="reflection",
-            )
-        )
-    steps += [RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in augment.flip_axes]
-    if augment.intensity_scale > 0:
-        steps.append(RandScaleIntensityd("image", factors=augment.intensity_scale, prob=0.8))
-    if augment.intensity_shift > 0:
-        steps.append(RandShiftIntensityd("image", offsets=augment.intensity_shift, prob=0.8))
-    if augment.noise_std > 0:
-        steps.append(RandGaussianNoised("image", prob=0.2, std=augment.noise_std))
-    return Compose(steps)
+    return RandPatchd(
+        ("image", "label"),
+        patch_size,
+        indices_key=CROP_INDICES,
+        ratios=crop_ratios(scheme, foreground_fraction, weights),
+        augment=augment,
+        mode=("bilinear", "nearest"),
+    )

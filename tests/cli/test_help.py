@@ -9,7 +9,7 @@ import pytest
 from segfocal._version import __version__
 
 
-@pytest.mark.parametrize("command", ["train", "predict"])
+@pytest.mark.parametrize("command", ["train", "predict", "stats"])
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_an_answer_imports_nothing_heavy(command, option):
     code = (
@@ -24,8 +24,9 @@ def test_an_answer_imports_nothing_heavy(command, option):
     assert (f"segfocal {__version__}" if option == "--version" else "usage: ") in done.stdout
 
 
-def test_help_takes_less_than_a_third_of_a_second():
-    code = "import sys; sys.argv = ['x', '--help']; from segfocal.cli.train import main; main()"
+@pytest.mark.parametrize("command", ["train", "stats"])
+def test_help_takes_less_than_a_third_of_a_second(command):
+    code = f"import sys; sys.argv = ['x', '-h']; from segfocal.cli.{command} import main; main()"
     times = []
     for _ in range(5):
         began = time.perf_counter()

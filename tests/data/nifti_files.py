@@ -15,6 +15,16 @@ OBLIQUE = np.array(
     ]
 )
 
+TURNED = np.array(
+    [
+        [-0.9, -0.96, 1.92, 40.25],
+        [-1.2, 0.72, -1.44, -61.5],
+        [0.0, 1.6, 1.8, 12.125],
+        [0.0, 0.0, 0.0, 1.0],
+    ]
+)
+"""1.5 x 2 x 3 mm, turned about two axes, without the shear that only an sform can tell."""
+
 
 def save(path, data, affine=None, *, codes=(1, 1), dtype=None, scaling=None, kind=nib.Nifti1Image):
     """Writes `data` with both form codes set; returns the path."""

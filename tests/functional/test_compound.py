@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-import segfocal.functional.compound
+import segfocal.functional.voxel_options
 from segfocal.functional import dice_focal_loss, dice_focal_terms, dice_loss, focal_loss
 
 EXACT = {"rtol": 1e-12, "atol": 1e-14}
@@ -69,13 +69,13 @@ def test_regions_reach_both_terms():
 
 def test_both_terms_come_from_one_pass(monkeypatch):
     passes = []
-    once = segfocal.functional.compound.class_sums
+    once = segfocal.functional.voxel_options.class_sums
 
     def counted(*arguments, **options):
         passes.append(options["gamma"])
         return once(*arguments, **options)
 
-    monkeypatch.setattr(segfocal.functional.compound, "class_sums", counted)
+    monkeypatch.setattr(segfocal.functional.voxel_options, "class_sums", counted)
     logits, labels = make_case()
     dice_focal_loss(logits, labels, ignore_index=255, gamma=1.3)
     assert passes == [1.3]

@@ -131,6 +131,94 @@ def test_absent_classes_are_skipped_or_left_to_the_smoothing():
     torch.testing.assert_close(dice_loss(logits, labels, batch=True, absent="skip"), batch, **EXACT)
 
 
+@pytest.mark.parametrize("batch", [False, True])
+def test_an_absent_class_is_penalised_by_its_false_positives(batch):
+    logits, labels = make_case((2, 3, 400))
+    labels[labels == 2] = 1
+    labels[0, :100] = 255
+    each = dice_loss(
+        logits, labels, absent="penalise", batch=batch, ignore_index=255, reduction="none"
+    ).flatten(1)
+    probs = logits.softmax(1)[:, 2]
+    p = torch.stack([probs[0, 100:].sum(), probs[1].sum()])
+    valid = torch.tensor([300.0, 400.0], dtype=torch.float64)
+    if batch:
+        p, valid = p.sum(0, keepdim=True), valid.sum(0, keepdim=True)
+    torch.testing.assert_close(each[:, 2], p / (p + 0.01 * valid), **EXACT)
+    left = dice_loss(logits, labels, batch=batch, ignore_index=255, reduction="none").flatten(1)
+    torch.testing.assert_close(each[:, :2], left[:, :2], **EXACT)
+
+
+def test_a_penalised_absent_class_has_a_gradient_where_a_smoothed_one_has_none():
+    logits = torch.zeros(1, 2, 1000, dtype=torch.float64, requires_grad=True)
+    labels = torch.zeros(1, 1000, dtype=torch.long)
+    slopes = {}
+    for absent in ("smooth", "penalise"):
+        loss = dice_loss(logits, labels, absent=absent, include_background=False)
+        (grad,) = torch.autograd.grad(loss, logits)
+        slopes[absent] = grad[:, 1].sum().item()
+    assert slopes["penalise"] > 1e-3
+    assert slopes["smooth"] < 1e-7
+
+
+def soft_case(activation):
+    generator = torch.Generator().manual_seed(5)
+    logits = 2 * torch.randn(2, 3, 40, generator=generator, dtype=torch.float64)
+    target = torch.rand(2, 3, 40, generator=generator, dtype=torch.float64)
+    if activation == "softmax":
+        target = target / target.sum(1, keepdim=True)
+    return logits.requires_grad_(), target
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("options", [{"soft_label": True}, {"squared_pred": True}, {}])
+@pytest.mark.parametrize("jaccard", [False, True])
+def test_soft_targets_are_monai_s(activation, options, jaccard):
+    """MONAI's word is the same: soft_label is the semimetric form."""
+    logits, target = soft_case(activation)
+    probs = logits.softmax(1) if activation == "softmax" else logits.sigmoid()
+    smooth = {"smooth_nr": 0.0, "smooth_dr": 0.0, "jaccard": jaccard}
+    if options.get("squared_pred"):  # MONAI has the squares of the target with soft_label only
+        truth = monai.losses.DiceLoss(squared_pred=True, soft_label=True, **smooth)(probs, target)
+    else:
+        truth = monai.losses.DiceLoss(**options, **smooth)(probs, target)
+    ours = dice_loss(logits, target, activation=activation, **options, **smooth)
+    torch.testing.assert_close(ours, truth, **EXACT)
+    grads = [torch.autograd.grad(loss, logits)[0] for loss in (ours, truth)]
+    torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"soft_label": True}, {"squared_pred": True}])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_the_soft_forms_are_smallest_at_the_target_itself(activation, options):
+    _, target = soft_case(activation)
+    logits = target.log() if activation == "softmax" else target.logit()
+    at_target = dice_loss(logits, target, activation=activation, **options)
+    assert at_target.item() == pytest.approx(0, abs=1e-6)
+    sharper = dice_loss(3 * logits, target, activation=activation, **options)
+    assert sharper > at_target + 0.01
+    linear = dice_loss(logits, target, activation=activation)
+    assert dice_loss(3 * logits, target, activation=activation) < linear
+
+
+def test_squares_of_a_soft_target_leave_masked_voxels_out():
+    logits, target = soft_case("sigmoid")
+    mask = torch.ones(2, 1, 40, dtype=torch.bool)
+    mask[..., 30:] = False
+    options = {"activation": "sigmoid", "squared_pred": True}
+    poisoned = torch.where(mask, target, torch.nan)
+    ours = dice_loss(logits, poisoned, mask=mask, **options)
+    truth = dice_loss(logits[..., :30], target[..., :30], **options)
+    torch.testing.assert_close(ours, truth, **EXACT)
+
+
+def test_soft_label_and_squared_pred_exclude_each_other():
+    logits, target = soft_case("sigmoid")
+    message = "^soft_label and squared_pred are two remedies for one thing, targets between 0 and 1"
+    with pytest.raises(ValueError, match=message):
+        dice_loss(logits, target, activation="sigmoid", soft_label=True, squared_pred=True)
+
+
 def test_a_batch_without_any_lesion_skips_to_zero_with_gradient():
     logits, labels = make_case()
     loss = dice_loss(logits, labels * 0, absent="skip", include_background=False)

@@ -14,8 +14,30 @@ import torch
 from monai.data import MetaTensor
 
 import segfocal
-from segfocal.functional import dice_focal_loss, dice_focal_terms, dice_loss, focal_loss
-from segfocal.losses import DiceFocalLoss, DiceLoss, FocalLoss
+from segfocal.functional import (
+    dice_focal_loss,
+    dice_focal_terms,
+    dice_loss,
+    focal_loss,
+    generalized_dice_loss,
+    tversky_loss,
+    unified_focal_loss,
+)
+from segfocal.losses import (
+    AsymmetricUnifiedFocalLoss,
+    DiceCELoss,
+    DiceFocalLoss,
+    DiceLoss,
+    FocalLoss,
+    FocalTverskyLoss,
+    GeneralizedDiceFocalLoss,
+    GeneralizedDiceLoss,
+    OneVsRestFocalLoss,
+    TverskyFocalLoss,
+    TverskyLoss,
+    UnifiedFocalLoss,
+)
+from segfocal.statistics.class_alpha import ClassAlpha
 
 REGIONS = ((1, 2, 3), (2, 3), (3,))
 MODULES = {
@@ -30,6 +52,25 @@ MODULES = {
     "dice focal regions": lambda: DiceFocalLoss(
         sigmoid=True, regions=REGIONS, alpha=[0.9, 0.95, 0.8], ignore_index=255, absent="skip"
     ),
+    "dice ce": lambda: DiceCELoss(
+        softmax=True, weight=[0.1, 1, 1, 2], label_smoothing=0.1, ignore_index=255
+    ),
+    "tversky": lambda: TverskyLoss(softmax=True, alpha=0.3, beta=0.7, ignore_index=255),
+    "focal tversky regions": lambda: FocalTverskyLoss(
+        sigmoid=True, regions=REGIONS, ignore_index=255, absent="penalise"
+    ),
+    "gdl": lambda: GeneralizedDiceLoss(softmax=True, ignore_index=255, batch=True),
+    "gdl focal": lambda: GeneralizedDiceFocalLoss(softmax=True, alpha=0.8, ignore_index=255),
+    "tversky focal": lambda: TverskyFocalLoss(
+        softmax=True, alpha=0.3, beta=0.7, focal_alpha=[0.2, 1.1, 1.3, 1.4], ignore_index=255
+    ),
+    "unified": lambda: UnifiedFocalLoss(softmax=True, ignore_index=255),
+    "unified regions": lambda: AsymmetricUnifiedFocalLoss(
+        sigmoid=True, softmax=False, regions=REGIONS, ignore_index=255
+    ),
+    "one vs rest": lambda: OneVsRestFocalLoss(alpha=[0.2, 0.4, 0.6, 0.8], ignore_index=255),
+    "one vs rest smoothed": lambda: OneVsRestFocalLoss(p_smoothing=0.01, ignore_index=255),
+    "top-k": lambda: FocalLoss(use_softmax=True, top_k=20, ignore_index=255),
     "dice focal voxels": lambda: DiceFocalLoss(softmax=True, ignore_index=255, reduction="none"),
 }
 EVERY = pytest.mark.parametrize("name", list(MODULES))
@@ -175,12 +216,12 @@ def test_check_target_and_backend_are_passed_on(monkeypatch, check_target):
         seen.append((options["check_target"], options["backend"]))
         raise InterruptedError
 
-    for module, place in (
-        (FocalLoss, "segfocal.functional.focal"),
-        (lambda **o: DiceLoss(softmax=True, **o), "segfocal.functional.dice"),
-        (lambda **o: DiceFocalLoss(softmax=True, **o), "segfocal.functional.compound"),
+    monkeypatch.setattr("segfocal.functional.voxel_options.class_sums", spy)
+    for module in (
+        FocalLoss,
+        lambda **o: DiceLoss(softmax=True, **o),
+        lambda **o: DiceFocalLoss(softmax=True, **o),
     ):
-        monkeypatch.setattr(f"{place}.class_sums", spy)
         with pytest.raises(InterruptedError):
             module(check_target=check_target, backend="reference")(*make_case(""))
     assert seen == [(check_target, "reference")] * 3
@@ -190,8 +231,12 @@ def test_check_target_and_backend_are_passed_on(monkeypatch, check_target):
     ("ours", "theirs", "left_out"),
     [
         (FocalLoss, monai.losses.FocalLoss, set()),
-        (DiceLoss, monai.losses.DiceLoss, {"other_act", "soft_label"}),
+        (DiceLoss, monai.losses.DiceLoss, {"other_act"}),
         (DiceFocalLoss, monai.losses.DiceFocalLoss, {"other_act"}),
+        (TverskyLoss, monai.losses.TverskyLoss, {"other_act"}),
+        (GeneralizedDiceLoss, monai.losses.GeneralizedDiceLoss, {"other_act"}),
+        (GeneralizedDiceFocalLoss, monai.losses.GeneralizedDiceFocalLoss, {"other_act"}),
+        (DiceCELoss, monai.losses.DiceCELoss, {"other_act"}),
     ],
 )
 def test_arguments_have_monai_s_names_and_defaults(ours, theirs, left_out):
@@ -242,6 +287,109 @@ def test_alpha_weight_and_gamma_per_class_are_in_the_state_dict(alpha):
     assert {value.dtype for value in state.values()} == {torch.float32}
     assert DiceFocalLoss(sigmoid=True).state_dict() == {}
     assert DiceFocalLoss(sigmoid=True, gamma=1.5).gamma == 1.5
+
+
+def derived_alpha(kind="class"):
+    return ClassAlpha(
+        weights=(0.2, 0.9, 0.4, 0.7),
+        names=("background", "a", "b", "c"),
+        kind=kind,
+        scheme="balanced",
+        options={"normalize": "mean"},
+        provenance={"num_cases": 388, "ignore_values": [255]},
+    )
+
+
+@pytest.mark.parametrize("kind", [FocalLoss, DiceFocalLoss, GeneralizedDiceFocalLoss])
+def test_the_state_dict_tells_where_a_derived_alpha_comes_from(kind, tmp_path):
+    sigmoid = {} if kind is FocalLoss else {"sigmoid": True}
+    alpha = derived_alpha("region")
+    module = kind(alpha=alpha, **sigmoid)
+    assert module.alpha.tolist() == pytest.approx(alpha.weights)
+    torch.save(module.state_dict(), tmp_path / "loss.pt")
+    state = torch.load(tmp_path / "loss.pt", weights_only=True)
+    fresh = kind(alpha=[0.1, 0.1, 0.1, 0.1], **sigmoid)
+    fresh.load_state_dict(state)
+    assert ClassAlpha.from_dict(fresh.alpha_origin) == alpha
+    parent = torch.nn.Sequential(module)
+    twin = torch.nn.Sequential(kind(alpha=[0.1, 0.1, 0.1, 0.1], **sigmoid))
+    twin.load_state_dict(parent.state_dict())
+    assert twin[0].alpha_origin["provenance"]["num_cases"] == 388
+
+
+def test_an_alpha_of_the_other_activation_is_refused():
+    with refused(
+        "alpha holds region weights, but softmax takes class weights. Derive it with class_alpha."
+    ):
+        FocalLoss(use_softmax=True, alpha=derived_alpha("region"))
+    with refused(
+        "alpha holds class weights, but sigmoid takes region weights. Derive it with region_alpha."
+    ):
+        DiceFocalLoss(sigmoid=True, alpha=derived_alpha())
+
+
+def test_dice_ce_is_dice_plus_torch_s_weighted_smoothed_cross_entropy():
+    logits, labels = make_case("")
+    weight = torch.tensor([0.1, 1.0, 1.0, 2.0])
+    module = MODULES["dice ce"]()
+    truth = torch.nn.functional.cross_entropy(
+        logits, labels.long(), weight=weight, label_smoothing=0.1, ignore_index=255
+    )
+    torch.testing.assert_close(module.terms(logits, labels).ce, truth)
+    dice = dice_loss(logits, labels, weight=weight, ignore_index=255)
+    torch.testing.assert_close(module(logits, labels), dice + truth)
+
+
+@pytest.mark.parametrize("include_background", [True, False])
+def test_the_cross_entropy_sees_the_background_as_monai_s_does(include_background):
+    logits, labels = make_case("")
+    labels[labels == 255] = 0
+    options = {"softmax": True, "include_background": include_background, "to_onehot_y": True}
+    truth = monai.losses.DiceCELoss(**options)(logits, labels[:, None].long())
+    torch.testing.assert_close(DiceCELoss(**options)(logits, labels), truth)
+    own = DiceCELoss(**options, ce_include_background=None).terms(logits, labels).ce
+    both = DiceCELoss(**options).terms(logits, labels).ce
+    assert (own == both).item() is include_background
+
+
+def test_the_terms_of_the_other_compounds_are_those_of_their_functions():
+    logits, labels = make_case("")
+    focal = focal_loss(logits, labels, alpha=0.8, ignore_index=255)
+    gdl = generalized_dice_loss(logits, labels, ignore_index=255)
+    terms = MODULES["gdl focal"]().terms(logits, labels)
+    torch.testing.assert_close(terms.gdl, gdl)
+    torch.testing.assert_close(terms.focal, focal)
+    loss = GeneralizedDiceFocalLoss(
+        softmax=True, alpha=0.8, ignore_index=255, lambda_gdl=0.3, lambda_focal=2.0
+    )
+    torch.testing.assert_close(loss(logits, labels), 0.3 * gdl + 2 * focal)
+    tversky = tversky_loss(logits, labels, alpha=0.3, beta=0.7, gamma=1.5, ignore_index=255)
+    focal = focal_loss(logits, labels, alpha=[0.2, 1.1, 1.3, 1.4], gamma=1.0, ignore_index=255)
+    loss = TverskyFocalLoss(
+        softmax=True,
+        alpha=0.3,
+        beta=0.7,
+        tversky_gamma=1.5,
+        gamma=1.0,
+        focal_alpha=[0.2, 1.1, 1.3, 1.4],
+        ignore_index=255,
+        lambda_tversky=0.3,
+        lambda_focal=2.0,
+    )
+    torch.testing.assert_close(loss(logits, labels), 0.3 * tversky + 2 * focal)
+
+
+def test_unified_modules_are_their_function():
+    logits, labels = make_case("")
+    options = {"weight": 0.3, "delta": 0.8, "gamma": 0.2}
+    truth = unified_focal_loss(logits, labels, ignore_index=255, **options)
+    asymmetric = AsymmetricUnifiedFocalLoss(ignore_index=255, num_classes=4, **options)
+    torch.testing.assert_close(asymmetric(logits, labels), truth)
+    torch.testing.assert_close(
+        UnifiedFocalLoss(softmax=True, ignore_index=255, **options)(logits, labels), truth
+    )
+    with refused("logits must have num_classes=2 channels: got shape (2, 4, 5, 6)."):
+        AsymmetricUnifiedFocalLoss(num_classes=2, ignore_index=255)(logits, labels)
 
 
 def test_a_loaded_alpha_is_the_one_that_counts():
@@ -316,7 +464,9 @@ def test_to_onehot_y_refuses_a_one_hot_target():
         DiceLoss(to_onehot_y=True, softmax=True)(torch.zeros(2, 3, 5), torch.zeros(2, 3, 5))
 
 
-@pytest.mark.parametrize("kind", [DiceLoss, DiceFocalLoss])
+@pytest.mark.parametrize(
+    "kind", [DiceLoss, DiceFocalLoss, DiceCELoss, TverskyLoss, UnifiedFocalLoss]
+)
 def test_neither_sigmoid_nor_softmax_is_refused_with_the_cure(kind):
     with refused(
         "the loss takes logits: expected sigmoid=True or softmax=True, got neither. Set the one "
@@ -391,7 +541,7 @@ def test_neither_sigmoid_nor_softmax_is_refused_with_the_cure(kind):
         (
             DiceFocalLoss,
             {"softmax": True, "absent": "zero"},
-            "absent must be one of smooth, skip: got 'zero'.",
+            "absent must be one of smooth, skip, penalise: got 'zero'.",
         ),
     ],
 )

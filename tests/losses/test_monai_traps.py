@@ -14,7 +14,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from segfocal.losses import DiceFocalLoss, DiceLoss, FocalLoss
+from segfocal.losses import (
+    DiceCELoss,
+    DiceFocalLoss,
+    DiceLoss,
+    FocalLoss,
+    FocalTverskyLoss,
+    GeneralizedDiceFocalLoss,
+    GeneralizedDiceLoss,
+    TverskyFocalLoss,
+    TverskyLoss,
+)
 
 EXACT = {"rtol": 1e-11, "atol": 1e-13}
 REGIONS = ((1, 2, 3), (2, 3), (3,))
@@ -22,16 +32,32 @@ SOFTMAX_LOSSES = {
     "focal": lambda **o: FocalLoss(use_softmax=True, **o),
     "dice": lambda **o: DiceLoss(softmax=True, **o),
     "dice focal": lambda **o: DiceFocalLoss(softmax=True, **o),
+    "dice ce": lambda **o: DiceCELoss(softmax=True, **o),
+    "tversky": lambda **o: TverskyLoss(softmax=True, alpha=0.3, beta=0.7, **o),
+    "focal tversky": lambda **o: FocalTverskyLoss(softmax=True, **o),
+    "gdl": lambda **o: GeneralizedDiceLoss(softmax=True, **o),
+    "gdl focal": lambda **o: GeneralizedDiceFocalLoss(softmax=True, **o),
+    "tversky focal": lambda **o: TverskyFocalLoss(softmax=True, **o),
 }
 SIGMOID_LOSSES = {
     "focal": lambda **o: FocalLoss(**o),
     "dice": lambda **o: DiceLoss(sigmoid=True, **o),
     "dice focal": lambda **o: DiceFocalLoss(sigmoid=True, **o),
+    "dice ce": lambda **o: DiceCELoss(sigmoid=True, **o),
+    "tversky": lambda **o: TverskyLoss(sigmoid=True, alpha=0.3, beta=0.7, **o),
+    "focal tversky": lambda **o: FocalTverskyLoss(sigmoid=True, **o),
+    "gdl": lambda **o: GeneralizedDiceLoss(sigmoid=True, **o),
+    "gdl focal": lambda **o: GeneralizedDiceFocalLoss(sigmoid=True, **o),
+    "tversky focal": lambda **o: TverskyFocalLoss(sigmoid=True, **o),
 }
 BOTH = {f"softmax {name}": loss for name, loss in SOFTMAX_LOSSES.items()} | {
     f"sigmoid {name}": loss for name, loss in SIGMOID_LOSSES.items()
 }
 ALL = pytest.mark.parametrize("name", list(BOTH))
+FOCAL = pytest.mark.parametrize(
+    "name", [key for key in BOTH if key.endswith("focal") and "tversky" not in key]
+)
+"""Those whose alpha and gamma are the focal loss's."""
 
 
 def seeded(seed=0):
@@ -149,7 +175,7 @@ def test_sum_is_a_sum(use_softmax):
 
 @pytest.mark.parametrize("gamma", [0.0, 0.25, 0.5, 0.99, 1.0, 2.0])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-@pytest.mark.parametrize("name", [key for key in BOTH if "focal" in key])
+@FOCAL
 def test_confident_voxels_have_a_finite_gradient_for_every_gamma(name, dtype, gamma):
     sizes = torch.tensor([0.0, 1.0, 10.0, 17.0, 30.0, 100.0, 1000.0])
     logits = torch.stack([sizes, -sizes])[None].to(dtype).requires_grad_()
@@ -254,7 +280,7 @@ def test_softmax_with_one_channel_is_refused(name):
 @pytest.mark.parametrize(
     "bad", [{"alpha": 1.5}, {"alpha": -0.5}, {"gamma": -1}, {"gamma": math.nan}]
 )
-@pytest.mark.parametrize("name", [key for key in BOTH if "focal" in key])
+@FOCAL
 def test_alpha_and_gamma_out_of_range_are_refused_at_construction(name, bad):
     with pytest.raises(ValueError, match=f"^{next(iter(bad))} must be finite and "):
         BOTH[name](**bad)

@@ -24,7 +24,18 @@ def _one_hot(logits, target, ignored, regions):
     return torch.cat(channels, 1).double(), labelled
 
 
-def naive_class_sums(logits, target, *, activation, gamma, ignored=(), mask=None, regions=None):
+def naive_class_sums(
+    logits,
+    target,
+    *,
+    activation,
+    gamma,
+    label_smoothing=0.0,
+    overlap="product",
+    ignored=(),
+    mask=None,
+    regions=None,
+):
     """The table of sums, spelled out. Valid for finite logits that are not extreme."""
     logits = logits.double()
     share, labelled = _one_hot(logits, target, ignored, regions)
@@ -35,6 +46,8 @@ def naive_class_sums(logits, target, *, activation, gamma, ignored=(), mask=None
     per_channel = [1, -1] + [1] * (logits.ndim - 2)
     gamma = torch.as_tensor(gamma, dtype=torch.float64)
     gamma = gamma.expand(logits.shape[1]).view(per_channel)
+    num_sides = logits.shape[1] if activation == "softmax" else 2
+    smooth = (1 - label_smoothing) * share + label_smoothing / num_sides
     if activation == "softmax":
         own_allowed = ~((share > 0) & ~allowed).any(1, keepdim=True)
         some_allowed = allowed.any(1, keepdim=True)
@@ -42,13 +55,14 @@ def naive_class_sums(logits, target, *, activation, gamma, ignored=(), mask=None
         held = logits.masked_fill(~allowed & some_allowed, -1e9)
         log_p = F.log_softmax(held, 1)
         p = log_p.exp()
-        focal_pos = share * (1 - p) ** gamma * -log_p
+        focal_pos = smooth * (1 - p) ** gamma * -log_p
         focal_neg = torch.zeros_like(focal_pos)
     else:
         p = torch.sigmoid(logits)
-        focal_pos = share * (1 - p) ** gamma * -torch.log(p)
-        focal_neg = (1 - share) * p**gamma * -torch.log1p(-p)
-    terms = (focal_pos, focal_neg, p * share, p, p * p, share, torch.ones_like(p))
+        focal_pos = smooth * (1 - p) ** gamma * -torch.log(p)
+        focal_neg = (1 - smooth) * p**gamma * -torch.log1p(-p)
+    tp = p * share if overlap == "product" else (p + share - (p - share).abs()) / 2
+    terms = (focal_pos, focal_neg, tp, p, p * p, share, torch.ones_like(p))
     batch_and_channel = logits.shape[:2]
     sums = [torch.where(valid, term, 0).reshape(*batch_and_channel, -1).sum(-1) for term in terms]
     return dict(zip(FIELDS, sums, strict=True))

@@ -398,7 +398,7 @@ def test_opcheck(activation, target_kind):
         target = one_hot.bool() if target_kind == "one-hot" else one_hot * 0.7 + 0.1
         classes, counts, ignored = [], [], []
     gamma = torch.tensor([0.5, 1.0, 2.0])
-    tail = (activation, 2.0, ignored, classes, counts, False, "reference")
+    tail = (activation, 2.0, 0.1, ignored, classes, counts, False, "minimum", "reference")
     torch.library.opcheck(
         torch.ops.segfocal.class_sums.default, (logits, target, mask, gamma, *tail)
     )

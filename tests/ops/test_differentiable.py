@@ -93,7 +93,7 @@ def test_double_backward_is_refused_by_name(loss):
 def test_double_backward_through_the_bare_op_is_refused_too():
     logits, labels = make_case()
     logits = logits.flatten(2).requires_grad_()
-    settings = ("softmax", 2.0, [], [0, 1, 2], [1, 1, 1], False, "reference")
+    settings = ("softmax", 2.0, 0.0, [], [0, 1, 2], [1, 1, 1], False, "product", "reference")
     sums = torch.ops.segfocal.class_sums(logits, labels.flatten(1), None, None, *settings)
     (grad,) = torch.autograd.grad(sums.sum(), logits, create_graph=True)
     with pytest.raises(RuntimeError, match="segfocal::class_sums has no second derivative"):
@@ -103,7 +103,7 @@ def test_double_backward_through_the_bare_op_is_refused_too():
 def test_the_gradient_op_itself_refuses_to_be_differentiated():
     logits, labels = make_case()
     upstream = torch.ones(2, 7, 3, dtype=torch.float64, requires_grad=True)
-    settings = ("softmax", 2.0, [], [0, 1, 2], [1, 1, 1], False, "reference")
+    settings = ("softmax", 2.0, 0.0, [], [0, 1, 2], [1, 1, 1], False, "product", "reference")
     grad = torch.ops.segfocal.class_sums_backward(
         upstream, logits.flatten(2), labels.flatten(1), None, None, *settings
     )

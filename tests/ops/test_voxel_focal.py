@@ -91,7 +91,7 @@ def test_channels_last_logits():
 def test_opcheck(activation):
     logits, labels = make_case()
     mask = torch.rand(2, 3, 20, generator=seeded(2)) > 0.3
-    settings = (activation, 2.0, [255], [0, 1, 2], [1, 1, 1], False)
+    settings = (activation, 2.0, 0.1, [255], [0, 1, 2], [1, 1, 1], False)
     leaf = logits.detach().flatten(2).requires_grad_()
     inputs = (leaf, labels.flatten(1), mask, None, WEIGHTS)
     torch.library.opcheck(torch.ops.segfocal.voxel_focal.default, (*inputs, *settings))

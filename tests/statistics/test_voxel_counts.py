@@ -70,6 +70,25 @@ def test_voxels_and_ignored_voxels_equal_a_count_by_hand():
     ]
 
 
+def test_a_label_counted_by_value_or_by_class_counts_the_same():
+    values = np.random.default_rng(0).choice([0, 2, 7, 9], (6, 5, 4)).astype(np.uint8)
+    counts = counted({"a": SCHEME.encode(values)})
+    by_value = VoxelCounts(SCHEME)
+    by_value.add_values(*np.unique(values, return_counts=True), case_id="a")
+    by_class = VoxelCounts(SCHEME)
+    by_class.add_counts(
+        [int((values == v).sum()) for v in (0, 2, 7)], int((values == 9).sum()), case_id="a"
+    )
+    assert counts.to_dict() == by_value.to_dict() == by_class.to_dict()
+    assert counts.annotated("a") == int((values != 9).sum())
+    with pytest.raises(ValueError, match="case a was counted already"):
+        by_value.add_values([0], [1], case_id="a")
+    with pytest.raises(ValueError, match="case b: expected 3 counts, got 2"):
+        by_class.add_counts([1, 2], 0, case_id="b")
+    with pytest.raises(UserError, match="label holds"):
+        by_value.add_values([0, 5], [1, 1], case_id="b")
+
+
 def test_region_voxels_equal_the_union_of_their_classes():
     maps = {"a": label_map(1, classes=(0, 1, 2, 3)), "b": label_map(2, classes=(0, 2))}
     expected = [

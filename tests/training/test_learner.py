@@ -86,6 +86,13 @@ def test_a_spent_budget_ends_the_epoch_early():
     assert means.steps == 3
 
 
+def test_an_epoch_that_begins_with_a_spent_budget_is_not_empty():
+    spent = Budget(100, 1.0, time.monotonic() - 10, time.monotonic() - 10)
+    means = make().run_epoch(batches(10), spent, ignore)
+    assert means.steps == 1
+    assert "loss" in means.terms
+
+
 def test_the_gradient_is_clipped_to_the_norm():
     learner = make(grad_clip=1e-3)
     before = learner.network.weight.detach().clone()

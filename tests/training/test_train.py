@@ -84,6 +84,70 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(finished, pha
     assert not same(weights(out / "last.pt"), weights(tmp_path / "c" / "last.pt"))
 
 
+@pytest.mark.parametrize(
+    "settings", [("data.cache=none",), ("data.cache=auto", "data.cache_ram_gb=0.0001")]
+)
+def test_where_cases_are_kept_changes_no_weight(finished, phantom, tmp_path, settings):
+    tiny_run(phantom, tmp_path / "b", f"data.cache_dir={tmp_path / 'cache'}", *settings)
+    assert same(weights(finished[1] / "last.pt"), weights(tmp_path / "b" / "last.pt"))
+    assert (tmp_path / "cache").exists() == ("data.cache=auto" in settings)
+
+
+def test_the_cache_on_disk_and_a_damaged_file_in_it_change_no_weight(finished, phantom, tmp_path):
+    cache = tmp_path / "cache"
+    where = ("data.cache=disk", f"data.cache_dir={cache}")
+    tiny_run(phantom, tmp_path / "b", *where)
+    victim = min(cache.iterdir())
+    raw = bytearray(victim.read_bytes())
+    raw[-5000] ^= 4
+    victim.write_bytes(raw)
+    tiny_run(phantom, tmp_path / "c", *where)
+    told = (tmp_path / "c" / "log.txt").read_text()
+    assert told.count(f"{victim} is damaged (its checksum is wrong); prepared anew") == 1
+    assert " found there); validation cases: 2 on disk (" in told
+    assert len(list(cache.iterdir())) == 6
+    for name in "bc":
+        run = tmp_path / name
+        assert same(weights(finished[1] / "last.pt"), weights(run / "last.pt"))
+        assert rows_of(finished[1] / "val_cases.csv") == rows_of(run / "val_cases.csv")
+
+
+def test_other_crop_centres_train_and_give_other_weights(finished, phantom, tmp_path):
+    tiny_run(
+        phantom,
+        tmp_path / "b",
+        "train.foreground_by=lesion",
+        "train.foreground_weights={enhancing: 5, oedema: 0}",
+    )
+    assert not same(weights(finished[1] / "last.pt"), weights(tmp_path / "b" / "last.pt"))
+
+
+@pytest.mark.parametrize(
+    ("weights_given", "message"),
+    [
+        (
+            "{enhancin: 2}",
+            (
+                "enhancin is not a foreground class; there are oedema, non-enhancing, enhancing. "
+                "Did you mean enhancing?"
+            ),
+        ),
+        (
+            "{oedema: 0, non-enhancing: 0, enhancing: 0}",
+            "every class has weight 0. Give one more, or set train.foreground_fraction: 0.",
+        ),
+        ("{enhancing: -1}", "expected finite numbers >= 0, got {'enhancing': -1}."),
+    ],
+)
+def test_weights_of_classes_that_are_not_there_are_refused(
+    phantom, tmp_path, weights_given, message
+):
+    with pytest.raises(UserError) as error:
+        tiny_run(phantom, tmp_path / "a", f"train.foreground_weights={weights_given}")
+    assert str(error.value) == f"--set: train.foreground_weights: {message}"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_a_run_cut_in_two_ends_with_the_same_weights_bit_for_bit(phantom, tmp_path):
     settings = ("train.epochs=4", "network.args.dropout_prob=0.2", "train.val_every=3")

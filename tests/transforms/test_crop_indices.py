@@ -1,5 +1,8 @@
 import numpy as np
+import pytest
 import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.compose import Compose
 from monai.transforms.croppad.dictionary import RandCropByLabelClassesd
 
 from segfocal.labels import IGNORE_CLASS
@@ -15,7 +18,8 @@ def label_with_ignored_half():
 
 def test_each_class_lists_its_voxels_and_ignored_ones_are_in_no_list():
     label = label_with_ignored_half()
-    indices = ClassCropIndicesd("label", 3)({"label": label})["label_cls_indices"]
+    make = ClassCropIndicesd("label", 3, absent="skip")
+    indices = make({"label": label})["label_cls_indices"]
     flat = label.numpy().ravel()
     assert [len(part) for part in indices] == [6 * 144 - 1, 0, 1]
     assert all((flat[part] == c).all() for c, part in enumerate(indices))
@@ -31,7 +35,7 @@ def test_a_cap_keeps_a_subset_and_the_same_one_each_time():
 
 def test_monais_crop_is_never_centred_on_an_ignored_voxel():
     label = label_with_ignored_half()
-    data = ClassCropIndicesd("label", 3)({"label": label})
+    data = ClassCropIndicesd("label", 3, absent="skip")({"label": label})
     where = torch.arange(12**3).reshape(1, 12, 12, 12)
     crop = RandCropByLabelClassesd(
         ["label", "where"],
@@ -48,3 +52,73 @@ def test_monais_crop_is_never_centred_on_an_ignored_voxel():
     assert IGNORE_CLASS not in values
     assert {0, 2} == set(values)
     assert 60 < values.count(2) < 140
+
+
+def monais_crop(ratios, num_samples=50):
+    return RandCropByLabelClassesd(
+        "label",
+        "label",
+        (1, 1, 1),
+        ratios=list(ratios),
+        num_classes=3,
+        num_samples=num_samples,
+        indices_key="label_cls_indices",
+        warn=False,
+    ).set_random_state(0)
+
+
+@pytest.mark.parametrize("ratios", [(1, 1, 1), (0, 1, 1), (0, 0, 1)])
+def test_a_case_without_lesions_gives_crops_off_the_ignored_voxels_whatever_the_ratios(ratios):
+    label = label_with_ignored_half()
+    label[label == 2] = 0
+    patches = Compose([ClassCropIndicesd("label", 3), monais_crop(ratios)])({"label": label})
+    assert {int(patch["label"]) for patch in patches} == {0}
+
+
+def test_skipping_absent_classes_leaves_their_share_to_the_others():
+    data = ClassCropIndicesd("label", 3, absent="skip")({"label": label_with_ignored_half()})
+    values = [int(patch["label"]) for patch in monais_crop((0, 1, 1))(data)]
+    assert set(values) == {2}
+
+
+@pytest.mark.parametrize("absent", ["anywhere", "skip"])
+def test_a_case_of_ignored_voxels_alone_is_named(absent):
+    label = torch.full((1, 4, 4, 4), IGNORE_CLASS, dtype=torch.uint8)
+    make = ClassCropIndicesd("label", 3, absent=absent)
+    with pytest.raises(ValueError, match="every voxel is ignored") as error:
+        make({"label": label, "case_id": "BRATS_007"})
+    assert str(error.value) == (
+        "BRATS_007: every voxel is ignored (holds 255), so no crop can be centred in it. Take the "
+        "case out, or check ignore_index."
+    )
+    named = MetaTensor(label, meta={"filename_or_obj": "labelsTr/BRATS_007.nii.gz"})
+    with pytest.raises(ValueError, match=r"^labelsTr/BRATS_007\.nii\.gz: every voxel"):
+        make({"label": named})
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(3, torch.uint8), (-2, torch.int16), (0.5, torch.float32)]
+)
+def test_a_value_that_is_no_class_is_named(value, dtype):
+    label = torch.zeros(1, 4, 4, 4, dtype=dtype)
+    label[0, 1, 1, 1] = value
+    with pytest.raises(ValueError, match="expected class indices") as error:
+        ClassCropIndicesd("label", 3)({"label": label})
+    assert str(error.value) == (
+        f"label: holds {value:g}, expected class indices 0 to 2 or 255 where ignored. Encode the "
+        f"label first, or set num_classes."
+    )
+
+
+def test_another_ignore_index_and_several_keys_are_honoured():
+    label = torch.tensor([[[[-1, 0, 1]]]])
+    data = ClassCropIndicesd(["a", "b"], 2, ignore_index=-1, allow_missing_keys=True)({"a": label})
+    assert [part.tolist() for part in data["a_cls_indices"]] == [[1], [2]]
+    assert "b_cls_indices" not in data
+
+
+def test_a_label_with_channels_is_refused():
+    with pytest.raises(
+        ValueError, match=r"expected a label \(1, \*S\) of class indices, got shape"
+    ):
+        ClassCropIndicesd("label", 2)({"label": torch.zeros(3, 4, 4)})

@@ -5,18 +5,17 @@ from __future__ import annotations
 from torch import Tensor
 
 from segfocal.checks import ClassNumbers, IgnoreIndex, Regions
-from segfocal.functional.compound import (
-    DiceFocalTerms,
-    check_lambdas,
-    dice_focal_terms,
-    weighted_sum,
-)
-from segfocal.functional.dice import Absent, check_dice_options
-from segfocal.functional.focal import Normalizer, Reduction, check_focal_options
-from segfocal.losses.base import LogitsLoss, chosen_activation
+from segfocal.functional.across_ranks import Group
+from segfocal.functional.compound import DiceFocalTerms, OverlapTerm, check_lambdas
+from segfocal.functional.dice import DiceOptions, check_dice_options
+from segfocal.functional.focal import Normalizer, check_focal_options
+from segfocal.functional.overlap import Absent
+from segfocal.functional.voxel_options import Reduction
+from segfocal.losses.base import Alpha, chosen_activation
+from segfocal.losses.overlap_focal import OverlapFocalLoss
 
 
-class DiceFocalLoss(LogitsLoss):
+class DiceFocalLoss(OverlapFocalLoss):
     """Dice plus focal loss: `segfocal.functional.dice_focal_loss` with its arguments held.
 
     The arguments are explained there; the names are those of MONAI's `DiceFocalLoss`. Both terms
@@ -28,21 +27,26 @@ class DiceFocalLoss(LogitsLoss):
         to_onehot_y: Integer labels are recognised without it; True refuses a one-hot target.
         sigmoid: Each channel is its own yes-or-no question.
         softmax: The channels exclude each other.
-        squared_pred: Sum p squared in Dice's denominator.
+        squared_pred: Sums of squares in Dice's denominator.
         jaccard: Jaccard index in place of Dice.
         reduction: "mean", "sum" or "none".
-        smooth_nr: Added to Dice's numerator, >= 0.
-        smooth_dr: Added to Dice's denominator, >= 0.
-        batch: Sum Dice over the batch before dividing.
+        smooth_nr: Added to the overlap's numerator, >= 0.
+        smooth_dr: Added to the overlap's denominator, >= 0.
+        batch: Sum the overlap over the batch before dividing.
         gamma: Focusing exponent >= 0, one number or one per channel.
         weight: Weight >= 0 in both terms, one number or one per channel.
         lambda_dice: Weight >= 0 of the Dice term.
         lambda_focal: Weight >= 0 of the focal term.
-        alpha: Balance of the focal term, one number or one per channel.
+        alpha: Balance, one number or one per channel, or the record that `segfocal.statistics`
+            derives.
+        soft_label: Overlap min(p, t), for targets between 0 and 1.
         ignore_index: Label or labels whose voxels do not count, in either term.
         regions: Class indices that make up each channel.
+        label_smoothing: Share in [0, 1) of each target that is spread over the classes.
         normalizer: What the focal mean divides by: "valid", "positives", "alpha" or "none".
-        absent: For a class that the target does not hold, in Dice: "smooth" or "skip".
+        top_k: Per cent of the valid voxels that count, those with the largest loss.
+        absent: For a class that the target does not hold: "smooth", "skip" or "penalise".
+        process_group: Ranks that share the batch: a group, or "world".
         check_target: Check the target's values on every device, not on the CPU alone.
         focal_include_background: Whether channel 0 counts in the focal term; None is
             `include_background`.
@@ -78,18 +82,19 @@ class DiceFocalLoss(LogitsLoss):
         weight: ClassNumbers | None = None,
         lambda_dice: float = 1.0,
         lambda_focal: float = 1.0,
-        alpha: ClassNumbers | None = None,
+        alpha: Alpha | None = None,
+        soft_label: bool = False,
         ignore_index: IgnoreIndex = None,
         regions: Regions = None,
+        label_smoothing: float = 0.0,
         normalizer: Normalizer = "valid",
+        top_k: float | None = None,
         absent: Absent = "smooth",
+        process_group: Group = None,
         check_target: bool = False,
         focal_include_background: bool | None = None,
         backend: str = "auto",
     ) -> None:
-        check_focal_options(normalizer, reduction)
-        check_dice_options(smooth_nr, smooth_dr, absent, reduction)
-        check_lambdas(lambda_dice, lambda_focal)
         super().__init__(
             activation=chosen_activation(sigmoid=sigmoid, softmax=softmax),
             include_background=include_background,
@@ -98,6 +103,7 @@ class DiceFocalLoss(LogitsLoss):
             reduction=reduction,
             ignore_index=ignore_index,
             regions=regions,
+            process_group=process_group,
             check_target=check_target,
             backend=backend,
         )
@@ -106,51 +112,34 @@ class DiceFocalLoss(LogitsLoss):
         self.smooth_nr = smooth_nr
         self.smooth_dr = smooth_dr
         self.batch = batch
-        self.focal_include_background = focal_include_background
+        self._hold_gamma(gamma)
         self.lambda_dice = lambda_dice
         self.lambda_focal = lambda_focal
-        self.normalizer: Normalizer = normalizer
-        self.absent: Absent = absent
-        self._hold_gamma(gamma)
         self._hold_alpha(alpha)
-
-    def forward(
-        self,
-        input: Tensor,  # noqa: A002 - MONAI's name
-        target: Tensor,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """The loss of logits `(B, C, *S)` on the voxels that `mask` lets in."""
-        return weighted_sum(self.terms(input, target, mask), self.lambda_dice, self.lambda_focal)
+        self.soft_label = soft_label
+        self.label_smoothing = label_smoothing
+        self.normalizer: Normalizer = normalizer
+        self.top_k = top_k
+        self.absent: Absent = absent
+        self.focal_include_background = focal_include_background
+        check_dice_options(self._options(DiceOptions))
+        check_focal_options(self.focal_options())
+        check_lambdas(lambda_dice, lambda_focal)
 
     def terms(
         self,
         input: Tensor,  # noqa: A002 - MONAI's name
         target: Tensor,
         mask: Tensor | None = None,
+        voxel_weight: Tensor | None = None,
     ) -> DiceFocalTerms:
         """The two terms before their lambdas, for a log; one pass, as `forward`."""
-        logits, target, mask = self._plain(input, target, mask)
-        return dice_focal_terms(
-            logits,
-            target,
-            activation=self.activation,
-            gamma=self.gamma,
-            alpha=self.alpha,
-            weight=self.weight,
-            include_background=self.include_background,
-            focal_include_background=self.focal_include_background,
-            normalizer=self.normalizer,
-            squared_pred=self.squared_pred,
-            jaccard=self.jaccard,
-            batch=self.batch,
-            smooth_nr=self.smooth_nr,
-            smooth_dr=self.smooth_dr,
-            absent=self.absent,
-            reduction=self.reduction,
-            ignore_index=self.ignore_index,
-            mask=mask,
-            regions=self.regions,
-            check_target=self.check_target,
-            backend=self.backend,
-        )
+        return DiceFocalTerms(*self._terms(input, target, mask, voxel_weight))
+
+    def overlap_options(self) -> OverlapTerm:
+        """The overlap term's arguments."""
+        return self._options(DiceOptions)
+
+    def lambdas(self) -> tuple[float, float]:
+        """Weights of the two terms."""
+        return self.lambda_dice, self.lambda_focal

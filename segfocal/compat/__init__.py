@@ -1,0 +1,1 @@
+"""Other libraries' losses under their own names and with their own numbers."""

@@ -1,0 +1,54 @@
+"""What an overlap loss plus focal loss or cross-entropy shares."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from torch import Tensor
+
+from segfocal.functional.compound import OverlapTerm, overlap_and_focal, weighted_sum
+from segfocal.functional.focal import FocalOptions
+from segfocal.losses.base import LogitsLoss, optional_plain
+
+
+class OverlapFocalLoss(LogitsLoss):
+    """Two terms of one pass over the voxels, and their weighted sum."""
+
+    focal_include_background: bool | None
+
+    @abstractmethod
+    def overlap_options(self) -> OverlapTerm:
+        """The overlap term's arguments."""
+
+    @abstractmethod
+    def lambdas(self) -> tuple[float, float]:
+        """Weights of the overlap term and of the voxelwise term."""
+
+    def focal_options(self) -> FocalOptions:
+        """The voxelwise term's arguments."""
+        background = self.focal_include_background
+        options = self._options(FocalOptions)
+        return options if background is None else options._replace(include_background=background)
+
+    def forward(
+        self,
+        input: Tensor,  # noqa: A002 - MONAI's name
+        target: Tensor,
+        mask: Tensor | None = None,
+        voxel_weight: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of logits `(B, C, *S)` on the voxels that `mask` lets in.
+
+        `voxel_weight`, `(B, 1, *S)` or `(B, C, *S)`, weighs the voxelwise term.
+        """
+        return weighted_sum(*self._terms(input, target, mask, voxel_weight), *self.lambdas())
+
+    def _terms(
+        self, logits: Tensor, target: Tensor, mask: Tensor | None, voxel_weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        return overlap_and_focal(
+            self._voxels(logits, target, mask),
+            self.overlap_options(),
+            self.focal_options(),
+            optional_plain(voxel_weight),
+        )

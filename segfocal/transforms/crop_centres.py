@@ -1,0 +1,139 @@
+"""Voxels to centre crops on, as flat indices: the functions behind the crop-index transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.data.meta_tensor import MetaTensor
+from scipy import ndimage
+
+Indices = npt.NDArray[np.int64]
+
+Absent = Literal["anywhere", "skip"]
+"""What a class without a voxel gets: every voxel that is not ignored, or an empty list."""
+
+
+def class_indices(
+    classes: npt.NDArray[Any], num_classes: int, ignore_index: int, name: str
+) -> list[Indices]:
+    """Flat indices of the voxels of every class, ascending; ignored voxels are in no list.
+
+    Args:
+        classes: Class indices of any shape.
+        num_classes: C, background included.
+        ignore_index: Value of a voxel that nobody annotated.
+        name: What to call the case in an error.
+
+    Raises:
+        ValueError: If a value is no class, or every voxel is ignored.
+    """
+    flat = classes.ravel()
+    background = np.flatnonzero(flat == 0)
+    foreground = np.flatnonzero((flat != 0) & (flat != ignore_index))
+    values = flat[foreground]
+    strange = values[~np.isin(values, np.arange(1, num_classes))]
+    if strange.size:
+        raise ValueError(
+            f"{name}: holds {strange[0]:g}, expected class indices 0 to {num_classes - 1} or "
+            f"{ignore_index} where ignored. Encode the label first, or set num_classes."
+        )
+    if background.size == 0 and foreground.size == 0:
+        raise ValueError(
+            f"{name}: every voxel is ignored (holds {ignore_index}), so no crop can be centred in "
+            f"it. Take the case out, or check ignore_index."
+        )
+    return [background, *(foreground[values == c] for c in range(1, num_classes))]
+
+
+def components(mask: npt.NDArray[np.bool_]) -> tuple[Indices, Indices]:
+    """Connected parts of a mask, corners included (26 neighbours in 3-D).
+
+    Args:
+        mask: Boolean array of any shape.
+
+    Returns:
+        Flat indices of the voxels inside, ascending, and for each the number of its part (from 1).
+    """
+    inside = np.flatnonzero(mask)
+    if inside.size == 0:
+        return inside, inside
+    places = np.unravel_index(inside, mask.shape)
+    low = [int(place.min()) for place in places]
+    box = tuple(
+        slice(first, int(place.max()) + 1) for first, place in zip(low, places, strict=True)
+    )
+    numbered, _ = ndimage.label(mask[box], np.ones((3,) * mask.ndim))
+    numbers = numbered[tuple(place - first for first, place in zip(low, places, strict=True))]
+    return inside, numbers.astype(np.int64)
+
+
+def groups_of(indices: Indices, numbers: Indices) -> list[Indices]:
+    """`indices` split by `numbers`, groups in ascending order of their number."""
+    if indices.size == 0:
+        return []
+    order = np.argsort(numbers, kind="stable")
+    return np.split(indices[order], np.flatnonzero(np.diff(numbers[order])) + 1)
+
+
+def thinned(indices: Indices, most: int) -> Indices:
+    """At most so many of the indices, ascending; the same ones at every call.
+
+    Drawn without replacement by a generator seeded from the count.
+    """
+    if indices.size <= most:
+        return indices
+    generator = np.random.default_rng(indices.size)
+    return np.sort(generator.choice(indices, most, replace=False))
+
+
+def equally_by_group(groups: Sequence[Indices], most: int) -> Indices:
+    """A list in which every group has the same number of entries.
+
+    A uniform draw from it is a uniform draw of a group, then of a voxel in it. A voxel of a small
+    group stands in the list several times; of a large one a fixed random part is kept.
+
+    Args:
+        groups: Indices of each group, none empty.
+        most: Length of the list at most (but each group has an entry).
+    """
+    if not groups:
+        return np.empty(0, dtype=np.int64)
+    each = max(1, min(max(len(group) for group in groups), most // len(groups)))
+    generator = np.random.default_rng(sum(len(group) for group in groups))
+    parts = []
+    for group in groups:
+        whole, rest = divmod(each, len(group))
+        parts += [group] * whole
+        parts.append(generator.choice(group, rest, replace=False))
+    return np.concatenate(parts)
+
+
+def filled(lists: Sequence[Indices], absent: Absent, most: int, valid: Indices) -> list[Indices]:
+    """Lists cut down to `most` entries, the empty ones filled as `absent` says."""
+    anywhere = thinned(valid, most) if absent == "anywhere" else valid[:0]
+    return [thinned(indices, most) if indices.size else anywhere for indices in lists]
+
+
+def as_classes(label: Any) -> npt.NDArray[Any]:
+    """The integers `(*S)` of a label `(1, *S)`, tensor or array, floats that are whole included.
+
+    Raises:
+        ValueError: If the label has several channels.
+    """
+    plain = label.as_tensor() if isinstance(label, MetaTensor) else label
+    array: npt.NDArray[Any] = torch.as_tensor(plain).cpu().numpy()
+    if array.shape[0] != 1:
+        raise ValueError(f"expected a label (1, *S) of class indices, got shape {array.shape}.")
+    classes: npt.NDArray[Any] = array[0]
+    return classes
+
+
+def case_name(data: Mapping[Hashable, Any], key: Hashable) -> str:
+    """What to call a case in an error: the label's file, else `case_id`, else the key."""
+    value = data.get(key)
+    source = value.meta.get("filename_or_obj") if isinstance(value, MetaTensor) else None
+    return str(source or data.get("case_id") or key)

@@ -1,0 +1,383 @@
+"""A case broken in every way there is: each gets its kind and its one line, and only that."""
+
+import gzip
+import struct
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from segfocal.data.case_survey import SurveyRules, survey_case
+from segfocal.data.cases import Case
+from segfocal.data.defects import SEVERITIES
+from segfocal.data.survey_walk import survey_cases
+from segfocal.labels import LabelScheme
+
+from .nifti_files import TURNED, image_of, label_of, save
+
+SHAPE = (7, 6, 5)
+SCHEME = LabelScheme(("background", "oedema", "tumour"), (0, 1, 2), ignore_values=(9,))
+RULES = SurveyRules(SCHEME, ("CT", "PET"), None, 0.1, 10_000)
+
+
+@pytest.fixture
+def case(tmp_path):
+    """A case without any problem."""
+    images = tuple(
+        save(tmp_path / f"c_000{i}.nii.gz", image_of(SHAPE, i), TURNED) for i in range(2)
+    )
+    return Case("c", images, save(tmp_path / "c.nii.gz", label_of(SHAPE, (0, 1, 2, 9)), TURNED))
+
+
+def told(case, rules=RULES):
+    """Kind and line of every problem."""
+    survey = survey_case(case, rules)
+    assert all("\n" not in problem.text for problem in survey.problems)
+    return [(problem.kind, str(problem)) for problem in survey.problems]
+
+
+def edited(path, change):
+    """Changes the decompressed bytes of a gzip file."""
+    raw = bytearray(gzip.decompress(path.read_bytes()))
+    path.write_bytes(gzip.compress(bytes(change(raw) or raw)))
+
+
+def poke(path, offset, form, *values):
+    edited(path, lambda raw: struct.pack_into(form, raw, offset, *values))
+
+
+def test_a_good_case_has_no_problem_and_its_numbers_are_numpys(case):
+    survey = survey_case(case, RULES)
+    assert survey.problems == []
+    assert survey.usable
+    label = np.asarray(nib.load(case.label).dataobj)
+    assert survey.label.voxels == tuple(int((label == value).sum()) for value in (0, 1, 2, 9))
+    assert survey.shape == SHAPE
+    assert survey.spacing_mm == pytest.approx(nib.load(case.label).header.get_zooms(), rel=1e-5)
+    assert survey.orientation == "".join(nib.aff2axcodes(TURNED))
+    for i, channel in enumerate(survey.channels):
+        image = nib.load(case.images[i]).get_fdata()
+        assert channel.name == ("CT", "PET")[i]
+        assert channel.dtype == "int16"
+        assert channel.intensities.minimum == image.min()
+        assert channel.intensities.maximum == image.max()
+    assert set(survey.label.lesions_mm3) == {"oedema", "tumour"}
+
+
+def test_lesions_are_measured_in_cubic_millimetres(case):
+    label = np.zeros(SHAPE, np.uint8)
+    label[0, 0, 0] = label[3, 3, 3] = label[4, 4, 4] = 2
+    save(case.label, label, TURNED)
+    voxel_mm3 = abs(np.linalg.det(TURNED[:3, :3]))
+    assert survey_case(case, RULES).label.lesions_mm3["tumour"] == pytest.approx(
+        (voxel_mm3, 2 * voxel_mm3)
+    )
+
+
+def test_four_channels_in_one_file_are_surveyed_apart(tmp_path, case):
+    data = np.stack([image_of(SHAPE, i) for i in range(2)], axis=3)
+    both = save(tmp_path / "both.nii.gz", data, TURNED)
+    apart = survey_case(case, RULES).channels
+    assert survey_case(Case("c", (both,), case.label), RULES).channels == apart
+    first = save(tmp_path / "first.nii.gz", np.moveaxis(data, 3, 0), TURNED)
+    rules = SurveyRules(SCHEME, ("CT", "PET"), 0, 0.1, 10_000)
+    assert survey_case(Case("c", (first,), case.label), rules).channels == apart
+
+
+def test_a_missing_file(case):
+    case.images[1].unlink()
+    assert told(case) == [("missing-file", f"c: {case.images[1]}: does not exist.")]
+
+
+def test_what_is_no_nifti(case):
+    case.label.write_bytes(b"<html>404</html>" * 40)
+    assert told(case) == [
+        (
+            "unreadable",
+            f"c: {case.label}: is not a NIfTI file. Expected NIfTI-1 or NIfTI-2 (.nii or .nii.gz).",
+        )
+    ]
+
+
+@pytest.mark.parametrize("which", ["image", "label"])
+@pytest.mark.parametrize(
+    ("break_it", "text"),
+    [
+        (lambda raw: raw[:-8], "the gzip stream is cut short. Copy or download the file again."),
+        (lambda raw: raw[: len(raw) // 2], "the gzip stream is cut short. Copy"),
+        (lambda raw: raw[:-8] + bytes(4) + raw[-4:], "the gzip stream is damaged ("),
+        (lambda raw: raw[:-4] + bytes(4), "the gzip stream is damaged ("),
+    ],
+    ids=["no trailer", "half", "checksum", "length"],
+)
+def test_damaged_gzip(case, which, break_it, text):
+    path = case.label if which == "label" else case.images[0]
+    path.write_bytes(break_it(path.read_bytes()))
+    ((kind, line),) = told(case)
+    assert kind == "damaged-gzip"
+    assert line.startswith(f"c: {path}: {text}")
+
+
+def test_too_few_voxels_in_a_whole_gzip(case):
+    edited(case.label, lambda raw: raw[:-10])
+    ((kind, line),) = told(case)
+    assert kind == "cut-short"
+    assert line.startswith(f"c: {case.label}: is cut short: 7x6x5 uint8 needs 562 bytes, the file")
+
+
+def test_bytes_behind_the_last_voxel(case):
+    edited(case.images[0], lambda raw: raw + bytes(12))
+    assert told(case) == [
+        (
+            "trailing-data",
+            (
+                f"c: {case.images[0]}: 12 bytes follow the last voxel. Harmless padding, or a "
+                f"header whose dim was changed: compare with the source."
+            ),
+        )
+    ]
+
+
+def test_absurd_dimensions(case):
+    poke(case.label, 42, "<3h", 30_000, 30_000, 30_000)
+    assert told(case) == [
+        (
+            "too-large",
+            (
+                f"c: {case.label}: its header promises 30000x30000x30000 voxels, more than "
+                f"data.max_voxels (10000). Mend the header, or raise data.max_voxels if the volume "
+                f"is that large."
+            ),
+        )
+    ]
+
+
+def test_a_shape_that_differs(case):
+    save(case.label, label_of((7, 6, 4), (0, 1, 2)), TURNED)
+    assert told(case) == [
+        (
+            "shape",
+            (
+                "c: image is 7x6x5, label is 7x6x4. Resample one onto the other's grid, or check "
+                "that they belong together."
+            ),
+        )
+    ]
+
+
+def test_affines_that_differ_between_channels_and_with_the_label(case):
+    moved = TURNED.copy()
+    moved[2, 3] += 1.5
+    save(case.images[1], image_of(SHAPE, 1), moved)
+    save(case.label, label_of(SHAPE, (0, 1, 2)), moved)
+    cure = (
+        "Resample one onto the other's grid, or mend the header that is wrong "
+        "(data.affine_tolerance_mm is 0.1)."
+    )
+    assert told(case) == [
+        ("affine", f"c: CT and PET affines differ by 1.5 mm in z. {cure}"),
+        ("affine", f"c: image and label affines differ by 1.5 mm in z. {cure}"),
+    ]
+
+
+def test_a_qform_against_the_sform(case):
+    image = nib.Nifti1Image(image_of(SHAPE), TURNED)
+    turned = TURNED.copy()
+    turned[0, 3] -= 4
+    image.header.set_sform(TURNED, 1)
+    image.header.set_qform(turned, 1)
+    nib.save(image, case.images[0])
+    ((kind, line),) = told(case)
+    assert kind == "forms"
+    assert line == (
+        "c: CT: qform and sform differ by 4 mm in x; programs read one or the other (segfocal: the "
+        "sform). Copy the right one over the other in c_0000.nii.gz."
+    )
+
+
+def test_a_qform_without_sense_beside_a_good_sform(case):
+    poke(case.images[0], 256, "<3f", 9, 9, 9)
+    ((kind, line),) = told(case)
+    assert kind == "forms"
+    assert line.startswith("c: CT: its qform makes no sense; programs read one or the other")
+
+
+def test_no_orientation_at_all(case):
+    for path in (*case.images, case.label):
+        poke(path, 252, "<2h", 0, 0)
+    assert told(case)[0] == (
+        "no-orientation",
+        (
+            "c: CT has neither a qform nor an sform code: left and right are anyone's guess. Write "
+            "the scanner's orientation into c_0000.nii.gz."
+        ),
+    )
+    assert [kind for kind, _ in told(case)] == ["no-orientation"] * 3
+
+
+@pytest.mark.parametrize("length", [0.0, -2.0, float("nan")])
+def test_a_voxel_size_that_is_none_beside_a_good_sform(case, length):
+    poke(case.label, 84, "<f", length)
+    sizes = ", ".join(f"{zoom:.4g}" for zoom in nib.affines.voxel_sizes(TURNED))
+    kinds = dict(told(case))
+    assert kinds["odd-spacing"].startswith("c: label has the voxel size [")
+    assert kinds["odd-spacing"].endswith(
+        f"mm (pixdim); its affine says [{sizes}]. Write that into pixdim of c.nii.gz: other "
+        f"programs read it."
+    )
+    assert set(kinds) <= {"odd-spacing", "forms"}
+
+
+def test_a_voxel_size_of_zero_and_no_sform(case):
+    poke(case.images[0], 254, "<h", 0)
+    poke(case.images[0], 80, "<f", 0.0)
+    assert (
+        "spacing",
+        (
+            "c: CT has the voxel size [0, 2, 3] mm (pixdim) and no sform to tell the true "
+            "one. Write the scanner's voxel size into c_0000.nii.gz."
+        ),
+    ) in told(case)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_voxels_that_are_not_finite(case, bad):
+    data = image_of(SHAPE).astype(np.float32)
+    data[1, 1, 1] = data[2, 2, 2] = bad
+    save(case.images[0], data, TURNED)
+    assert told(case) == [
+        (
+            "not-finite",
+            (
+                "c: c_0000.nii.gz: 2 of 210 voxels are NaN, infinite or too large for float32. Set "
+                "them to 0 (or to the air value) in the file."
+            ),
+        )
+    ]
+
+
+def test_undeclared_labels(case):
+    save(case.label, label_of(SHAPE, (0, 1, 7)), TURNED)
+    assert told(case) == [
+        (
+            "undeclared-label",
+            (
+                "c: label holds {0,1,7}; the config declares {0,1,2,9}. Declare 7 in data.labels, "
+                "or set loss.ignore_index: 7 if nobody annotated those voxels."
+            ),
+        )
+    ]
+
+
+def test_a_float_label_that_was_interpolated(case):
+    data = label_of(SHAPE, (0, 1, 2)).astype(np.float32)
+    data[0, 0, 0] = 0.4
+    save(case.label, data, TURNED)
+    assert told(case) == [
+        (
+            "label-not-integer",
+            (
+                f"c: {case.label}: label holds 0.4, expected integers (1 voxels are not). Was it "
+                f"resampled with interpolation? Resample labels with nearest neighbour."
+            ),
+        )
+    ]
+
+
+def test_an_empty_and_an_all_ignored_label(case):
+    save(case.label, np.zeros(SHAPE, np.uint8), TURNED)
+    assert told(case) == [
+        (
+            "empty-label",
+            (
+                "c: label holds background alone. Right for a healthy case; otherwise the "
+                "annotation was lost on the way."
+            ),
+        )
+    ]
+    save(case.label, np.full(SHAPE, 9, np.uint8), TURNED)
+    assert told(case) == [
+        (
+            "all-ignored",
+            (
+                "c: every voxel is ignored: nothing to learn from. Take the case out, or name "
+                "another loss.ignore_index."
+            ),
+        )
+    ]
+
+
+def test_a_channel_that_is_constant(case):
+    save(case.images[1], np.full(SHAPE, 3, np.int16), TURNED)
+    assert told(case) == [
+        (
+            "constant-image",
+            "c: PET holds 3 in every voxel (c_0001.nii.gz). Was it converted wrongly?",
+        )
+    ]
+
+
+def test_channels_in_another_axis_and_too_many(tmp_path, case):
+    data = np.stack([image_of(SHAPE, i) for i in range(2)])
+    first = save(tmp_path / "first.nii.gz", data, TURNED)
+    ((kind, line),) = told(Case("c", (first,), None))
+    assert (kind, line) == (
+        "channel-axis",
+        "c: image 2x7x6x5 is channel-first; set data.channel_dim: 0.",
+    )
+    third = Case("c", (*case.images, case.images[0]), None)
+    assert told(third)[0] == (
+        "channels",
+        "c: has 3 channel files; the data has 2 channels (CT, PET).",
+    )
+
+
+def test_every_problem_of_a_case_is_told_at_once(case):
+    case.images[0].write_bytes(case.images[0].read_bytes()[:-8])
+    data = image_of(SHAPE).astype(np.float32)
+    data[0, 0, 0] = np.nan
+    save(case.images[1], data, TURNED)
+    poke(case.images[1], 252, "<2h", 0, 0)
+    save(case.label, label_of(SHAPE, (0, 5)), TURNED)
+    assert sorted(kind for kind, _ in told(case)) == [
+        "affine",
+        "damaged-gzip",
+        "no-orientation",
+        "not-finite",
+        "undeclared-label",
+    ]
+
+
+def test_copies_are_found_however_they_are_compressed(tmp_path, case):
+    other = tmp_path / "d_0000.nii"
+    other.write_bytes(gzip.decompress(case.images[0].read_bytes()))
+    second = Case("d", (other, case.images[0]), case.label)
+    surveys = survey_cases([case, second], RULES)
+    assert surveys[0].problems == []
+    assert [(p.kind, str(p)) for p in surveys[1].problems] == [
+        (
+            "duplicate-image",
+            (
+                "d: CT holds the same numbers as c's CT. A copy on both sides of a split makes "
+                "validation look better than it is: remove one."
+            ),
+        ),
+        (
+            "duplicate-image",
+            (
+                "d: PET holds the same numbers as c's CT. A copy on both sides of a split makes "
+                "validation look better than it is: remove one."
+            ),
+        ),
+    ]
+    same = Case("e", (case.images[0], case.images[0]), case.label)
+    (problem,) = survey_cases([same], RULES)[0].problems
+    assert str(problem) == "e: PET holds the same numbers as its own CT. Was the wrong file copied?"
+
+
+def test_every_kind_is_documented():
+    from pathlib import Path
+
+    page = Path("docs/stats.md").read_text()
+    for kind, severity in SEVERITIES.items():
+        assert f"| `{kind}` | {severity} |" in page, kind

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from segfocal.statistics.lesion_sizes import lesion_sizes
+
+maps = hnp.arrays(
+    np.uint8,
+    hnp.array_shapes(min_dims=3, max_dims=3, max_side=6),
+    elements=st.sampled_from([0, 0, 0, 1, 2, 255]),
+)
+
+
+def flooded(mask):
+    """Component sizes by a flood fill over the 26 neighbours."""
+    left = {tuple(index) for index in np.argwhere(mask)}
+    sizes = []
+    while left:
+        front, size = [left.pop()], 0
+        while front:
+            x, y, z = front.pop()
+            size += 1
+            for dx in (-1, 0, 1):
+                for dy in (-1, 0, 1):
+                    for dz in (-1, 0, 1):
+                        neighbour = (x + dx, y + dy, z + dz)
+                        if neighbour in left:
+                            left.remove(neighbour)
+                            front.append(neighbour)
+        sizes.append(size)
+    return sorted(sizes)
+
+
+@settings(max_examples=80, deadline=None)
+@given(maps)
+def test_sizes_equal_a_flood_fill_of_classes_and_regions(classes):
+    groups = [(1,), (2,), (1, 2), (3,)]
+    found = lesion_sizes(classes, groups)
+    assert [sizes.tolist() for sizes in found] == [
+        flooded(np.isin(classes, group)) for group in groups
+    ]
+
+
+def test_ignored_voxels_join_nothing():
+    classes = np.array([1, 255, 1], np.uint8).reshape(3, 1, 1)
+    assert lesion_sizes(classes, [(1,)])[0].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("groups", [[], [(5,)]])
+def test_nothing_to_find_is_nothing_found(groups):
+    found = lesion_sizes(np.zeros((2, 2, 2), np.uint8), groups)
+    assert [sizes.size for sizes in found] == [0] * len(groups)

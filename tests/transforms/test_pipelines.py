@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+import torch
+
+from segfocal.config.schema import AugmentConfig
+from segfocal.labels import LabelScheme
+from segfocal.transforms.pipelines import CROP_INDICES, augmentation, crop_preparation, crop_ratios
+
+SCHEME = LabelScheme(("background", "oedema", "core"), (0, 1, 2))
+REGIONS = LabelScheme.preset("msd-task01")
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        (None, [0.4, 0.3, 0.3]),
+        ({"core": 3.0}, [0.4, 0.15, 0.45]),
+        ({"core": 0.0}, [0.4, 0.6, 0.0]),
+    ],
+)
+def test_the_foreground_share_is_divided_by_the_weights(weights, expected):
+    assert crop_ratios(SCHEME, 0.6, weights) == pytest.approx(expected)
+
+
+def prepared(scheme, by):
+    """A mass of 216 voxels, half of each class, and a lone voxel of the second."""
+    label = torch.zeros(1, 16, 16, 16, dtype=torch.uint8)
+    label[0, 2:8, 2:8, 2:5], label[0, 2:8, 2:8, 5:8] = 1, 2
+    label[0, 12, 12, 12] = 2
+    return crop_preparation(scheme, (8, 8, 8), by)(
+        {"image": torch.zeros(1, 16, 16, 16), "label": label, "case_id": "x"}
+    )
+
+
+@pytest.mark.parametrize(("by", "share"), [("voxel", 1 / 109), ("lesion", 1 / 2)])
+@pytest.mark.parametrize("scheme", [SCHEME, REGIONS], ids=["classes", "regions"])
+def test_a_lone_voxel_is_drawn_as_the_setting_says(scheme, by, share):
+    indices = prepared(scheme, by)[CROP_INDICES][2]
+    lone = 12 * 256 + 12 * 16 + 12
+    assert np.mean(indices == lone) == pytest.approx(share, abs=1e-6)
+
+
+def test_the_tools_own_sampler_sees_it_so():
+    data = prepared(SCHEME, "lesion")
+    where = torch.zeros(1, 16, 16, 16)
+    where[0, 12, 12, 12] = 1
+    quiet = AugmentConfig(
+        affine_prob=0, intensity_scale=0, intensity_shift=0, noise_std=0, flip_axes=[]
+    )
+    cut = augmentation(quiet, SCHEME, (1, 1, 1), 1.0, {"oedema": 0.0}).set_random_state(seed=0)
+    seen = [float(cut({**data, "image": where})["image"]) for _ in range(1000)]
+    assert np.mean(seen) == pytest.approx(0.5, abs=0.08)

@@ -1,0 +1,267 @@
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from monai.data.dataset import CacheDataset
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.compose import Compose
+from monai.transforms.croppad.array import RandCropByLabelClasses, SpatialCrop
+from monai.transforms.intensity.array import ScaleIntensity, ShiftIntensity
+from monai.transforms.spatial.array import Affine, Flip
+from monai.transforms.spatial.dictionary import RandFlipd
+from monai.transforms.transform import RandomizableTrait
+
+from segfocal.config.schema import AugmentConfig
+from segfocal.transforms.crop_indices import ClassCropIndicesd
+from segfocal.transforms.patch_draw import CHANGE_PROB, NOISE_PROB, draw_patch, draw_start
+from segfocal.transforms.rand_patch import RandPatchd, cut_patch
+
+SIZE = (8, 7, 6)
+ALL = AugmentConfig(affine_prob=1.0)
+
+
+def case(shape=(13, 12, 11), channels=2):
+    generator = torch.Generator().manual_seed(3)
+    label = torch.randint(0, 3, (1, *shape), generator=generator, dtype=torch.uint8)
+    image = torch.randn(channels, *shape, generator=generator)
+    return ClassCropIndicesd("label", 3)({"image": image, "label": label, "case_id": "c"})
+
+
+def cutter(augment=None, size=SIZE, ratios=(1, 1, 1)):
+    return RandPatchd(
+        ("image", "label"),
+        size,
+        indices_key="label_cls_indices",
+        ratios=ratios,
+        augment=augment,
+        mode=("bilinear", "nearest"),
+    )
+
+
+def monais(volume, draw, size, image):
+    """The same changes by MONAI's own transforms."""
+    crop = SpatialCrop(roi_start=draw.start, roi_end=np.add(draw.start, size))
+    patch = crop(volume)
+    if draw.angle or draw.zoom != 1:
+        turn = Affine(
+            rotate_params=(0.0, 0.0, draw.angle),
+            scale_params=(draw.zoom, 1.0, 1.0),
+            padding_mode="reflection",
+            mode="bilinear" if image else "nearest",
+            image_only=True,
+        )
+        patch = turn(patch)
+    for axis in draw.flips:
+        patch = Flip(axis)(patch)
+    if image:
+        patch = ScaleIntensity(minv=None, maxv=None, factor=draw.gain - 1)(patch)
+        patch = ShiftIntensity(draw.shift)(patch)
+    return patch.as_tensor() if isinstance(patch, MetaTensor) else patch
+
+
+@pytest.mark.parametrize("size", [(8, 7, 6), (13, 12, 11), (5, 9, 1)])
+def test_a_patch_is_what_monais_transforms_make_of_the_same_draw(size):
+    data = case()
+    cut = cutter(ALL.model_copy(update={"noise_std": 0.0}), size).set_random_state(seed=1)
+    different = 0
+    for _ in range(20):
+        patch = cut(data)
+        for key in ("image", "label"):
+            expected = monais(data[key], cut.draw, size, image=key == "image")
+            found = patch[key].float()
+            if key == "image":
+                assert torch.allclose(found, expected, atol=2e-5)
+            else:
+                # A coordinate exactly between two voxels may be rounded either way.
+                different += int((found != expected).sum())
+    assert different <= 2
+
+
+def test_contrast_brightness_and_noise_come_in_monais_order():
+    volume = torch.linspace(-1, 1, 64).reshape(1, 4, 4, 4)
+    draw = draw_patch(
+        np.random.RandomState(0),
+        (4, 4, 4),
+        (4, 4, 4),
+        [np.array([0])],
+        [1],
+        AugmentConfig(flip_axes=[], affine_prob=0),
+    )
+    patch = cut_patch(volume, draw, (4, 4, 4), image=True)
+    noise = patch - (volume * draw.gain + draw.shift)
+    assert draw.gain != 1
+    assert draw.shift != 0
+    assert (noise.std() > 0) == (draw.noise_std > 0)
+
+
+def test_noise_has_the_drawn_deviation_and_mean_zero():
+    from dataclasses import replace
+
+    draw = cutter().set_random_state(seed=0)
+    draw.randomize(case())
+    noisy = replace(draw.draw, start=(0, 0, 0), noise_std=0.3, noise_seed=5)
+    noise = cut_patch(torch.zeros(1, 40, 40, 40), noisy, (40, 40, 40), image=True)
+    assert abs(float(noise.mean())) < 0.3 * 5 / 40**1.5
+    assert abs(float(noise.std()) - 0.3) < 0.01
+    assert cut_patch(torch.zeros(1, 40, 40, 40), noisy, (40, 40, 40), image=False).abs().max() == 0
+
+
+def test_probabilities_and_ranges_are_monais():
+    random, augment = np.random.RandomState(0), AugmentConfig(affine_prob=0.3, flip_axes=[0, 2])
+    draws = [draw_patch(random, SIZE, SIZE, [np.array([0])], [1], augment) for _ in range(4000)]
+
+    def share(happened):
+        return sum(map(happened, draws)) / len(draws)
+
+    # Five standard deviations of a share over 4000 draws are below 0.04.
+    assert share(lambda d: d.angle != 0) == pytest.approx(0.3, abs=0.04)
+    assert share(lambda d: 0 in d.flips) == pytest.approx(0.5, abs=0.04)
+    assert share(lambda d: 2 in d.flips) == pytest.approx(0.5, abs=0.04)
+    assert share(lambda d: 1 in d.flips) == 0
+    assert share(lambda d: d.flips == (0, 2)) == pytest.approx(0.25, abs=0.04)
+    assert share(lambda d: d.gain != 1) == pytest.approx(CHANGE_PROB, abs=0.04)
+    assert share(lambda d: d.shift != 0) == pytest.approx(CHANGE_PROB, abs=0.04)
+    assert share(lambda d: d.noise_std > 0) == pytest.approx(NOISE_PROB, abs=0.04)
+    for value, limit in (
+        (lambda d: d.angle, math.radians(augment.rotate_degrees)),
+        (lambda d: d.zoom - 1, augment.scale),
+        (lambda d: d.gain - 1, augment.intensity_scale),
+        (lambda d: d.shift, augment.intensity_shift),
+    ):
+        drawn = [value(d) for d in draws]
+        assert 0.97 * limit < max(drawn) <= limit
+        assert -limit <= min(drawn) < -0.97 * limit
+        assert abs(np.mean(drawn)) < 0.05 * limit
+    assert max(d.noise_std for d in draws) <= augment.noise_std
+
+
+@pytest.mark.parametrize("size", [(4, 4, 4), (5, 3, 1), (9, 8, 7)])
+def test_a_crop_round_any_voxel_lies_where_monais_does(size):
+    shape = (9, 8, 7)
+    where = torch.arange(9 * 8 * 7).reshape(1, *shape)
+    for index in range(0, 9 * 8 * 7, 11):
+        theirs = RandCropByLabelClasses(size, ratios=[1], num_classes=1, warn=False)
+        expected = theirs(where, where, indices=[np.array([index])])[0]
+        start = draw_start(np.random.RandomState(0), shape, size, [np.array([index])], [1])
+        box = tuple(slice(s, s + n) for s, n in zip(start, size, strict=True))
+        assert torch.equal(where[(slice(None), *box)], expected.as_tensor())
+
+
+def test_classes_are_centres_as_often_as_their_ratios_and_absent_ones_never():
+    data = case()
+    lists = [*data["label_cls_indices"][:2], np.empty(0, dtype=np.int64)]
+    cut = cutter(size=(1, 1, 1), ratios=(1, 3, 4)).set_random_state(seed=0)
+    drawn = Counter(int(cut({**data, "label_cls_indices": lists})["label"]) for _ in range(2000))
+    assert set(drawn) == {0, 1}
+    assert drawn[1] / 2000 == pytest.approx(0.75, abs=0.05)
+
+
+def test_a_case_without_the_classes_asked_for_still_gives_a_patch():
+    label = torch.zeros(1, 9, 9, 9, dtype=torch.uint8)
+    data = ClassCropIndicesd("label", 3, absent="skip")(
+        {"image": torch.ones(1, 9, 9, 9), "label": label}
+    )
+    assert cutter(ratios=(0, 0.5, 0.5))(data)["image"].shape == (1, *SIZE)
+
+
+def test_a_case_without_a_centre_and_one_that_is_too_small_are_named():
+    none = [np.empty(0, dtype=np.int64)] * 3
+    with pytest.raises(ValueError, match="no voxel to centre") as error:
+        cutter()({**case(), "label_cls_indices": none})
+    assert str(error.value) == "c: no voxel to centre a crop on: every list of indices is empty."
+    with pytest.raises(ValueError, match="does not fit") as error:
+        cutter(size=(8, 13, 8))(case())
+    assert str(error.value) == (
+        "c: a patch of (8, 13, 8) does not fit into (13, 12, 11). Pad the case, or take a smaller "
+        "patch."
+    )
+
+
+def test_the_same_seed_gives_the_same_patch_whatever_was_cut_before():
+    cut, data = cutter(ALL), case()
+    first = cut.set_random_state(seed=5)(data)
+    cut.set_random_state(seed=6)(data)
+    again = cut.set_random_state(seed=5)(data)
+    assert torch.equal(first["image"], again["image"])
+    assert torch.equal(first["label"], again["label"])
+
+
+@pytest.mark.parametrize("augment", [None, ALL, AugmentConfig(affine_prob=0, flip_axes=[])])
+def test_a_patch_shares_no_memory_with_the_case_and_leaves_it_alone(augment):
+    # The whole volume as a patch: no slicing, no flip, nothing that copies by accident.
+    data = case()
+    before = data["image"].clone(), data["label"].clone()
+    patch = cutter(augment, size=(13, 12, 11)).set_random_state(seed=2)(data)
+    for key in ("image", "label"):
+        patch[key].fill_(9)
+        assert patch[key].is_contiguous()
+    assert torch.equal(data["image"], before[0])
+    assert torch.equal(data["label"], before[1])
+
+
+def test_image_and_label_move_together():
+    data = case(channels=1)
+    data["image"] = (data["label"] > 0).float()
+    quiet = AugmentConfig(
+        affine_prob=1, scale=0, rotate_degrees=0, intensity_scale=0, intensity_shift=0, noise_std=0
+    )
+    cut = cutter(quiet).set_random_state(seed=0)
+    for _ in range(20):
+        patch = cut(data)
+        assert torch.equal(patch["image"], (patch["label"] > 0).float())
+
+
+def test_labels_keep_their_type_and_values_when_turned():
+    cut = cutter(ALL).set_random_state(seed=0)
+    data = case()
+    data["label"][:, :3] = 255
+    for _ in range(10):
+        label = cut(data)["label"]
+        assert label.dtype == torch.uint8
+        assert set(label.unique().tolist()) <= {0, 1, 2, 255}
+
+
+def test_arrays_metatensors_and_two_dimensions_are_taken():
+    label = np.zeros((1, 9, 9), dtype=np.uint8)
+    data = ClassCropIndicesd("label", 1)({"image": MetaTensor(torch.ones(2, 9, 9)), "label": label})
+    patch = cutter(ALL.model_copy(update={"flip_axes": [0, 1]}), size=(4, 5), ratios=[1])(data)
+    assert type(patch["image"]) is torch.Tensor
+    assert patch["image"].shape == (2, 4, 5)
+    assert patch["label"].shape == (1, 4, 5)
+
+
+def test_it_composes_with_monais_transforms_and_a_cache_does_not_freeze_it():
+    assert issubclass(RandPatchd, RandomizableTrait)
+    chain = Compose(
+        [
+            ClassCropIndicesd("label", 3),
+            cutter(),
+            RandFlipd(("image", "label"), prob=0.5, spatial_axis=0),
+        ]
+    ).set_random_state(seed=0)
+    source = {key: value for key, value in case().items() if key != "label_cls_indices"}
+    cached = CacheDataset([source], chain, progress=False)
+    patches = [cached[0]["image"] for _ in range(4)]
+    assert patches[0].shape == (2, *SIZE)
+    assert any(not torch.equal(patches[0], patch) for patch in patches[1:])
+
+
+def test_a_missing_key_is_passed_over_only_when_allowed():
+    data = {key: value for key, value in case().items() if key != "label"}
+    with pytest.raises(KeyError, match="label"):
+        cutter()(data)
+    lenient = RandPatchd(
+        ("image", "label"),
+        SIZE,
+        indices_key="label_cls_indices",
+        ratios=[1, 1, 1],
+        allow_missing_keys=True,
+    )
+    assert lenient(data)["image"].shape == (2, *SIZE)
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="expected bilinear or nearest, got 'cubic'"):
+        RandPatchd("image", SIZE, indices_key="i", ratios=[1], mode="cubic")
