@@ -18,6 +18,7 @@ from segfocal.data.header_defects import CaseGrid, CaseHeaders, read_case_header
 from segfocal.data.nifti import channels_first, label_volume, not_finite
 from segfocal.data.nifti_header import Header, stored_scaling
 from segfocal.data.nifti_voxels import Stored, read_stored
+from segfocal.data.partial import check_annotated
 from segfocal.data.verify import encode_label
 from segfocal.labels import IGNORE_CLASS, LabelScheme
 from segfocal.statistics.intensities import Intensities, measure_intensities
@@ -127,6 +128,10 @@ def survey_case(case: Case, rules: SurveyRules) -> CaseSurvey:
     if case.label is not None and headers.label is not None:
         with collecting(defects):
             survey.label = _survey_label(case.label, headers.label, rules, defects)
+        if survey.label is not None:
+            held = np.flatnonzero(survey.label.voxels[:-1]).astype(np.uint8)
+            with collecting(defects):
+                check_annotated(case, held, rules.scheme)
     for names, path, header in _image_files(case, headers, rules):
         if header is not None:
             with collecting(defects):

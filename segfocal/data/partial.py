@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from segfocal.data.cases import Case, naming
+from segfocal.data.defects import DefectError
 from segfocal.errors import UserError
 from segfocal.labels import ClassMap, LabelScheme
 
@@ -78,29 +79,29 @@ def check_annotated(case: Case, classes: ClassMap, scheme: LabelScheme) -> None:
 
     Args:
         case: The case.
-        classes: Its label, as class indices.
+        classes: The class indices in its label: every voxel's, or each once.
         scheme: What they mean.
 
     Raises:
-        UserError: Naming the case, the class and the declaration.
+        DefectError: Naming the class and the declaration.
     """
     if case.annotated is None:
         return
-    with naming(case.case_id):
-        targets = annotated_targets(scheme, case.annotated)
-        said = {
-            index
-            for members, is_annotated in zip(scheme.target_classes, targets, strict=True)
-            if is_annotated
-            for index in members
-        }
-        for index in range(1, scheme.num_classes):
-            if index not in said and np.any(classes == index):
-                raise UserError(
-                    f"label holds {scheme.names[index]} ({scheme.values[index]}), but the case is "
-                    f"declared annotated for {', '.join(case.annotated)} alone. Add "
-                    f"{scheme.names[index]} there, or mend the label."
-                )
+    targets = annotated_targets(scheme, case.annotated)
+    said = {
+        index
+        for members, is_annotated in zip(scheme.target_classes, targets, strict=True)
+        if is_annotated
+        for index in members
+    }
+    for index in range(1, scheme.num_classes):
+        if index not in said and np.any(classes == index):
+            raise DefectError(
+                f"label holds {scheme.names[index]} ({scheme.values[index]}), but the case is "
+                f"declared annotated for {', '.join(case.annotated)} alone. Add "
+                f"{scheme.names[index]} there, or mend the label.",
+                "undeclared-label",
+            )
 
 
 def declare_partial(

@@ -167,7 +167,7 @@ def _count(dataset: Dataset, split: Split, max_voxels: int, on_case: OnCase) -> 
         with naming(case_id):
             counted = count_label_values(case.label, max_voxels=max_voxels)
             check_declared(counted.values, scheme)
-        check_annotated(case, scheme.encode(counted.values), scheme)
+            check_annotated(case, scheme.encode(counted.values), scheme)
         return counted
 
     with ThreadPoolExecutor(2) as pool:

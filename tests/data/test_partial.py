@@ -63,7 +63,7 @@ def test_a_label_that_holds_what_nobody_looked_for_is_refused():
     check_annotated(case("c"), classes, ORGANS)
     check_annotated(case("c", ("liver", "spleen")), classes, ORGANS)
     assert line(check_annotated, case("c", ("liver",)), classes, ORGANS) == (
-        "c: label holds spleen (7), but the case is declared annotated for liver alone. Add spleen "
+        "label holds spleen (7), but the case is declared annotated for liver alone. Add spleen "
         "there, or mend the label."
     )
     whole = np.array([0, 1, 2, 3], np.uint8)
