@@ -55,11 +55,22 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file.
 
     Raises:
-        UserError: If the file is missing, is not JSON (with the line), names a key twice, or holds
-            something other than an object.
+        UserError: As `read_json_value`, or if the file holds something other than an object.
+    """
+    plain = read_json_value(path)
+    if not isinstance(plain, dict):
+        raise UserError(f"{path}: expected a JSON object, got {type(plain).__name__}.")
+    return plain
+
+
+def read_json_value(path: Path) -> Any:
+    """What a JSON file holds, be it an object, a list or a single value.
+
+    Raises:
+        UserError: If the file is missing, is not JSON (with the line), or names a key twice.
     """
     try:
-        plain = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_unique_keys)
+        return json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_unique_keys)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -70,9 +81,6 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from error
     except _RepeatedKeyError as error:
         raise UserError(f"{path}: key {error} stands twice in one object. Keep one.") from error
-    if not isinstance(plain, dict):
-        raise UserError(f"{path}: expected a JSON object, got {type(plain).__name__}.")
-    return plain
 
 
 class _RepeatedKeyError(Exception):

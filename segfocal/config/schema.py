@@ -29,20 +29,41 @@ class DataConfig(Section):
     """Where the cases are and what their files mean."""
 
     root: Path
-    """Folder of the data set: MSD (dataset.json with a list) or nnU-Net (imagesTr, labelsTr)."""
-    layout: Literal["auto", "msd", "nnunet"] = "auto"
-    """Layout of the folder; `auto` asks dataset.json."""
+    """Folder of the data set; see docs/data.md for the layouts."""
+    layout: Literal["auto", "msd", "nnunet", "brats", "bids", "list", "csv", "folder"] = "auto"
+    """How the files lie in it; `auto` finds out; csv is another name for list."""
+    case_list: Path | None = None
+    """A CSV, TSV or JSON file that names every case's files, here or in the root; default:
+    cases.csv, cases.tsv or cases.json in the root."""
+    image_pattern: str | dict[str, str] | None = None
+    """Paths of the images below the root, as `images/{case}_{channel}.nii.gz`; one for all or one
+    by channel."""
+    label_pattern: str | None = None
+    """Paths of the labels below the root, as `labels/{case}.nii.gz`; in BIDS the file names of the
+    labels, as `*_desc-lesion_mask.nii.gz`."""
+    exclude: list[str] = []
+    """Cases to leave out: ids, or patterns of them (`sub-*_ses-02`)."""
     labels: str | dict[str, int | list[int]] | None = None
-    """Names and values (a list of values makes a region), or a preset: brats18-22, brats23,
-    msd-task01. Default: what dataset.json declares."""
+    """Names and values (a list of values makes a region), a preset (brats18-22, brats23,
+    msd-task01), or `auto` for the values that the labels hold. Default: what dataset.json or the
+    layout declares."""
+    partial: dict[str, list[str]] | None = None
+    """Cases annotated in part: an id, a pattern of ids (`btcv_*`) or a source of the list, to the
+    names of what those cases were annotated for. The rest is masked out of the loss and not
+    scored."""
     regions_class_order: list[int] | None = None
     """For regions, the value written for each; derived where it can be."""
     channels: list[str] | None = None
-    """Channels the network sees, in this order; default: those of dataset.json."""
+    """Channels the network sees, in this order; default: those of dataset.json. In BIDS how the
+    file names end (`dwi`, `acq-b1000_dwi`), in a list the columns, for `{channel}` the words in
+    the file names."""
     channel_dim: int | None = None
     """Axis of the channels in a 4-D image; default: the fourth, as MSD writes them."""
     affine_tolerance_mm: float = Field(0.1, gt=0)
     """Largest distance between the corners of image and label that is taken for rounding."""
+    resample_channels: bool = False
+    """Resample a channel on another grid onto that of the first channel (linearly; outside of its
+    field of view it has its smallest value); false: refuse it."""
     max_voxels: int = Field(1_000_000_000, gt=0)
     """Voxels of a file, channels included, above which its header is not believed (a damaged
     header, a decompression bomb): such a file is refused before memory is taken for it."""

@@ -18,6 +18,7 @@ from segfocal.data.header_defects import CaseGrid, CaseHeaders, read_case_header
 from segfocal.data.nifti import channels_first, label_volume, not_finite
 from segfocal.data.nifti_header import Header, stored_scaling
 from segfocal.data.nifti_voxels import Stored, read_stored
+from segfocal.data.partial import check_annotated
 from segfocal.data.verify import encode_label
 from segfocal.labels import IGNORE_CLASS, LabelScheme
 from segfocal.statistics.intensities import Intensities, measure_intensities
@@ -35,6 +36,7 @@ class SurveyRules:
         channel_dim: Axis of the channels in a 4-D file; None is the fourth.
         affine_tolerance_mm: Largest distance between corners that is taken for rounding.
         max_voxels: Voxels of a file above which its header is not believed.
+        resample_channels: Whether channels may lie on other grids than the first.
     """
 
     scheme: LabelScheme
@@ -42,6 +44,7 @@ class SurveyRules:
     channel_dim: int | None
     affine_tolerance_mm: float
     max_voxels: int
+    resample_channels: bool = False
 
     @property
     def groups(self) -> dict[str, tuple[int, ...]]:
@@ -116,6 +119,7 @@ def survey_case(case: Case, rules: SurveyRules) -> CaseSurvey:
         rules.channels,
         channel_dim=rules.channel_dim,
         affine_tolerance_mm=rules.affine_tolerance_mm,
+        resample_channels=rules.resample_channels,
         max_voxels=rules.max_voxels,
     )
     defects = list(headers.defects)
@@ -124,6 +128,10 @@ def survey_case(case: Case, rules: SurveyRules) -> CaseSurvey:
     if case.label is not None and headers.label is not None:
         with collecting(defects):
             survey.label = _survey_label(case.label, headers.label, rules, defects)
+        if survey.label is not None:
+            held = np.flatnonzero(survey.label.voxels[:-1]).astype(np.uint8)
+            with collecting(defects):
+                check_annotated(case, held, rules.scheme)
     for names, path, header in _image_files(case, headers, rules):
         if header is not None:
             with collecting(defects):

@@ -20,11 +20,15 @@ class Case:
         case_id: Unique within the data set.
         images: One path per channel, or one path to a file that holds all channels.
         label: The label file; None where there is none (prediction).
+        annotated: Names of the classes or regions that somebody looked for in it; None for all.
+        source: The data set that it came from, where a list says so; "" elsewhere.
     """
 
     case_id: str
     images: tuple[Path, ...]
     label: Path | None
+    annotated: tuple[str, ...] | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,12 @@ class Dataset:
     Attributes:
         name: From dataset.json, else the folder's.
         root: The folder.
-        layout: Which reader read it: `msd` or `nnunet`.
+        layout: Which reader read it: msd, nnunet, brats, bids, list or folder.
         channels: Name of each channel the image files hold, in file order.
         scheme: What the label values mean.
         cases: Those with a label, sorted by id.
         synthetic: A phantom: no picture or table made of it may pass for clinical evidence.
+        labels_from: Who says what the label values mean, for a line on the terminal.
     """
 
     name: str
@@ -48,6 +53,7 @@ class Dataset:
     scheme: LabelScheme
     cases: tuple[Case, ...]
     synthetic: bool
+    labels_from: str = "dataset.json"
 
     @property
     def case_ids(self) -> tuple[str, ...]:

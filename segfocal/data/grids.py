@@ -10,6 +10,8 @@ from nibabel.orientations import aff2axcodes
 from segfocal.data.defects import DefectError
 from segfocal.data.nifti_header import Affine, times
 
+Shape = tuple[int, ...]
+
 AFFINE_TOLERANCE_MM = 0.1
 """Largest distance between corners that is taken for rounding in a header."""
 
@@ -90,3 +92,34 @@ def check_same_grid(
         f"{tolerance_mm:g}).",
         "affine",
     )
+
+
+def check_overlap(
+    names: tuple[str, str], shapes: tuple[Shape, Shape], affines: tuple[Affine, Affine]
+) -> None:
+    """Refuses a channel whose field of view does not touch the first channel's.
+
+    Args:
+        names: What to call the two in the message.
+        shapes: Axis lengths `(X, Y, Z)` of each.
+        affines: Voxel indices to world coordinates of each.
+
+    Raises:
+        DefectError: If the boxes round the two volumes, in world coordinates, do not overlap.
+    """
+    boxes = [_box(shape, affine) for shape, affine in zip(shapes, affines, strict=True)]
+    low = np.maximum(boxes[0][0], boxes[1][0])
+    high = np.minimum(boxes[0][1], boxes[1][1])
+    if np.any(low >= high):
+        axis = "xyz"[int(np.argmax(low - high))]
+        raise DefectError(
+            f"{names[0]} and {names[1]} do not overlap in {axis}: nothing to resample. Check that "
+            f"they belong together.",
+            "affine",
+        )
+
+
+def _box(shape: Shape, affine: Affine) -> tuple[Affine, Affine]:
+    ends = [(-0.5, length - 0.5) for length in shape]
+    corners = np.array(list(itertools.product(*ends))) @ affine[:3, :3].T + affine[:3, 3]
+    return corners.min(axis=0), corners.max(axis=0)

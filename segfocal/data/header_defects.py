@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from segfocal.data.defects import DefectError, collecting
 from segfocal.data.grids import (
     AFFINE_TOLERANCE_MM,
     apart_mm,
+    check_overlap,
     check_same_grid,
     corner_displacement_mm,
 )
@@ -69,6 +71,7 @@ def read_case_headers(
     *,
     channel_dim: int | None = None,
     affine_tolerance_mm: float = AFFINE_TOLERANCE_MM,
+    resample_channels: bool = False,
     max_voxels: int = MAX_VOXELS,
 ) -> CaseHeaders:
     """Reads every header of a case and compares them. A few milliseconds.
@@ -78,6 +81,7 @@ def read_case_headers(
         channels: Name of every channel that its image files hold.
         channel_dim: Axis of the channels in a 4-D file; None is NIfTI's own, the fourth.
         affine_tolerance_mm: Largest distance between corners that is taken for rounding.
+        resample_channels: Whether channel files may lie on other grids than the first.
         max_voxels: Voxels of a file above which its header is not believed.
     """
     defects: list[DefectError] = []
@@ -87,12 +91,18 @@ def read_case_headers(
     for name, header, other in list(zip(channels, images, shapes, strict=False))[1:]:
         if first and header and shape and other:
             with collecting(defects):
-                check_same_grid(
-                    (channels[0], name),
-                    (shape, other),
-                    (first.affine, header.affine),
-                    affine_tolerance_mm,
-                )
+                if resample_channels:
+                    check_overlap(
+                        (channels[0], name), (shape, other), (first.affine, header.affine)
+                    )
+                    continue
+                with _offering_to_resample():
+                    check_same_grid(
+                        (channels[0], name),
+                        (shape, other),
+                        (first.affine, header.affine),
+                        affine_tolerance_mm,
+                    )
     label = None
     if case.label is not None:
         label = _believed(case.label, max_voxels, defects)
@@ -133,6 +143,18 @@ def orientation_defects(header: Header, name: str, tolerance_mm: float) -> list[
         with collecting(found):
             _check_forms(header, name, tolerance_mm)
     return found
+
+
+@contextmanager
+def _offering_to_resample() -> Iterator[None]:
+    """Adds the other cure to a defect of two channels."""
+    try:
+        yield
+    except DefectError as defect:
+        raise DefectError(
+            f"{defect} To have the channel resampled, set data.resample_channels: true.",
+            defect.kind,
+        ) from defect
 
 
 def _believed(path: Path, max_voxels: int, defects: list[DefectError]) -> Header | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
 from segfocal.data.defects import DefectError
+from segfocal.data.foreign import is_foreign, nifti_header_bytes
 from segfocal.data.gzip_stream import (
     MAGIC,
     MAX_RATIO,
@@ -87,11 +89,13 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header of a `.nii` or `.nii.gz` file; of the data only the first kilobytes are read.
+    """The header of a volume; of a NIfTI file's data only the first kilobytes are read.
 
     Raises:
         DefectError: If the file is missing, is not NIfTI, or its header makes no sense.
     """
+    if is_foreign(path):
+        return parse_header(path, nifti_header_bytes(path))
     try:
         with path.open("rb") as stream:
             start = stream.read(HEADER_BYTES)
@@ -158,9 +162,14 @@ def parse_header(path: Path, raw: bytes) -> Header:
 def size_on_disk(path: Path) -> tuple[int, bool]:
     """Length of a file in bytes, and whether it is a gzip stream.
 
+    Of NRRD and MetaImage the length says nothing (they compress inside): it counts as endless, and
+    their readers find out.
+
     Raises:
         DefectError: If it cannot be opened.
     """
+    if is_foreign(path):
+        return sys.maxsize, False
     try:
         with path.open("rb") as stream:
             return os.fstat(stream.fileno()).st_size, stream.read(len(MAGIC)) == MAGIC

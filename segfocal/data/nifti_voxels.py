@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segfocal.data.defects import DefectError
+from segfocal.data.foreign import is_foreign, nifti_bytes
 from segfocal.data.gzip_stream import (
     MAGIC,
     PIECE_BYTES,
@@ -24,6 +25,7 @@ from segfocal.data.nifti_header import (
     Header,
     check_promise,
     parse_header,
+    read_header,
     size_on_disk,
     times,
     too_short,
@@ -54,6 +56,7 @@ class StoredVoxels:
     def __init__(self, path: Path, *, max_voxels: int = MAX_VOXELS) -> None:
         self.trailing_bytes = 0
         self._path = path
+        self._cap = max_voxels
         self._source = self._bytes()
         self._start = b""
         for piece in self._source:
@@ -108,7 +111,11 @@ class StoredVoxels:
         yield from self._source
 
     def _bytes(self) -> Iterator[bytes]:
-        """The file, decompressed."""
+        """The file, decompressed; another format as the NIfTI it would be."""
+        if is_foreign(self._path):
+            check_promise(read_header(self._path), *size_on_disk(self._path), max_voxels=self._cap)
+            yield nifti_bytes(self._path)
+            return
         try:
             with self._path.open("rb") as stream:
                 zipped = stream.read(len(MAGIC)) == MAGIC

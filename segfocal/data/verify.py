@@ -15,6 +15,7 @@ from segfocal.data.grids import AFFINE_TOLERANCE_MM
 from segfocal.data.header_defects import CaseGrid, read_case_headers
 from segfocal.data.nifti import read_image, read_label
 from segfocal.data.nifti_header import MAX_VOXELS, Affine
+from segfocal.data.resample import read_on_first_grid
 from segfocal.labels import ClassMap, LabelScheme
 from segfocal.statistics.voxel_counts import class_histogram
 
@@ -48,6 +49,7 @@ def verify_headers(
     *,
     channel_dim: int | None = None,
     affine_tolerance_mm: float = AFFINE_TOLERANCE_MM,
+    resample_channels: bool = False,
     max_voxels: int = MAX_VOXELS,
 ) -> CaseGrid:
     """Checks what headers can tell: files, sizes, channel count, shapes, affines.
@@ -57,6 +59,7 @@ def verify_headers(
         channels: Name of every channel that its image files hold.
         channel_dim: Axis of the channels in a 4-D file; None is NIfTI's own, the fourth.
         affine_tolerance_mm: Largest distance between corners that is taken for rounding.
+        resample_channels: Whether channel files may lie on other grids than the first.
         max_voxels: Voxels of a file above which its header is not believed.
 
     Raises:
@@ -67,6 +70,7 @@ def verify_headers(
         channels,
         channel_dim=channel_dim,
         affine_tolerance_mm=affine_tolerance_mm,
+        resample_channels=resample_channels,
         max_voxels=max_voxels,
     )
     with naming(case.case_id):
@@ -85,6 +89,7 @@ def load_case(
     select: Sequence[int] | None = None,
     channel_dim: int | None = None,
     affine_tolerance_mm: float = AFFINE_TOLERANCE_MM,
+    resample_channels: bool = False,
     max_voxels: int = MAX_VOXELS,
 ) -> LoadedCase:
     """Reads a case's image and label, each file once, and checks everything about them.
@@ -96,6 +101,7 @@ def load_case(
         select: Which of them to load, in which order (`cases.channel_indices`); None is all.
         channel_dim: Axis of the channels in a 4-D file; None is NIfTI's own, the fourth.
         affine_tolerance_mm: Largest distance between corners that is taken for rounding.
+        resample_channels: Whether channel files may lie on other grids than the first.
         max_voxels: Voxels of a file above which its header is not believed.
 
     Raises:
@@ -108,9 +114,15 @@ def load_case(
         channels,
         channel_dim=channel_dim,
         affine_tolerance_mm=affine_tolerance_mm,
+        resample_channels=resample_channels,
         max_voxels=max_voxels,
     )
-    image = read_image(case, channel_dim=channel_dim, channels=select, max_voxels=max_voxels)
+    if resample_channels and len(case.images) > 1:
+        image = read_on_first_grid(
+            case, select, affine_tolerance_mm=affine_tolerance_mm, max_voxels=max_voxels
+        )
+    else:
+        image = read_image(case, channel_dim=channel_dim, channels=select, max_voxels=max_voxels)
     classes = None
     if case.label is not None:
         with naming(case.case_id):

@@ -64,16 +64,19 @@ def predict_cases(request: PredictRequest) -> list[Path]:
     from segfocal.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(request.checkpoint)
-    cases = list_inputs(request.source, checkpoint.file_channels)
+    data = checkpoint.config["data"]
+    cases = list_inputs(
+        request.source, checkpoint.file_channels, image_pattern=data.get("image_pattern")
+    )
     targets = [request.output / f"{case.case_id}.nii.gz" for case in cases]
     _refuse_overwriting(cases, targets, go_on=request.go_on)
-    data = checkpoint.config["data"]
     for case in cases:
         verify_headers(
             case,
             checkpoint.file_channels,
             channel_dim=data["channel_dim"],
             affine_tolerance_mm=data["affine_tolerance_mm"],
+            resample_channels=data.get("resample_channels", False),
             max_voxels=data.get("max_voxels", MAX_VOXELS),
         )
     from segfocal.inference.predictor import Predictor

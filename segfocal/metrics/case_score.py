@@ -28,6 +28,8 @@ class RegionScore:
         false_positives: Components of the prediction that overlap none.
         ref_ml: Reference volume in millilitres, None without voxel sizes.
         pred_ml: Predicted volume in millilitres, None without voxel sizes.
+        annotated: Whether the case was annotated for the region; if not, nothing was scored: Dice
+            is NaN, and the counts are 0 and mean nothing.
     """
 
     dice: float
@@ -38,11 +40,16 @@ class RegionScore:
     false_positives: int
     ref_ml: float | None = None
     pred_ml: float | None = None
+    annotated: bool = True
 
     @property
     def counts(self) -> LesionCounts:
         """The three lesion counts, to be added up."""
         return LesionCounts(self.lesions, self.lesions_found, self.false_positives)
+
+
+NOT_ANNOTATED = RegionScore(float("nan"), 0, 0, 0, 0, 0, annotated=False)
+"""The score of a region that nobody looked for in the case."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class RegionSummary:
         lesions: Reference lesions in all cases.
         lesions_found: Those that were found.
         false_positives: Predicted components without a lesion, in all cases.
-        n: Cases.
+        n: Cases that were annotated for it.
         n_scored: Cases in the mean.
         n_empty: Cases whose reference has no voxel of the region.
         n_false_alarm: Those of them where something was predicted: in the mean with Dice 0.
@@ -151,6 +158,7 @@ def score_case(
     zooms_mm: Sequence[float] | None = None,
     *,
     min_overlap_voxels: int = 1,
+    annotated: Sequence[bool] | None = None,
 ) -> CaseScore:
     """Score every region of a case over the voxels whose reference is not ignored.
 
@@ -163,6 +171,8 @@ def score_case(
         target_classes: Their classes (`LabelScheme.target_classes`).
         zooms_mm: Voxel edge lengths in mm, for the volumes.
         min_overlap_voxels: As in `count_lesions`.
+        annotated: For each region, whether the case was annotated for it; None for all. Another is
+            not scored.
 
     Raises:
         ValueError: If shapes or the number of regions do not agree.
@@ -174,9 +184,12 @@ def score_case(
         )
     valid = reference != IGNORE_CLASS
     refs = region_masks(reference, target_classes)
+    knows = [True] * len(refs) if annotated is None else annotated
     scores = {
         name: score_region(p, r, valid, zooms_mm, min_overlap_voxels=min_overlap_voxels)
-        for name, p, r in zip(target_names, pred, refs, strict=True)
+        if known
+        else NOT_ANNOTATED
+        for name, p, r, known in zip(target_names, pred, refs, knows, strict=True)
     }
     return CaseScore(case, scores)
 
@@ -185,7 +198,8 @@ def summarise(cases: Sequence[CaseScore]) -> dict[str, RegionSummary]:
     """Region by region over cases: mean Dice, pooled lesion counts, and over how many.
 
     A case where reference and prediction are both empty is left out of the mean Dice; one where
-    only the reference is empty counts as 0 (nnU-Net's rule).
+    only the reference is empty counts as 0 (nnU-Net's rule). One that was not annotated for
+    a region is no case of it.
 
     Args:
         cases: Scores with the same regions each; may be empty.
@@ -197,7 +211,8 @@ def summarise(cases: Sequence[CaseScore]) -> dict[str, RegionSummary]:
     }
 
 
-def _summarise_region(scores: Sequence[RegionScore]) -> RegionSummary:
+def _summarise_region(all_scores: Sequence[RegionScore]) -> RegionSummary:
+    scores = [score for score in all_scores if score.annotated]
     defined: npt.NDArray[np.float64] = np.array(
         [score.dice for score in scores if not math.isnan(score.dice)]
     )

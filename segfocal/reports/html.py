@@ -65,7 +65,12 @@ def write_report(
         cases=cases[:MAX_CASES],
         num_cases=len(cases),
         regions=regions,
-        volumes=all(score.ref_ml is not None for c in cases for score in c.regions.values()),
+        volumes=all(
+            score.ref_ml is not None
+            for case in cases
+            for score in case.regions.values()
+            if score.annotated
+        ),
         files={
             name: (run_dir / name).read_text(encoding="utf-8")
             for name in SHOWN_FILES

@@ -62,6 +62,7 @@ def sample_figure(
     title: str,
     zooms_mm: Sequence[float],
     synthetic: bool = False,
+    annotated: Sequence[bool] | None = None,
 ) -> None:
     """Draw one case: axial above, coronal below; image, reference, prediction.
 
@@ -81,6 +82,7 @@ def sample_figure(
         title: Case and epoch.
         zooms_mm: Voxel edge lengths along X, Y, Z.
         synthetic: Stamp the figure as made from the phantom.
+        annotated: For each target, whether the case was annotated for it; None for all.
 
     Raises:
         ValueError: If the shapes do not agree.
@@ -92,7 +94,7 @@ def sample_figure(
         )
     score = score_case(
         "", region_masks(prediction, scheme.target_classes), reference,
-        scheme.target_names, scheme.target_classes, zooms_mm,
+        scheme.target_names, scheme.target_classes, zooms_mm, annotated=annotated,
     )  # fmt: skip
     views = _views(reference, prediction)
     channels = _channels(image, reference, scheme)

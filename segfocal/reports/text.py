@@ -10,6 +10,9 @@ from segfocal.reports.history import EpochRecord
 
 SEPARATOR = " · "
 
+_SHOWN = 8
+"""Classes that a line names before it counts the others."""
+
 
 def fraction(value: float) -> str:
     """A number from 0 to 1 with three digits, a dash where it is undefined.
@@ -64,12 +67,42 @@ def data_line(
 ) -> str:
     """`data   MSD Task01: 388 train / 96 val · channels FLAIR,T1w · regions WT,TC,ET`."""
     kind = "regions" if overlapping else "classes"
+    shown = list(targets[:_SHOWN]) if len(targets) > _SHOWN + 1 else list(targets)
+    more = f" and {len(targets) - len(shown)} more" if len(shown) < len(targets) else ""
     parts = [
         f"data   {name}: {num_train} train / {num_val} val",
         f"channels {','.join(channels)}",
-        f"{kind} {','.join(targets)}",
+        f"{kind} {','.join(shown)}{more}",
     ]
     return SEPARATOR.join([*parts, note] if note else parts)
+
+
+def files_line(
+    layout: str,
+    labels_from: str,
+    labels: Mapping[str, int],
+    *,
+    ignore_values: Sequence[int] = (),
+    num_partial: int = 0,
+) -> str:
+    """`files  brats · labels by brats23: 0 background, 3 enhancing · 2 cases annotated in part`.
+
+    Args:
+        layout: How the files lie.
+        labels_from: Who says what the values mean.
+        labels: Class name to file value.
+        ignore_values: File values that nobody annotated.
+        num_partial: Cases that were annotated for some of the classes alone.
+    """
+    told = [f"{value} {name}" for name, value in labels.items()]
+    more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN + 1 else ""
+    shown = ", ".join(told[:_SHOWN] if more else told)
+    parts = [f"files  {layout}", f"labels by {labels_from}: {shown}{more}"]
+    if ignore_values:
+        parts.append(f"ignore {','.join(map(str, ignore_values))}")
+    if num_partial:
+        parts.append(f"{num_partial} case{'s' if num_partial > 1 else ''} annotated in part")
+    return SEPARATOR.join(parts)
 
 
 def alpha_line(

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from segfocal.checkpoint import load_checkpoint
 from segfocal.config.schema import Config, LossConfig, TrainConfig
 from segfocal.data.cases import Case
+from segfocal.data.partial import annotated_outputs
 from segfocal.errors import UserError
 from segfocal.labels import IGNORE_CLASS, LabelScheme
 from segfocal.losses.dice import DiceLoss
@@ -20,6 +21,7 @@ from segfocal.losses.dice_focal import DiceFocalLoss
 from segfocal.losses.focal import FocalLoss
 from segfocal.networks import build_network, check_network, set_prior_bias
 from segfocal.statistics.class_alpha import ClassAlpha
+from segfocal.statistics.partial_labels import output_shares
 from segfocal.training.case_cache import Prepared, code_fingerprint
 from segfocal.training.case_store import CaseStore
 from segfocal.training.learner import Terms
@@ -48,8 +50,7 @@ def make_network(config: Config, plan: Plan) -> nn.Module:
     torch.manual_seed(stable_seed(config.train.seed, "network"))
     network = make()
     if config.network.prior_bias:
-        positives = plan.counts.region_table.sum(axis=0)
-        shares = (positives / max(plan.counts.voxels.sum(), 1)).tolist()
+        shares = output_shares(plan.counts, plan.annotated)
         set_prior_bias(network, shares, scheme.activation)
     return network
 
@@ -132,14 +133,18 @@ def loss_terms(loss: DiceFocalLoss | DiceLoss | FocalLoss) -> Terms:
     if not isinstance(loss, DiceFocalLoss):
         name = "dice" if isinstance(loss, DiceLoss) else "focal"
 
-        def single(logits: torch.Tensor, label: torch.Tensor) -> dict[str, torch.Tensor]:
-            value = loss(logits, label)
+        def single(
+            logits: torch.Tensor, label: torch.Tensor, mask: torch.Tensor | None = None
+        ) -> dict[str, torch.Tensor]:
+            value = loss(logits, label, mask)
             return {"loss": value, name: value.detach()}
 
         return single
 
-    def compound(logits: torch.Tensor, label: torch.Tensor) -> dict[str, torch.Tensor]:
-        dice, focal = loss.terms(logits, label)
+    def compound(
+        logits: torch.Tensor, label: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        dice, focal = loss.terms(logits, label, mask)
         total = loss.lambda_dice * dice + loss.lambda_focal * focal
         return {"loss": total, "dice": dice.detach(), "focal": focal.detach()}
 
@@ -195,6 +200,7 @@ def _description(config: Config, plan: Plan, *, for_training: bool) -> dict[str,
     """Plain values; a setting of the data section that is added later is part of it by itself."""
     elsewhere = {"root", "layout", "split", "val_fraction", "num_workers"}
     elsewhere |= {"cache", "cache_dir", "cache_ram_gb"}
+    elsewhere |= {"case_list", "image_pattern", "label_pattern", "exclude", "partial"}
     train = config.train
     crops = {"patch_size": list(train.patch_size), "foreground_by": train.foreground_by}
     return {
@@ -220,6 +226,7 @@ def make_loader(
         train.foreground_fraction,
         train.foreground_weights,
     )
+    annotated = [annotated_outputs(scheme, case.annotated) for case in store.cases]
     sampler = EpochSampler(
         len(store),
         train.batch_size * train.accumulate * train.steps_per_epoch,
@@ -227,7 +234,7 @@ def make_loader(
     )
     workers = config.data.num_workers
     return DataLoader(
-        PatchDataset(store, changes, seed=train.seed),
+        PatchDataset(store, changes, seed=train.seed, annotated=annotated),
         batch_size=train.batch_size,
         sampler=sampler,
         num_workers=workers,

@@ -14,8 +14,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from segfocal.config.schema import TrainConfig
 from segfocal.training.schedule import Budget, lr_factor
 
-Terms = Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]
-"""(logits, labels) to the loss's terms by name, `loss` (their weighted sum) among them."""
+Terms = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], dict[str, torch.Tensor]]
+"""(logits, labels, mask) to the loss's terms by name, `loss` (their weighted sum) among them."""
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -82,7 +82,8 @@ class Learner:
         """Steps through one epoch, or until the budget is spent; at least one step.
 
         Args:
-            batches: `image` (B, C, *S) and `label` (B, 1, *S) or (B, *S), `accumulate` per step.
+            batches: `image` (B, C, *S) and `label` (B, 1, *S) or (B, *S), `accumulate` per step,
+                and where labels are partial `annotated` (B, K), one bool per case and output.
             budget: Where the learning rate stands; ends the epoch early when it is spent.
             on_step: Called with the number of the step in the epoch and its terms.
 
@@ -128,7 +129,7 @@ class Learner:
             enabled = self.amp_dtype is not None
             with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=enabled):
                 logits = self.network(image)
-            terms = self.terms(logits, label)
+            terms = self.terms(logits, label, annotation_mask(batch.get("annotated"), logits))
             loss = terms["loss"]
             if not torch.isfinite(loss):
                 raise NonFiniteLossError(self.step, batch)
@@ -165,3 +166,24 @@ class Learner:
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.step = int(state["step"])
+
+
+def annotation_mask(annotated: torch.Tensor | None, logits: torch.Tensor) -> torch.Tensor | None:
+    """The loss's mask for partly annotated cases: constant over a case's voxels, no memory taken.
+
+    Args:
+        annotated: Bool `(B, K)` on the CPU: whether the case says anything of the output; or None.
+        logits: `(B, K, *S)`.
+
+    Returns:
+        A view `(B, K, *S)` on the logits' device; None where every case says everything.
+
+    Example:
+        >>> mask = annotation_mask(torch.tensor([[True, False]]), torch.zeros(1, 2, 3))
+        >>> mask.tolist()
+        [[[True, True, True], [False, False, False]]]
+    """
+    if annotated is None or bool(annotated.all()):
+        return None
+    mask = annotated.to(logits.device, non_blocking=True)
+    return mask.view(*mask.shape, *(1,) * (logits.dim() - 2)).expand_as(logits)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset, Sampler
 
 from segfocal.transforms.rand_patch import RandPatchd
@@ -33,14 +34,24 @@ class PatchDataset(Dataset[dict[str, Any]]):
         cases: Prepared cases (`crop_preparation`): image, label, crop indices, case_id.
         augmentation: Random crop and changes, reseeded for every item.
         seed: The run's seed.
+        annotated: For each case, whether it says anything of each network output (partial labels);
+            None where all were annotated for everything.
     """
 
     def __init__(
-        self, cases: Sequence[Mapping[Any, Any]], augmentation: RandPatchd, *, seed: int
+        self,
+        cases: Sequence[Mapping[Any, Any]],
+        augmentation: RandPatchd,
+        *,
+        seed: int,
+        annotated: Sequence[Sequence[bool]] | None = None,
     ) -> None:
         self.cases = cases
         self.augmentation = augmentation
         self.seed = seed
+        # Beside the prepared cases, which a cache may keep longer than a declaration lasts.
+        partial = annotated is not None and not all(map(all, annotated))
+        self.annotated = torch.tensor(annotated) if partial else None
 
     def __getitem__(self, key: PatchKey) -> dict[str, Any]:
         """The patch of that (epoch, number, case)."""
@@ -50,7 +61,10 @@ class PatchDataset(Dataset[dict[str, Any]]):
             seed=stable_seed(self.seed, epoch, case["case_id"], number)
         )
         patch = self.augmentation(case)
-        return {name: patch[name] for name in ("image", "label", "case_id")}
+        item = {name: patch[name] for name in ("image", "label", "case_id")}
+        if self.annotated is not None:
+            item["annotated"] = self.annotated[index]
+        return item
 
 
 class EpochSampler(Sampler[PatchKey]):

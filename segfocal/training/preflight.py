@@ -20,10 +20,13 @@ from segfocal.data.cases import Case, Dataset, channel_indices, naming
 from segfocal.data.header_defects import CaseGrid
 from segfocal.data.label_values import ValueCounts, count_label_values
 from segfocal.data.layouts import read_dataset
+from segfocal.data.layouts.found import FileRules
+from segfocal.data.partial import annotated_outputs, annotated_targets, check_annotated
 from segfocal.data.split import Split, make_split, read_split
 from segfocal.data.verify import check_declared, verify_headers
 from segfocal.errors import UserError
-from segfocal.statistics.class_alpha import ClassAlpha, class_alpha, region_alpha
+from segfocal.statistics.class_alpha import ClassAlpha
+from segfocal.statistics.partial_labels import partial_class_alpha, partial_region_alpha
 from segfocal.statistics.voxel_counts import VoxelCounts
 
 OnCase = Callable[[int, int], None]
@@ -47,10 +50,28 @@ class Plan:
     counts: VoxelCounts
     alpha: ClassAlpha | None
 
+    @property
+    def annotated(self) -> dict[str, tuple[bool, ...]]:
+        """For each case, whether it says anything of each network output."""
+        return annotated(self.dataset)
+
+    @property
+    def annotated_targets(self) -> dict[str, tuple[bool, ...]]:
+        """For each case, whether it was annotated for each target that is scored."""
+        scheme = self.dataset.scheme
+        return {c.case_id: annotated_targets(scheme, c.annotated) for c in self.dataset.cases}
+
     def cases(self, ids: Sequence[str]) -> list[Case]:
         """The cases of these ids, in their order."""
         by_id = {case.case_id: case for case in self.dataset.cases}
         return [by_id[case_id] for case_id in ids]
+
+
+def annotated(dataset: Dataset) -> dict[str, tuple[bool, ...]]:
+    """For each case of a data set, whether it says anything of each network output."""
+    return {
+        case.case_id: annotated_outputs(dataset.scheme, case.annotated) for case in dataset.cases
+    }
 
 
 def open_dataset(loaded: LoadedConfig) -> tuple[Dataset, tuple[str, ...]]:
@@ -73,6 +94,9 @@ def open_dataset(loaded: LoadedConfig) -> tuple[Dataset, tuple[str, ...]]:
         data.labels,
         regions_class_order=data.regions_class_order,
         ignore_values=ignore_values,
+        rules=FileRules(data.channels, data.case_list, data.image_pattern, data.label_pattern),
+        exclude=data.exclude,
+        partial=data.partial,
     )
     wanted = tuple(data.channels) if data.channels is not None else dataset.channels
     channel_indices(dataset.channels, wanted)
@@ -97,6 +121,7 @@ def preflight(
     config = loaded.config
     dataset, channels = open_dataset(loaded)
     split = _split(loaded, dataset, split_path)
+    _check_known_outputs(dataset, split)
     cases = {case.case_id: case for case in dataset.cases}
     grids = [
         verify_headers(
@@ -104,6 +129,7 @@ def preflight(
             dataset.channels,
             channel_dim=config.data.channel_dim,
             affine_tolerance_mm=config.data.affine_tolerance_mm,
+            resample_channels=config.data.resample_channels,
             max_voxels=config.data.max_voxels,
         )
         for case_id in (*split.train, *split.val)
@@ -136,11 +162,12 @@ def _count(dataset: Dataset, split: Split, max_voxels: int, on_case: OnCase) -> 
     order = (*split.train, *split.val)
 
     def read(case_id: str) -> ValueCounts:
-        label = by_id[case_id].label
-        assert label is not None
+        case = by_id[case_id]
+        assert case.label is not None
         with naming(case_id):
-            counted = count_label_values(label, max_voxels=max_voxels)
+            counted = count_label_values(case.label, max_voxels=max_voxels)
             check_declared(counted.values, scheme)
+            check_annotated(case, scheme.encode(counted.values), scheme)
         return counted
 
     with ThreadPoolExecutor(2) as pool:
@@ -165,9 +192,22 @@ def _alpha(loaded: LoadedConfig, dataset: Dataset, counts: VoxelCounts) -> Class
     loss = loaded.config.loss
     if not isinstance(loss.alpha, str):
         return None
-    derive = region_alpha if dataset.scheme.regions else class_alpha
+    derive = partial_region_alpha if dataset.scheme.regions else partial_class_alpha
     scheme: AlphaScheme = loss.alpha
-    return derive(counts, scheme, beta=loss.alpha_beta, max_ratio=loss.alpha_max_ratio)
+    return derive(
+        counts, annotated(dataset), scheme, beta=loss.alpha_beta, max_ratio=loss.alpha_max_ratio
+    )
+
+
+def _check_known_outputs(dataset: Dataset, split: Split) -> None:
+    """Every output has a training case that says something of it."""
+    known = annotated(dataset)
+    for channel, name in enumerate(dataset.scheme.output_names):
+        if not any(known[case_id][channel] for case_id in split.train):
+            raise UserError(
+                f"No training case is annotated for {name}: nothing to learn it from. Change the "
+                f"split, drop {name} from data.labels, or mend data.partial."
+            )
 
 
 def _check_per_output(loaded: LoadedConfig, dataset: Dataset) -> None:

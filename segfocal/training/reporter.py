@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from segfocal.metrics.case_score import CaseScore, RegionSummary, mean_dice, summarise
 from segfocal.metrics.threshold_baseline import ThresholdBaseline
+from segfocal.reports import text
 from segfocal.reports.case_table import write_case_scores
 from segfocal.reports.console import Console
 from segfocal.reports.history import EpochRecord, History
@@ -100,6 +101,15 @@ class Reporter:
             overlapping=bool(scheme.regions),
             note=self._note,
         )
+        self.console.line(
+            text.files_line(
+                dataset.layout,
+                dataset.labels_from,
+                dict(zip(scheme.names, scheme.values, strict=True)),
+                ignore_values=scheme.ignore_values,
+                num_partial=sum(case.annotated is not None for case in dataset.cases),
+            )
+        )
         alpha = plan.alpha.summary() if plan.alpha is not None else f"{config.loss.alpha or 'none'}"
         self.console.line(f"alpha  {alpha}")
         patch = "x".join(map(str, config.train.patch_size))
@@ -167,6 +177,7 @@ class Reporter:
             title=f"{sample.case_id}, epoch {epoch}",
             zooms_mm=sample.zooms_mm,
             synthetic=session.plan.dataset.synthetic,
+            annotated=session.plan.annotated_targets[sample.case_id],
         )
 
     def epoch_done(

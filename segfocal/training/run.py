@@ -92,8 +92,19 @@ def train(request: TrainRequest, reporter: Reporter | None = None) -> Outcome | 
 
 
 def statistics(plan: Plan) -> dict[str, object]:
-    """What stats.json holds: the counts of the training split and the weights made of them."""
+    """What stats.json holds: what was read, the voxels of the training split, the weights."""
+    dataset = plan.dataset
     return {
+        "data": {
+            "layout": dataset.layout,
+            "channels": list(plan.channels),
+            "labels_from": dataset.labels_from,
+            "annotated": {
+                case.case_id: list(case.annotated)
+                for case in dataset.cases
+                if case.annotated is not None
+            },
+        },
         "counts": plan.counts.to_dict(),
         "alpha": None if plan.alpha is None else plan.alpha.to_dict(),
     }

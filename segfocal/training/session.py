@@ -247,7 +247,11 @@ class Session:
         began = time.monotonic()
         with self.reporter.validating(len(store)) as on_case:
             scores, sample = validate(
-                self.predictor, store, self.plan.dataset.scheme, on_case=on_case
+                self.predictor,
+                store,
+                self.plan.dataset.scheme,
+                on_case=on_case,
+                annotated=self.plan.annotated_targets,
             )
         self.progress.validation_s = time.monotonic() - began
         self.progress.validations_s += self.progress.validation_s

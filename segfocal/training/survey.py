@@ -101,6 +101,7 @@ def _walk(
         data.channel_dim,
         data.affine_tolerance_mm,
         data.max_voxels,
+        data.resample_channels,
     )
     workers = request.workers or _worth_starting(dataset.cases)
     with console.working("reading cases", len(dataset.cases)) as bar:

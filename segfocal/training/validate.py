@@ -38,6 +38,8 @@ def validate(
     cases: Sequence[Mapping[str, Any]],
     scheme: LabelScheme,
     on_case: Callable[[], None] = lambda: None,
+    *,
+    annotated: Mapping[str, Sequence[bool]] | None = None,
 ) -> tuple[list[CaseScore], Sample | None]:
     """Predicts every case and scores it on its own grid.
 
@@ -46,6 +48,8 @@ def validate(
         cases: Preprocessed cases with `image`, `label`, `reference`, `zooms_mm`, `case_id`.
         scheme: What classes mean.
         on_case: Called after each case.
+        annotated: Case id to whether it was annotated for each target; None for all. What nobody
+            looked for is not scored.
 
     Returns:
         A score per case, and the case with the most lesion voxels for a picture (None of none).
@@ -65,6 +69,7 @@ def validate(
                 scheme.target_names,
                 scheme.target_classes,
                 case["zooms_mm"],
+                annotated=None if annotated is None else annotated[case["case_id"]],
             )
         )
         lesion = int(np.count_nonzero((reference > 0) & (reference < scheme.num_classes)))

@@ -29,6 +29,7 @@ class LoadCased(Transform):
         select: Which of them, in which order; None is all.
         channel_dim: Axis of the channels in a 4-D file; None is the fourth.
         affine_tolerance_mm: Largest distance between corners that is taken for rounding.
+        resample_channels: Bring channels on other grids onto that of the first.
         max_voxels: Voxels of a file above which its header is not believed.
 
     Raises:
@@ -43,6 +44,7 @@ class LoadCased(Transform):
         select: Sequence[int] | None = None,
         channel_dim: int | None = None,
         affine_tolerance_mm: float = 0.1,
+        resample_channels: bool = False,
         max_voxels: int = MAX_VOXELS,
     ) -> None:
         self.scheme = scheme
@@ -50,6 +52,7 @@ class LoadCased(Transform):
         self.select = tuple(select) if select is not None else None
         self.channel_dim = channel_dim
         self.affine_tolerance_mm = affine_tolerance_mm
+        self.resample_channels = resample_channels
         self.max_voxels = max_voxels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -63,6 +66,7 @@ class LoadCased(Transform):
             select=self.select,
             channel_dim=self.channel_dim,
             affine_tolerance_mm=self.affine_tolerance_mm,
+            resample_channels=self.resample_channels,
             max_voxels=self.max_voxels,
         )
         affine = torch.from_numpy(loaded.affine)

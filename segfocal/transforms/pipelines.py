@@ -83,6 +83,7 @@ def preprocessing(
         select=[list(file_channels).index(name) for name in channels],
         channel_dim=data.channel_dim,
         affine_tolerance_mm=data.affine_tolerance_mm,
+        resample_channels=data.resample_channels,
         max_voxels=data.max_voxels,
     )
     steps = [Orientationd(keys, axcodes="RAS", labels=None, allow_missing_keys=True)]

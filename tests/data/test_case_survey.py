@@ -174,8 +174,9 @@ def test_affines_that_differ_between_channels_and_with_the_label(case):
         "Resample one onto the other's grid, or mend the header that is wrong "
         "(data.affine_tolerance_mm is 0.1)."
     )
+    other = "To have the channel resampled, set data.resample_channels: true."
     assert told(case) == [
-        ("affine", f"c: CT and PET affines differ by 1.5 mm in z. {cure}"),
+        ("affine", f"c: CT and PET affines differ by 1.5 mm in z. {cure} {other}"),
         ("affine", f"c: image and label affines differ by 1.5 mm in z. {cure}"),
     ]
 
@@ -381,3 +382,27 @@ def test_every_kind_is_documented():
     page = Path("docs/stats.md").read_text()
     for kind, severity in SEVERITIES.items():
         assert f"| `{kind}` | {severity} |" in page, kind
+
+
+def test_a_label_that_contradicts_what_was_annotated_is_a_problem(tmp_path):
+    scheme = LabelScheme(("background", "liver", "spleen"), (0, 1, 2))
+    image = save(tmp_path / "i.nii.gz", image_of((6, 5, 4)))
+    label = save(tmp_path / "l.nii.gz", label_of((6, 5, 4), (0, 1, 2)))
+    rules = SurveyRules(scheme, ("CT",), None, 0.1, 10**9)
+    whole = survey_case(Case("c", (image,), label), rules)
+    assert whole.problems == []
+    (problem,) = survey_case(Case("c", (image,), label, ("liver",)), rules).problems
+    assert (problem.kind, problem.severity) == ("undeclared-label", "error")
+    assert problem.text.startswith("label holds spleen (2), but the case is declared annotated for")
+
+
+def test_a_channel_on_another_grid_is_no_problem_where_it_is_resampled(tmp_path):
+    images = tuple(save(tmp_path / f"{n}.nii.gz", image_of((6 + n, 5, 4))) for n in range(2))
+    label = save(tmp_path / "l.nii.gz", label_of((6, 5, 4)))
+    scheme = LabelScheme(("background", "lesion"), (0, 1))
+    case = Case("c", images, label)
+    (problem,) = survey_case(case, SurveyRules(scheme, ("a", "b"), None, 0.1, 10**9)).problems
+    assert problem.kind == "shape"
+    assert problem.text.endswith("set data.resample_channels: true.")
+    resampled = SurveyRules(scheme, ("a", "b"), None, 0.1, 10**9, resample_channels=True)
+    assert survey_case(case, resampled).problems == []

@@ -153,7 +153,9 @@ def test_the_layout_is_chosen_by_what_the_file_says_and_can_be_forced(tmp_path):
     root = nnunet(tmp_path, training=[{"image": "gone.nii.gz", "label": "gone.nii.gz"}])
     assert read_dataset(root).layout == "nnunet"
     assert "2 files are missing: gone.nii.gz" in line_of(read_dataset, root, "msd")
-    assert "expected auto, msd or nnunet, got 'brats'" in line_of(read_dataset, root, "brats")
+    assert line_of(read_dataset, root, "dicom") == (
+        "data.layout: expected auto, msd, nnunet, brats, bids, list, folder, got 'dicom'."
+    )
 
 
 def test_nnunet_v1_lists_cases_whose_channels_are_files(tmp_path):
@@ -204,7 +206,8 @@ def mistakes():
         (nnunet, {"labels": {"background": 0, "tumour": []}}, "tumour: expected an integer"),
         (nnunet, {"labels": {"background": 0, "a": 1, "b": 1}}, "value 1 is declared twice"),
         (nnunet, {"regions_class_order": "1,2"}, "regions_class_order: expected a list"),
-        (nnunet, {"file_ending": ".nrrd"}, "file_ending: segfocal reads .nii.gz and .nii"),
+        (nnunet, {"file_ending": ".png"}, "file_ending: segfocal reads .nii.gz, .nii, .nrrd, .mha"),
+        (nnunet, {"file_ending": ".nrrd"}, "imagesTr holds no .nrrd file"),
         (nnunet, {"dataset": []}, "dataset: expected {"),
         (nnunet, {"dataset": {"z": {"images": ["a"]}}}, "dataset: z: expected {"),
         (nnunet, {"dataset": {"z": {"images": ["a"], "label": "b"}}}, "dataset: z: has 1 images"),
@@ -246,7 +249,7 @@ def test_a_syntax_error_in_dataset_json_names_the_line(tmp_path):
 
 def test_missing_folders_and_files_are_named(tmp_path):
     assert "nope: does not exist" in line_of(read_dataset, tmp_path / "nope")
-    assert "has no dataset.json" in line_of(read_dataset, tmp_path)
+    assert "has no dataset.json" in line_of(read_dataset, tmp_path, "msd")
     (tmp_path / "f").write_text("")
     assert "f: is a file" in line_of(read_dataset, tmp_path / "f")
     root = nnunet(tmp_path / "n")
@@ -264,21 +267,24 @@ def test_msd_files_that_are_missing_are_named(tmp_path):
         path.unlink()
     line = line_of(read_dataset, root)
     assert "6 files are missing: imagesTr/c1.nii.gz, " in line
-    assert line.count("nii.gz") == 5
-    assert "and 1 more" in line
+    assert line.count("nii.gz") == 6
 
 
 def test_nnunet_partners_that_are_missing_are_named(tmp_path):
     root = nnunet(tmp_path)
+    expected = (
+        "Expected imagesTr/CASE_0000 to _0001.nii.gz and labelsTr/CASE.nii.gz. Add the files, or "
+        "leave the cases out by data.exclude."
+    )
     (root / "imagesTr" / "c1_0001.nii.gz").unlink()
+    (root / "labelsTr" / "c2.nii.gz").unlink()
     assert line_of(read_dataset, root) == (
-        f"c1: channel PET is missing: expected {root}/imagesTr/c1_0001.nii.gz."
+        f"{root}/dataset.json: 2 cases lack files: c1 (PET), c2 (label). {expected}"
     )
     (root / "imagesTr" / "c1_0000.nii.gz").unlink()
-    assert "1 file is missing: imagesTr/c1_0000.nii.gz. Every" in line_of(read_dataset, root)
-    root = nnunet(tmp_path / "other")
-    (root / "labelsTr" / "c2.nii.gz").unlink()
-    assert "1 file is missing: labelsTr/c2.nii.gz. Every" in line_of(read_dataset, root)
+    assert line_of(read_dataset, root, exclude=["c2"]) == (
+        f"{root}/dataset.json: 1 case lacks files: c1 (CT, PET). {expected}"
+    )
 
 
 def test_nnunet_channel_beyond_the_declared_is_refused(tmp_path):
@@ -360,10 +366,10 @@ def test_two_files_of_one_case_are_refused(tmp_path):
 
 def test_a_folder_without_nifti_files_says_what_it_holds(tmp_path):
     assert line_of(list_inputs, tmp_path, ("CT",)) == (
-        f"{tmp_path}: holds no NIfTI file (.nii or .nii.gz)."
+        f"{tmp_path}: holds no volume (.nii.gz, .nii, .nrrd, .mha, .mhd)."
     )
-    (tmp_path / "a.nrrd").write_bytes(b"")
-    assert "It holds .nrrd files" in line_of(list_inputs, tmp_path, ("CT",))
+    (tmp_path / "a.dcm").write_bytes(b"")
+    assert "It holds .dcm files" in line_of(list_inputs, tmp_path, ("CT",))
     assert "nope: does not exist" in line_of(list_inputs, tmp_path / "nope", ("CT",))
 
 
@@ -375,9 +381,9 @@ def test_one_file_is_a_case_and_a_channel_file_brings_the_others(tmp_path):
         (case,) = list_inputs(root / "imagesTr" / f"c2_{channel:04d}.nii.gz", ("CT", "PET"))
         assert case.case_id == "c2"
         assert [path.name for path in case.images] == ["c2_0000.nii.gz", "c2_0001.nii.gz"]
-    (tmp_path / "scan.nrrd").write_bytes(b"")
-    assert "scan.nrrd: expected a NIfTI file" in line_of(
-        list_inputs, tmp_path / "scan.nrrd", ("CT",)
+    (tmp_path / "scan.dcm").write_bytes(b"")
+    assert "scan.dcm: expected a volume (.nii.gz" in line_of(
+        list_inputs, tmp_path / "scan.dcm", ("CT",)
     )
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.ndimage import map_coordinates
 
 from segfocal.data.cases import Case
 from segfocal.data.layouts import list_inputs, read_dataset
+from segfocal.data.layouts.found import FileRules
 from segfocal.data.nifti import read_label, write_label
 from segfocal.data.verify import load_case, verify_headers
 from segfocal.errors import UserError
@@ -125,5 +127,60 @@ def test_inputs_are_listed_from_both_layouts_and_neither():
     channels = read_dataset(sarcoma).channels
     assert len(list_inputs(sarcoma / "imagesTr", channels)) == 12
     assert len(list_inputs(root() / "Task04_Hippocampus" / "imagesTr", ("MRI",))) == 60
-    with pytest.raises(UserError, match=r"holds no NIfTI file .* It holds \.nrrd, \.txt files"):
-        list_inputs(root() / "pyradiomics", ("MR",))
+    assert len(list_inputs(root() / "pyradiomics", ("MR",))) == 4
+    with pytest.raises(UserError, match=r"holds no volume .* It holds \.md files"):
+        list_inputs(root(), ("MR",))
+
+
+def test_the_stroke_case_is_bids_with_a_label_in_the_derivatives():
+    folder = root() / "isles22_case0009"
+    rules = FileRules(("adc", "dwi"))
+    dataset = read_dataset(folder, labels={"background": 0, "lesion": 1}, rules=rules)
+    images, mask = stroke()
+    assert (dataset.layout, dataset.channels) == ("bids", ("adc", "dwi"))
+    (case,) = dataset.cases
+    assert case == Case("sub-strokecase0009_ses-0001", (images["adc"], images["dwi"]), mask)
+    (listed,) = list_inputs(folder, ("dwi", "adc"))
+    assert listed.images == (images["dwi"], images["adc"])
+
+
+def test_flair_is_resampled_onto_the_grid_of_dwi_when_asked_to():
+    images, mask = stroke()
+    case = Case("stroke", (images["dwi"], images["flair"]), mask)
+    loaded = load_case(case, BINARY, ("DWI", "FLAIR"), resample_channels=True)
+    dwi, flair = nib.load(images["dwi"]), nib.load(images["flair"])
+    np.testing.assert_array_equal(loaded.image[0], dwi.get_fdata(dtype=np.float32))
+    values = flair.get_fdata()
+    index = np.array([[56, 56, 36], [40, 70, 30], [60, 50, 45]])
+    there = nib.affines.apply_affine(np.linalg.inv(flair.affine) @ dwi.affine, index).T
+    oracle = map_coordinates(values, there, order=1)
+    assert oracle.min() > 0
+    np.testing.assert_allclose(loaded.image[1][tuple(index.T)], oracle, rtol=1e-4)
+
+
+def test_the_41_classes_of_the_ct_are_found_with_their_gaps(tmp_path):
+    folder = root() / "totalsegmentator_ct"
+    path = tmp_path / "ct.csv"
+    path.write_text("id,image,label\nct,example_ct_sm.nii.gz,example_seg.nii.gz\n")
+    dataset = read_dataset(folder, labels="auto", rules=FileRules(case_list=path))
+    values = np.unique(np.asanyarray(nib.load(folder / "example_seg.nii.gz").dataobj))
+    assert dataset.scheme.values == tuple(values.tolist())
+    assert (dataset.scheme.num_classes, dataset.scheme.values[-1]) == (42, 117)
+
+
+@pytest.mark.parametrize(("name", "lesion_voxels"), [("breast1", 143), ("brain2", 453)])
+def test_nrrd_reads_as_itk_reads_it(name, lesion_voxels):
+    pytest.importorskip("nrrd")
+    sitk = pytest.importorskip("SimpleITK")
+    rules = FileRules(image_pattern="{case}_image.nrrd", label_pattern="{case}_label.nrrd")
+    labels = {"background": 0, "lesion": 1}
+    dataset = read_dataset(root() / "pyradiomics", labels=labels, rules=rules)
+    case = next(case for case in dataset.cases if case.case_id == name)
+    loaded = load_case(case, dataset.scheme, dataset.channels)
+    oracle = sitk.ReadImage(str(case.images[0]))
+    np.testing.assert_array_equal(loaded.image[0], sitk.GetArrayFromImage(oracle).transpose())
+    assert int(loaded.classes.sum()) == lesion_voxels
+    for index in ((0, 0, 0), (10, 20, 5)):
+        lps = oracle.TransformIndexToPhysicalPoint(index)
+        ras = nib.affines.apply_affine(loaded.affine, index)
+        np.testing.assert_allclose(ras, (-lps[0], -lps[1], lps[2]), atol=1e-4)

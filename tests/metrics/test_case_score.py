@@ -81,3 +81,20 @@ def test_a_prediction_with_another_number_of_regions_is_refused():
             SCHEME.target_names,
             SCHEME.target_classes,
         )
+
+
+def test_a_region_nobody_looked_for_is_no_case_of_it():
+    pred = region_masks(np.array([1, 2, 3, 3], np.uint8), SCHEME.target_classes)
+    ref = np.array([1, 1, 1, 0], np.uint8)
+    names, classes = SCHEME.target_names, SCHEME.target_classes
+    partial = score_case("A", pred, ref, names, classes, annotated=(True, False, False))
+    whole = score([0, 2, 3, 3], [0, 2, 3, 0])
+    assert partial.regions["WT"] == score_case("A", pred, ref, names, classes).regions["WT"]
+    assert not partial.regions["TC"].annotated
+    assert math.isnan(partial.regions["TC"].dice)
+    summary = summarise([partial, whole])
+    assert (summary["WT"].n, summary["TC"].n, summary["ET"].n) == (2, 1, 1)
+    assert summary["ET"] == summarise([whole])["ET"]
+    alone = summarise([partial])["ET"]
+    assert (alone.n, alone.n_empty, alone.n_false_alarm, alone.false_positives) == (0, 0, 0, 0)
+    assert mean_dice(summarise([partial])) == pytest.approx(partial.regions["WT"].dice)

@@ -35,3 +35,13 @@ def test_volumes_that_were_not_measured_stay_unknown(tmp_path, cases):
     ]
     write_case_scores(tmp_path / "val_cases.csv", bare)
     assert repr(read_case_scores(tmp_path / "val_cases.csv")) == repr(bare)
+
+
+def test_a_region_that_was_not_annotated_has_a_row_without_numbers(tmp_path, cases):
+    from segfocal.metrics.case_score import NOT_ANNOTATED, CaseScore
+
+    partial = [cases[0], CaseScore("C", {"WT": cases[0].regions["WT"], "ET": NOT_ANNOTATED})]
+    path = tmp_path / "val_cases.csv"
+    write_case_scores(path, partial, epoch=3)
+    assert repr(read_case_scores(path)) == repr(partial)
+    assert path.read_text().splitlines()[-1] == "3,C,ET,,,,,,,,,"

@@ -14,7 +14,7 @@ def make(**settings):
     network = nn.Conv3d(1, 1, 1)
     train = TrainConfig(warmup_fraction=0.0, schedule="constant", lr=0.1, **settings)
 
-    def terms(logits, label):
+    def terms(logits, label, _mask=None):
         return {"loss": ((logits - label) ** 2).mean(), "part": logits.detach().mean()}
 
     optimizer = torch.optim.SGD(network.parameters(), train.lr)
@@ -119,3 +119,19 @@ def test_epoch_means_are_over_the_steps():
     )
     assert means.terms["loss"] == pytest.approx(sum(losses) / 4)
     assert means.lr == 0.1
+
+
+def test_what_a_case_was_annotated_for_reaches_the_loss():
+    learner = make()
+    given, inner = [], learner.terms
+
+    def terms(logits, label, mask=None):
+        given.append(mask)
+        return inner(logits, label, mask)
+
+    learner.terms = terms
+    (partial,) = batches(1)
+    partial["annotated"] = torch.tensor([[True], [False]])
+    learner.run_epoch([*batches(1), partial], budget(), ignore)
+    assert given[0] is None
+    assert torch.equal(given[1], partial["annotated"].view(2, 1, 1, 1, 1).expand(2, 1, 2, 2, 2))

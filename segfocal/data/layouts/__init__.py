@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from segfocal.data.cases import Case, Dataset
+from segfocal.data.layouts.bids import is_bids, read_bids
+from segfocal.data.layouts.brats import is_brats, read_brats
+from segfocal.data.layouts.case_list import LIST_NAMES, find_list, read_list
 from segfocal.data.layouts.descriptor import FILE_NAME, Descriptor, Labels
 from segfocal.data.layouts.folder import list_file, list_folder
+from segfocal.data.layouts.found import Exclusion, FileRules, Found
+from segfocal.data.layouts.label_values import scheme_of_values
 from segfocal.data.layouts.msd import list_tests, read_msd
 from segfocal.data.layouts.nnunet import read_nnunet
+from segfocal.data.layouts.pattern import fits_images, is_folder, read_folder
+from segfocal.data.partial import declare_partial
 from segfocal.errors import UserError
+from segfocal.labels import LabelScheme
 
-Layout = Literal["auto", "msd", "nnunet"]
+Layout = Literal["auto", "msd", "nnunet", "brats", "bids", "list", "csv", "folder"]
+
+LAYOUTS = ("msd", "nnunet", "brats", "bids", "list", "folder")
+"""Every layout that can be named; `csv` is another name for `list`."""
+
+_RULES = {
+    "case_list": ("list",),
+    "image_pattern": ("folder",),
+    "label_pattern": ("folder", "bids"),
+}
+"""The layouts in which each rule means something."""
 
 _IMAGE_FOLDERS = ("imagesTs", "imagesTr")
+_LOOKED_FOR = (
+    f"{FILE_NAME} (MSD, nnU-Net), {' or '.join(LIST_NAMES)} (list), BraTS*/BraTS*_flair files "
+    f"(BraTS), sub-* folders (BIDS), folders images and labels (folder)"
+)
 
 
 def read_dataset(
@@ -24,53 +46,135 @@ def read_dataset(
     labels: Labels | None = None,
     regions_class_order: Sequence[int] | None = None,
     ignore_values: Sequence[int] = (),
+    *,
+    rules: FileRules | None = None,
+    exclude: Sequence[str] = (),
+    partial: Mapping[str, Sequence[str]] | None = None,
 ) -> Dataset:
-    """The labelled cases of a data set and what its dataset.json declares.
+    """The labelled cases of a data set and what their values mean.
 
-    Only names are read here; `data.verify` opens the volumes.
+    Only names are read here; `data.verify` opens the volumes. With labels `auto` every label is
+    read once.
 
     Args:
-        root: Folder with dataset.json.
-        layout: `auto` takes a list `training` without `file_ending` for MSD, else nnU-Net.
-        labels: None for what dataset.json declares; a preset of `LabelScheme`; names and values.
+        root: Folder of the data set.
+        layout: How the files lie in it; `auto` finds out.
+        labels: None for what dataset.json or the layout declares; a preset of `LabelScheme`;
+            `auto` for the values that the labels hold; names and values.
         regions_class_order: For regions, the value painted for each.
         ignore_values: Label values that nobody annotated, besides the one named `ignore`.
+        rules: Channels, list and patterns, where names alone do not tell.
+        exclude: Ids of cases to leave out, or patterns of them.
+        partial: For cases annotated in part, what they were annotated for
+            (`partial.declare_partial`).
 
     Raises:
         UserError: One line that names the file and what to do.
     """
-    descriptor = Descriptor.read(root)
-    if layout == "auto":
-        msd = "training" in descriptor.plain and "file_ending" not in descriptor.plain
-        layout = "msd" if msd else "nnunet"
-    if layout not in ("msd", "nnunet"):
-        raise UserError(f"data.layout: expected auto, msd or nnunet, got {layout!r}.")
-    read = read_msd if layout == "msd" else read_nnunet
-    return read(descriptor, labels, regions_class_order, ignore_values)
+    rules = rules or FileRules()
+    skip = Exclusion(exclude)
+    if layout == "csv":
+        layout = "list"
+    if layout != "auto" and layout not in LAYOUTS:
+        raise UserError(f"data.layout: expected auto, {', '.join(LAYOUTS)}, got {layout!r}.")
+    chosen = detect_layout(root, rules) if layout == "auto" else layout
+    _check_rules(chosen, rules)
+    descriptor = Descriptor.read(root) if chosen in ("msd", "nnunet") else None
+    if descriptor is None and not root.is_dir():
+        raise UserError(f"{root}: does not exist. Expected the folder of a data set.")
+    found = _read(chosen, root, descriptor, rules, skip)
+    skip.check_met()
+    scheme, labels_from = _scheme(
+        found, descriptor, labels, regions_class_order, ignore_values, root
+    )
+    name = root.resolve().name if descriptor is None else descriptor.name
+    return Dataset(
+        name,
+        root,
+        chosen,
+        found.channels,
+        scheme,
+        declare_partial(found.cases, partial or {}, scheme),
+        "PHANTOM" in name.upper() if descriptor is None else descriptor.synthetic,
+        labels_from,
+    )
 
 
-def list_inputs(path: Path, channels: Sequence[str]) -> list[Case]:
+def detect_layout(root: Path, rules: FileRules | None = None) -> str:
+    """The one layout that a folder, or what the config says of its files, shows.
+
+    Raises:
+        UserError: If there is none, or more than one; the line tells what was looked for.
+    """
+    rules = rules or FileRules()
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise UserError(f"{root}: {what}. Expected the folder of a data set.")
+    if rules.case_list is not None:
+        return "list"
+    if rules.image_pattern is not None:
+        return "folder"
+    shown = {}
+    if (root / FILE_NAME).is_file():
+        plain = Descriptor.read(root).plain
+        is_msd = "training" in plain and "file_ending" not in plain
+        shown["msd" if is_msd else "nnunet"] = FILE_NAME
+    listed = find_list(root)
+    if listed is not None:
+        shown["list"] = listed.name
+    if is_brats(root):
+        shown["brats"] = "files named as BraTS names them"
+    if is_bids(root):
+        shown["bids"] = "sub-* folders"
+    if is_folder(root):
+        shown["folder"] = "folders images and labels"
+    if len(shown) == 1:
+        return next(iter(shown))
+    if shown:
+        told = ", ".join(f"{what} ({name})" for name, what in shown.items())
+        raise UserError(
+            f"{root}: shows more than one layout: {told}. Set data.layout to the one to read."
+        )
+    held = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+    holds = ", ".join(held[:4]) + (f" and {len(held) - 4} more" if len(held) > 4 else "")
+    raise UserError(
+        f"{root}: no layout was recognised. Looked for {_LOOKED_FOR}; it holds "
+        f"{holds or 'nothing'}. Is it one folder further down? Else write a list (data.case_list) "
+        f"or patterns (data.image_pattern)."
+    )
+
+
+def list_inputs(
+    path: Path,
+    channels: Sequence[str],
+    *,
+    image_pattern: str | Mapping[str, str] | None = None,
+) -> list[Case]:
     """The cases to predict, without labels, sorted by id.
 
     Args:
-        path: An MSD folder (its `test` list), an nnU-Net folder, a folder of NIfTI files (one a
-            case, or `CASE_0000.nii.gz` one a channel), or one file. Of a data set without a test
-            list, imagesTs is taken, and imagesTr where there is none.
+        path: An MSD folder (its `test` list), an nnU-Net, BraTS or BIDS folder, a list of cases, a
+            folder of volumes (one a case, or `CASE_0000.nii.gz` one a channel), or one file. Of a
+            data set without a test list, imagesTs is taken, and imagesTr where there is none.
         channels: Name of every channel in a case's files, in file order.
+        image_pattern: How the training's images were found; taken where it fits files here too.
 
     Raises:
         UserError: If there is nothing to predict, a file is missing, or a dataset.json beside the
             images names other channels.
     """
     if not path.exists():
-        raise UserError(f"{path}: does not exist. Expected a NIfTI file or a folder of them.")
+        raise UserError(f"{path}: does not exist. Expected a volume or a folder of them.")
     folder = path.parent if path.is_file() else path
     if folder.name in _IMAGE_FOLDERS and (folder.parent / FILE_NAME).is_file():
         _check_channels(Descriptor.read(folder.parent), channels)
     if path.is_file():
+        if path.suffix in (".csv", ".tsv", ".json"):
+            rules = FileRules(channels, case_list=path)
+            return list(read_list(folder, rules, Exclusion(), labelled=False).cases)
         return list_file(path, channels)
     if not (path / FILE_NAME).is_file():
-        return list_folder(path, channels)
+        return _list_elsewhere(path, channels, image_pattern)
     descriptor = Descriptor.read(path)
     _check_channels(descriptor, channels)
     listed = list_tests(descriptor)
@@ -83,6 +187,90 @@ def list_inputs(path: Path, channels: Sequence[str]) -> list[Case]:
         "has no test list, and there is neither imagesTs nor imagesTr beside it. Pass the folder "
         "that holds the images."
     )
+
+
+def _list_elsewhere(
+    path: Path, channels: Sequence[str], image_pattern: str | Mapping[str, str] | None
+) -> list[Case]:
+    """The cases of a folder without dataset.json."""
+    rules = FileRules(channels, image_pattern=image_pattern)
+    if is_brats(path):
+        return _brats_inputs(path, channels)
+    if is_bids(path):
+        return list(read_bids(path, rules, Exclusion(), labelled=False).cases)
+    if image_pattern is not None and fits_images(path, rules):
+        return list(read_folder(path, rules, Exclusion(), labelled=False).cases)
+    return list_folder(path, channels)
+
+
+def _brats_inputs(path: Path, channels: Sequence[str]) -> list[Case]:
+    """BraTS folders, their files in the order of the checkpoint's channels."""
+    found = read_brats(path, Exclusion(), labelled=False)
+    held = [name.casefold() for name in found.channels]
+    if not {name.casefold() for name in channels} <= set(held):
+        raise UserError(
+            f"Channels: {path} has {','.join(found.channels)}; the checkpoint expects "
+            f"{','.join(channels)}. Set data.channels."
+        )
+    order = [held.index(name.casefold()) for name in channels]
+    return [Case(c.case_id, tuple(c.images[i] for i in order), None) for c in found.cases]
+
+
+def _check_rules(layout: str, rules: FileRules) -> None:
+    """Refuses a rule that the layout would pass over in silence."""
+    for name, layouts in _RULES.items():
+        if getattr(rules, name) is not None and layout not in layouts:
+            raise UserError(
+                f"data.{name}: means nothing in layout {layout}. Take it out, or set data.layout: "
+                f"{' or '.join(layouts)}."
+            )
+
+
+def _read(
+    layout: str, root: Path, descriptor: Descriptor | None, rules: FileRules, skip: Exclusion
+) -> Found:
+    if descriptor is not None:
+        return (read_msd if layout == "msd" else read_nnunet)(descriptor, skip)
+    if layout == "brats":
+        return read_brats(root, skip)
+    if layout == "bids":
+        return read_bids(root, rules, skip)
+    if layout == "list":
+        return read_list(root, rules, skip)
+    return read_folder(root, rules, skip)
+
+
+def _scheme(
+    found: Found,
+    descriptor: Descriptor | None,
+    labels: Labels | None,
+    regions_class_order: Sequence[int] | None,
+    ignore_values: Sequence[int],
+    root: Path,
+) -> tuple[LabelScheme, str]:
+    """What the values mean, and who says so."""
+    if labels == "auto":
+        return scheme_of_values(found.cases, ignore_values), "data.labels: auto, the values found"
+    if descriptor is not None:
+        who = FILE_NAME if labels is None else _told(labels)
+        return descriptor.scheme(labels, regions_class_order, ignore_values), who
+    if labels is None:
+        if found.preset is None:
+            raise UserError(
+                f"{root}: data.labels is not set, and these files do not tell what their values "
+                f"mean. Write data.labels: {{background: 0, lesion: 1}}, a preset, or auto for the "
+                f"values found."
+            )
+        return LabelScheme.preset(found.preset, ignore_values), (
+            f"{found.preset}, {found.preset_reason}"
+        )
+    if isinstance(labels, str):
+        return LabelScheme.preset(labels, ignore_values), _told(labels)
+    return LabelScheme.from_mapping(labels, regions_class_order, ignore_values), _told(labels)
+
+
+def _told(labels: Labels) -> str:
+    return f"data.labels: {labels}" if isinstance(labels, str) else "data.labels"
 
 
 def _check_channels(descriptor: Descriptor, channels: Sequence[str]) -> None:

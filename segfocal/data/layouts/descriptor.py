@@ -187,8 +187,8 @@ class Descriptor:
 
 def missing_files(root: Path, missing: Sequence[Path]) -> str:
     """`3 files are missing: imagesTr/a.nii.gz, ...`: at most five by name."""
-    shown = [str(path.relative_to(root)) for path in missing[:5]]
-    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    shown = [str(path.relative_to(root)) for path in missing[:12]]
+    more = f" and {len(missing) - 12} more" if len(missing) > 12 else ""
     are = "files are" if len(missing) > 1 else "file is"
     return f"{len(missing)} {are} missing: {', '.join(shown)}{more}."
 

@@ -1,20 +1,21 @@
-"""A folder of NIfTI files, or one file: a case each, or a channel each by nnU-Net's numbers."""
+"""A folder of volumes, or one file: a case each, or a channel each by nnU-Net's numbers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segfocal.data.cases import Case
-from segfocal.data.nifti_header import SUFFIXES, case_stem
+from segfocal.data.layouts.found import READABLE, complete_cases, is_hidden
+from segfocal.data.nifti_header import case_stem
 from segfocal.errors import UserError
 
 _NUMBERED = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 
-def nifti_files(folder: Path) -> list[Path]:
-    """The NIfTI files of a folder, sorted; macOS' `._*` and other hidden files are passed over.
+def volume_files(folder: Path) -> list[Path]:
+    """The volumes of a folder, sorted; macOS' `._*` and other hidden files are passed over.
 
     Raises:
         UserError: If the folder cannot be read.
@@ -26,7 +27,7 @@ def nifti_files(folder: Path) -> list[Path]:
     return [
         path
         for path in found
-        if path.name.endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
+        if path.name.endswith(READABLE) and not is_hidden(path.name) and path.is_file()
     ]
 
 
@@ -41,16 +42,16 @@ def list_folder(folder: Path, channels: Sequence[str]) -> list[Case]:
         channels: Name of every channel that a case must have.
 
     Raises:
-        UserError: If there is no NIfTI file, a channel's file is missing or there are more than
+        UserError: If there is no volume, a channel's file is missing or there are more than
             the channels, or two files make one case.
     """
-    files = nifti_files(folder)
+    files = volume_files(folder)
     if not files:
         others = sorted({path.suffix for path in folder.iterdir() if path.suffix})
         seen = (
             f" It holds {', '.join(others[:4])} files; convert volumes to NIfTI." if others else ""
         )
-        raise UserError(f"{folder}: holds no NIfTI file (.nii or .nii.gz).{seen}")
+        raise UserError(f"{folder}: holds no volume ({', '.join(READABLE)}).{seen}")
     if any(case_stem(path).endswith("_0000") for path in files):
         return group_channels(files, channels)
     cases: dict[str, Case] = {}
@@ -69,14 +70,14 @@ def list_file(path: Path, channels: Sequence[str]) -> list[Case]:
     """The case that one file holds, or is a channel of: `CASE_0000.nii.gz` brings the others along.
 
     Raises:
-        UserError: If it is not a NIfTI file by name, or a channel's file is missing.
+        UserError: If it is no volume by name, or a channel's file is missing.
     """
-    if not path.name.endswith(SUFFIXES):
-        raise UserError(f"{path}: expected a NIfTI file (.nii or .nii.gz).")
+    if not path.name.endswith(READABLE):
+        raise UserError(f"{path}: expected a volume ({', '.join(READABLE)}).")
     numbered = _NUMBERED.fullmatch(case_stem(path))
     siblings = [
         other
-        for other in nifti_files(path.parent)
+        for other in volume_files(path.parent)
         if numbered is not None
         and (match := _NUMBERED.fullmatch(case_stem(other))) is not None
         and match["case"] == numbered["case"]
@@ -90,7 +91,34 @@ def group_channels(files: Sequence[Path], channels: Sequence[str]) -> list[Case]
     """Files named `CASE_0000`, `CASE_0001`, ... as cases with one file per channel.
 
     Raises:
-        UserError: If a file has no channel number or one too high, or a channel is missing.
+        UserError: If a file has no channel number or one too high, or cases lack channels (all of
+            them are named).
+    """
+    grouped = numbered_channels(files, channels)
+    lacking = {
+        case_id: absent
+        for case_id, numbered in grouped.items()
+        if (absent := absent_channels(numbered, channels))
+    }
+    cases = (
+        Case(case_id, tuple(numbered[i] for i in range(len(channels))), None)
+        for case_id, numbered in grouped.items()
+        if case_id not in lacking
+    )
+    expected = f"CASE_0000 to CASE_{len(channels) - 1:04d} of every case"
+    return list(complete_cases(str(files[0].parent), lacking, cases, expected, labelled=False))
+
+
+def absent_channels(numbered: Mapping[int, Path], channels: Sequence[str]) -> list[str]:
+    """Names of the channels that a case has no file of."""
+    return [name for i, name in enumerate(channels) if i not in numbered]
+
+
+def numbered_channels(files: Sequence[Path], channels: Sequence[str]) -> dict[str, dict[int, Path]]:
+    """Case id to channel number to file, for files named `CASE_0000`.
+
+    Raises:
+        UserError: If a file has no channel number or one too high, or two are one channel.
     """
     grouped: dict[str, dict[int, Path]] = {}
     for path in files:
@@ -113,16 +141,4 @@ def group_channels(files: Sequence[Path], channels: Sequence[str]) -> list[Case]
                 f"Remove one."
             )
         numbered[channel] = path
-    for case_id, numbered in grouped.items():
-        absent = [i for i in range(len(channels)) if i not in numbered]
-        if absent:
-            some = next(iter(numbered.values()))
-            ending = some.name[len(case_stem(some)) :]
-            raise UserError(
-                f"{case_id}: channel {channels[absent[0]]} is missing: expected "
-                f"{some.parent / f'{case_id}_{absent[0]:04d}{ending}'}."
-            )
-    return [
-        Case(case_id, tuple(grouped[case_id][i] for i in range(len(channels))), None)
-        for case_id in sorted(grouped)
-    ]
+    return grouped

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from segfocal.data.cases import Case, Dataset
-from segfocal.data.layouts.descriptor import Descriptor, Labels, missing_files
-from segfocal.data.nifti_header import SUFFIXES, case_stem
+from segfocal.data.cases import Case
+from segfocal.data.layouts.descriptor import Descriptor, missing_files
+from segfocal.data.layouts.found import READABLE, Exclusion, Found
+from segfocal.data.nifti_header import case_stem
 
 
-def read_msd(
-    descriptor: Descriptor,
-    labels: Labels | None,
-    regions_class_order: Sequence[int] | None,
-    ignore_values: Sequence[int],
-) -> Dataset:
+def read_msd(descriptor: Descriptor, skip: Exclusion) -> Found:
     """The training cases that `training` lists.
 
     An image that is not there under its own name but as `CASE_0000.nii.gz`, `CASE_0001.nii.gz`
@@ -43,20 +38,14 @@ def read_msd(
         if image.name.startswith("._"):
             continue
         case_id = case_stem(image)
+        if skip(case_id):
+            continue
         if case_id in cases:
             raise descriptor.error(f"training: case {case_id} is listed twice. Keep one.")
         cases[case_id] = Case(case_id, _images(image, len(channels)), label)
     _check_files(descriptor, cases)
-    descriptor.warn_count(len(cases))
-    return Dataset(
-        descriptor.name,
-        descriptor.path.parent,
-        "msd",
-        channels,
-        descriptor.scheme(labels, regions_class_order, ignore_values),
-        tuple(cases[case_id] for case_id in sorted(cases)),
-        descriptor.synthetic,
-    )
+    descriptor.warn_count(len(cases) + skip.num_left_out)
+    return Found(channels, tuple(cases[case_id] for case_id in sorted(cases)))
 
 
 def list_tests(descriptor: Descriptor) -> list[Case]:
@@ -81,7 +70,7 @@ def list_tests(descriptor: Descriptor) -> list[Case]:
 
 def _images(image: Path, num_channels: int) -> tuple[Path, ...]:
     """The listed file, or nnU-Net v1's one file per channel in its place."""
-    ending = next((suffix for suffix in SUFFIXES if image.name.endswith(suffix)), "")
+    ending = next((suffix for suffix in READABLE if image.name.endswith(suffix)), "")
     parts = tuple(
         image.with_name(f"{case_stem(image)}_{channel:04d}{ending}")
         for channel in range(num_channels)

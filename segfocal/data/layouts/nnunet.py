@@ -2,78 +2,68 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from segfocal.data.cases import Case, Dataset
-from segfocal.data.layouts.descriptor import Descriptor, Labels, missing_files
-from segfocal.data.layouts.folder import group_channels, nifti_files
-from segfocal.data.nifti_header import SUFFIXES, case_stem
+from segfocal.data.cases import Case
+from segfocal.data.layouts.descriptor import Descriptor, missing_files
+from segfocal.data.layouts.folder import absent_channels, numbered_channels, volume_files
+from segfocal.data.layouts.found import READABLE, Exclusion, Found, complete_cases
+from segfocal.data.nifti_header import case_stem
 
 
-def read_nnunet(
-    descriptor: Descriptor,
-    labels: Labels | None,
-    regions_class_order: Sequence[int] | None,
-    ignore_values: Sequence[int],
-) -> Dataset:
+def read_nnunet(descriptor: Descriptor, skip: Exclusion) -> Found:
     """The training cases: those in imagesTr and labelsTr, or those that the key `dataset` lists.
 
     Raises:
-        UserError: If dataset.json is malformed, the files are not NIfTI, there are none, or an
-            image, a channel or a label has no partner.
+        UserError: If dataset.json is malformed, the files have another ending than segfocal reads,
+            there are none, or cases lack an image, a channel or a label (all are named).
     """
     channels = descriptor.channels()
     ending = descriptor.plain.get("file_ending", ".nii.gz")
-    if ending not in SUFFIXES:
+    if ending not in READABLE:
         raise descriptor.error(
-            f"file_ending: segfocal reads {' and '.join(SUFFIXES)}, got {ending!r}. "
+            f"file_ending: segfocal reads {', '.join(READABLE)}, got {ending!r}. "
             f"Convert the files to NIfTI."
         )
     if "dataset" in descriptor.plain:
-        cases = _listed_cases(descriptor, channels)
+        cases = tuple(_listed_cases(descriptor, channels, skip))
     else:
-        cases = _paired_cases(descriptor, channels, ending)
-    descriptor.warn_count(len(cases))
-    return Dataset(
-        descriptor.name,
-        descriptor.path.parent,
-        "nnunet",
-        channels,
-        descriptor.scheme(labels, regions_class_order, ignore_values),
-        tuple(cases),
-        descriptor.synthetic,
-    )
+        cases = _paired_cases(descriptor, channels, ending, skip)
+    descriptor.warn_count(len(cases) + skip.num_left_out)
+    return Found(channels, cases)
 
 
-def _paired_cases(descriptor: Descriptor, channels: Sequence[str], ending: str) -> list[Case]:
+def _paired_cases(
+    descriptor: Descriptor, channels: Sequence[str], ending: str, skip: Exclusion
+) -> tuple[Case, ...]:
     root = descriptor.path.parent
     images = _with_ending(root / "imagesTr", ending)
-    labels = {case_stem(path): path for path in _with_ending(root / "labelsTr", ending)}
     if not images:
         raise descriptor.error(f"imagesTr holds no {ending} file.")
-    cases = group_channels(images, channels)
-    unpaired = [
-        *(
-            root / "labelsTr" / f"{case.case_id}{ending}"
-            for case in cases
-            if case.case_id not in labels
-        ),
-        *(
-            root / "imagesTr" / f"{case_id}_0000{ending}"
-            for case_id in sorted(set(labels).difference(case.case_id for case in cases))
-        ),
-    ]
-    if unpaired:
-        raise descriptor.error(
-            f"{missing_files(root, unpaired)} Every case needs its images and its label."
-        )
-    return [dataclasses.replace(case, label=labels[case.case_id]) for case in cases]
+    numbered = numbered_channels(images, channels)
+    labels = {case_stem(path): path for path in _with_ending(root / "labelsTr", ending)}
+    lacking: dict[str, list[str]] = {}
+    cases = []
+    for case_id in sorted({*numbered, *labels}):
+        if skip(case_id):
+            continue
+        files = numbered.get(case_id, {})
+        absent = absent_channels(files, channels) + ([] if case_id in labels else ["label"])
+        if absent:
+            lacking[case_id] = absent
+        else:
+            paths = tuple(files[i] for i in range(len(channels)))
+            cases.append(Case(case_id, paths, labels[case_id]))
+    last = f"_{len(channels) - 1:04d}" if len(channels) > 1 else ""
+    expected = (
+        f"imagesTr/CASE_0000{f' to {last}' if last else ''}{ending} and labelsTr/CASE{ending}"
+    )
+    return complete_cases(str(descriptor.path), lacking, cases, expected)
 
 
-def _listed_cases(descriptor: Descriptor, channels: Sequence[str]) -> list[Case]:
+def _listed_cases(descriptor: Descriptor, channels: Sequence[str], skip: Exclusion) -> list[Case]:
     listed: Any = descriptor.plain["dataset"]
     if not isinstance(listed, dict) or not listed:
         raise descriptor.error(
@@ -81,6 +71,8 @@ def _listed_cases(descriptor: Descriptor, channels: Sequence[str]) -> list[Case]
         )
     cases = []
     for case_id, entry in sorted(listed.items()):
+        if skip(case_id):
+            continue
         images = entry.get("images") if isinstance(entry, dict) else None
         if not isinstance(images, list) or "label" not in entry:
             raise descriptor.error(
@@ -102,4 +94,4 @@ def _listed_cases(descriptor: Descriptor, channels: Sequence[str]) -> list[Case]
 
 
 def _with_ending(folder: Path, ending: str) -> list[Path]:
-    return [path for path in nifti_files(folder) if path.name.endswith(ending)]
+    return [path for path in volume_files(folder) if path.name.endswith(ending)]

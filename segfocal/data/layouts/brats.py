@@ -1,0 +1,117 @@
+"""BraTS folders: one folder a case, whose files carry its name and the kind of image.
+
+2017-2020 and 2021: `BraTS20_Training_001/BraTS20_Training_001_flair.nii.gz`, t1, t1ce, t2, seg, in
+some years below HGG and LGG. Since 2023: `BraTS-GLI-00000-000/BraTS-GLI-00000-000-t2f.nii.gz`, t1n,
+t1c, t2w, seg. Enhancing tumour is label 4 in the former and 3 in the latter.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from segfocal.data.cases import Case
+from segfocal.data.layouts.found import Exclusion, Found, complete_cases, walk_volumes
+from segfocal.data.nifti_header import case_stem
+from segfocal.errors import UserError
+
+CHANNELS = ("FLAIR", "T1w", "T1gd", "T2w")
+"""The four images by the names and in the order of MSD, whatever a year calls them."""
+
+_KINDS = {
+    "until 2022": ("flair", "t1", "t1ce", "t2"),
+    "since 2023": ("t2f", "t1n", "t1c", "t2w"),
+}
+_SEPARATORS = {"until 2022": "_", "since 2023": "-"}
+_PRESETS = {"until 2022": "brats18-22", "since 2023": "brats23"}
+_CHANGING = re.compile(r"BraTS-(PED|MEN-RT)\b", re.IGNORECASE)
+_DEPTH = 4
+
+
+def is_brats(root: Path) -> bool:
+    """Whether there is a folder BraTS... whose files carry its name, up to three levels down."""
+    return any(
+        _kind_of(path) is not None
+        for level in ("", "*/", "*/*/")
+        for folder in root.glob(f"{level}[bB][rR][aA][tT][sS]*")
+        if folder.is_dir()
+        for path in walk_volumes(folder, 0)
+    )
+
+
+def read_brats(root: Path, skip: Exclusion, *, labelled: bool = True) -> Found:
+    """The cases of a BraTS folder.
+
+    Args:
+        root: A folder of folders of cases, HGG and LGG between them or not.
+        skip: Cases to leave out.
+        labelled: Whether a case must have its `seg` file.
+
+    Raises:
+        UserError: If there is none, some lack files (all are named), two have one name, or cases
+            of both namings are there, whose labels differ.
+    """
+    cases: dict[str, dict[str, Path]] = {}
+    folders: dict[str, Path] = {}
+    years: dict[str, str] = {}
+    for path in walk_volumes(root, _DEPTH):
+        found = _kind_of(path)
+        if found is None:
+            continue
+        kind, year = found
+        case_id = path.parent.name
+        if skip(case_id):
+            continue
+        if folders.setdefault(case_id, path.parent) != path.parent:
+            raise UserError(
+                f"{root}: {folders[case_id].relative_to(root)} and {path.parent.relative_to(root)} "
+                f"are both case {case_id}. Keep one, or point data.root at one part."
+            )
+        files = cases.setdefault(case_id, {})
+        if kind in files:
+            raise UserError(f"{files[kind]} and {path.name} are the same image. Remove one.")
+        files[kind] = path
+        if year:
+            years.setdefault(year, case_id)
+    if len(years) > 1:
+        old, new = years["until 2022"], years["since 2023"]
+        raise UserError(
+            f"{root}: {old} is named as until 2022, {new} as since 2023, and their labels differ. "
+            f"Point data.root at one of them, or list the cases (data.case_list)."
+        )
+    year = next(iter(years), "since 2023")
+    kinds = _KINDS[year]
+    wanted = (*kinds, "seg") if labelled else kinds
+    lacking = {
+        case_id: absent
+        for case_id, files in cases.items()
+        if (absent := [kind for kind in wanted if kind not in files])
+    }
+    whole = (
+        Case(case_id, tuple(files[kind] for kind in kinds), files["seg"] if labelled else None)
+        for case_id, files in cases.items()
+        if case_id not in lacking
+    )
+    mark = _SEPARATORS[year]
+    expected = f"CASE/CASE{mark}{'|'.join(wanted)}.nii.gz"
+    if not cases:
+        expected += " (or the names until 2022, CASE_flair.nii.gz)"
+    changing = next((case_id for case_id in cases if _CHANGING.match(case_id)), None)
+    return Found(
+        CHANNELS,
+        complete_cases(str(root), lacking, whole, expected, labelled=labelled),
+        None if changing else _PRESETS[year],
+        f"names as {year}",
+    )
+
+
+def _kind_of(path: Path) -> tuple[str, str] | None:
+    """`flair` and its years; `seg` and ""; None for a file that is not named after its folder."""
+    stem, case_id = case_stem(path), path.parent.name
+    if not stem.startswith(case_id) or len(stem) <= len(case_id):
+        return None
+    mark, kind = stem[len(case_id)], stem[len(case_id) + 1 :].lower()
+    for year, kinds in _KINDS.items():
+        if mark == _SEPARATORS[year] and kind in kinds:
+            return kind, year
+    return ("seg", "") if kind == "seg" and mark in _SEPARATORS.values() else None

@@ -1,0 +1,108 @@
+"""Shares and alpha where cases are annotated in part: each from the cases that know of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from segfocal.errors import UserError
+from segfocal.statistics.class_alpha import ClassAlpha, class_alpha, region_alpha
+from segfocal.statistics.class_weights import Scheme
+from segfocal.statistics.voxel_counts import VoxelCounts
+
+Annotated = Mapping[str, Sequence[bool]]
+"""Case id to whether it says anything of each network output."""
+
+
+def partial_class_alpha(
+    counts: VoxelCounts,
+    annotated: Annotated,
+    scheme: Scheme,
+    *,
+    beta: float | None = None,
+    max_ratio: float | None = None,
+) -> ClassAlpha:
+    """`class_alpha` over the cases that were annotated for every class.
+
+    The shares of classes that exclude each other can be compared in those cases only: elsewhere
+    the voxels of a class nobody looked for are counted as background.
+
+    Args:
+        counts: Voxels of the training split.
+        annotated: For each case, one bool per class.
+        scheme: As in `class_alpha`.
+        beta: As in `class_alpha`.
+        max_ratio: As in `class_alpha`.
+
+    Raises:
+        UserError: As `class_alpha`, or if no case was annotated for every class.
+    """
+    whole = [case_id for case_id in counts.case_ids if all(annotated[case_id])]
+    if not whole:
+        raise UserError(
+            f"loss.alpha: {scheme} compares the classes' voxels in cases that were annotated for "
+            f"every class, and the training split has none. Set loss.alpha to one number a class, "
+            f"or null."
+        )
+    return class_alpha(counts.subset(whole), scheme, beta=beta, max_ratio=max_ratio)
+
+
+def partial_region_alpha(
+    counts: VoxelCounts,
+    annotated: Annotated,
+    scheme: Scheme,
+    *,
+    beta: float | None = None,
+    max_ratio: float | None = None,
+) -> ClassAlpha:
+    """`region_alpha`, for each region over the cases that were annotated for it.
+
+    Regions are questions of their own, so each may be answered by other cases. With all cases
+    annotated for everything this is `region_alpha`.
+
+    Args:
+        counts: Voxels of the training split.
+        annotated: For each case, one bool per region.
+        scheme: As in `region_alpha`.
+        beta: As in `region_alpha`.
+        max_ratio: As in `region_alpha`.
+
+    Raises:
+        UserError: As `region_alpha`, or if no case was annotated for a region.
+    """
+    if all(all(annotated[case_id]) for case_id in counts.case_ids):
+        return region_alpha(counts, scheme, beta=beta, max_ratio=max_ratio)
+    weights = []
+    for channel, name in enumerate(counts.scheme.output_names):
+        cases = [case_id for case_id in counts.case_ids if annotated[case_id][channel]]
+        known = counts.subset(cases)
+        if not known.region_table[:, channel].any():
+            raise UserError(
+                f"Class {name} has no voxel in the {len(cases)} training cases annotated for it: "
+                f"alpha is undefined. Change the split, drop the class, or set loss.alpha."
+            )
+        alpha = region_alpha(known, scheme, beta=beta, max_ratio=max_ratio, empty="zero")
+        weights.append(alpha.weights[channel])
+    merged = region_alpha(counts, scheme, beta=beta, max_ratio=max_ratio, empty="zero")
+    return dataclasses.replace(
+        merged, weights=tuple(weights), options={**merged.options, "annotated": "by region"}
+    )
+
+
+def output_shares(counts: VoxelCounts, annotated: Annotated) -> list[float]:
+    """Share of voxels that each network output holds, over the cases annotated for it.
+
+    Args:
+        counts: Voxels of the training split.
+        annotated: For each case, one bool per output.
+
+    Returns:
+        One number from 0 to 1 per output; 0 where no case was annotated for it.
+    """
+    positives, volumes = counts.region_table, counts.table.sum(axis=1)
+    known = np.array([annotated[case_id] for case_id in counts.case_ids], dtype=np.bool_)
+    held = np.where(known, positives, 0).sum(axis=0)
+    seen = np.where(known, volumes[:, None], 0).sum(axis=0)
+    return [int(h) / max(int(s), 1) for h, s in zip(held, seen, strict=True)]
