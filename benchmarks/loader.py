@@ -12,7 +12,6 @@ counts. Memory is the peak of a process of its own, over what it took when every
 
 import argparse
 import math
-import resource
 import statistics
 import subprocess
 import sys
@@ -90,7 +89,8 @@ def ours(name, prepare, args, changed):
     """An endless stream of batches by the tool's own store, sampler and dataset."""
     cases = prepare.dataset.cases
     cache = CaseCache(args.cache, {"benchmark": str(args.patch)})
-    store = CaseStore(cases, prepare, mode="disk" if "disk" in name else "ram", cache=cache)
+    mode = "disk" if "disk" in name else "ram"
+    store = CaseStore(cases, prepare, mode=mode, cache=cache, num_threads=1)  # as CacheDataset does
     cut = RandPatchd(
         KEYS,
         args.patch,
@@ -233,12 +233,20 @@ def memory_mib(name, args):
 
 
 def measure_memory(name, args):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     prepare = Preparing(args.root, args.patch, shared=False)
     for _ in islice(stream(name, prepare, args, True), 100):
         pass
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print((peak - before) / 1024)
+    print(peak_mib() - before)
+
+
+def peak_mib():
+    """Largest resident memory so far, mapped files included; ru_maxrss has the parent's in it."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return math.nan
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) / 1024
 
 
 def measure(sides, prepare, args):
@@ -265,7 +273,7 @@ def measure(sides, prepare, args):
     for name in names:
         alone, changed = median[name, False], median[name, True]
         share = args.batch * changed / (args.batch * changed + step)
-        memory = memory_mib(name, args)
+        memory = math.nan if args.no_memory else memory_mib(name, args)
         print(
             f"| {name} | {1 / alone:.0f} | {1 / changed:.0f} | {1000 * changed:.2f} | "
             f"{100 * share:.1f} % | {memory:.0f} |"
@@ -288,6 +296,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--check", type=int, default=400, help="patches compared beforehand")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-memory", action="store_true", help="leave out the memory column")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

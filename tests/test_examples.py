@@ -29,3 +29,13 @@ def test_the_example_runs(path):
 def test_the_benchmark_checks_values_before_it_times():
     out = run(ROOT / "benchmarks" / "losses.py", "--size", "12", "--repeats", "1")
     assert out.count("| segfocal DiceFocalLoss(softmax) | 1.00 |") == 2
+
+
+@pytest.mark.slow
+def test_the_loader_benchmark_compares_the_crops_before_it_times(phantom):
+    out = run(
+        *(ROOT / "benchmarks" / "loader.py", "--root", phantom, "--patch", 16, 16, 16),
+        *("--patches", 4, "--repeats", 1, "--check", 60, "--no-memory", "--threads", 1),
+    )
+    assert out.count("| yes | MONAI, 1 patch a volume |") == 1
+    assert out.count(" x crop alone, ") == 6
