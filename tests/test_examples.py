@@ -39,3 +39,13 @@ def test_the_lesionwise_benchmark_checks_values_before_it_times():
     )  # fmt: skip
     assert out.count("| DiceFocalLoss | 1.0 |") == 4
     assert out.count("| blob loss, a loop |") == 4
+
+
+@pytest.mark.slow
+def test_the_loader_benchmark_compares_the_crops_before_it_times(phantom):
+    out = run(
+        *(ROOT / "benchmarks" / "loader.py", "--root", phantom, "--patch", 16, 16, 16),
+        *("--patches", 4, "--repeats", 1, "--check", 60, "--no-memory", "--threads", 1),
+    )
+    assert out.count("| yes | MONAI, 1 patch a volume |") == 1
+    assert out.count(" x crop alone, ") == 6

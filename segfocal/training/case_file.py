@@ -27,6 +27,7 @@ _LENGTH_BYTES = 8
 _HASH_BYTES = 32
 _ALIGNMENT = 64
 _LARGEST_HEADER = 1 << 26
+_CHUNK_BYTES = 1 << 20
 
 Array = npt.NDArray[Any]
 
@@ -52,6 +53,7 @@ class CaseFile:
     _arrays: list[dict[str, Any]]
     _data_start: int
     _data_hash: str
+    _header_hash: str
 
     def load(self, *, verify: bool) -> dict[str, Any]:
         """The case, its arrays and tensors mapped: a voxel is read when it is looked at.
@@ -62,13 +64,17 @@ class CaseFile:
             verify: Read the data once and compare its hash.
 
         Raises:
-            DamagedCaseFileError: If the hash differs.
+            DamagedCaseFileError: If the hash differs, or the file is no longer the one opened.
         """
+        if verify and _hash_of_rest(self.path, self._data_start) != self._data_hash:
+            raise DamagedCaseFileError("its checksum is wrong")
         # Private and writable: torch warns of read-only memory. No file handle stays open, as one
         # would for each of a thousand cases with mmap.mmap.
         raw = torch.from_file(str(self.path), shared=False, size=self.num_bytes, dtype=torch.uint8)
-        if verify and _hash(raw.numpy()[self._data_start :]) != self._data_hash:
-            raise DamagedCaseFileError("its checksum is wrong")
+        if raw.numpy()[self._data_start - _HASH_BYTES : self._data_start].tobytes().hex() != (
+            self._header_hash
+        ):
+            raise DamagedCaseFileError("it was replaced meanwhile")
         arrays = []
         for entry in self._arrays:
             start = self._data_start + entry["start"]
@@ -135,16 +141,37 @@ def open_case_file(path: Path) -> CaseFile:
     if size != expected:
         raise DamagedCaseFileError(f"it has {size} bytes instead of {expected}")
     return CaseFile(
-        path, header["identity"], size, header["tree"], entries, data_start, header["data_hash"]
+        path,
+        header["identity"],
+        size,
+        header["tree"],
+        entries,
+        data_start,
+        header["data_hash"],
+        found.hex(),
     )
 
 
 def _hash(*parts: Any) -> str:
-    # Twice as fast as blake2b where the processor has instructions for it, as most have.
-    digest = hashlib.sha256()
+    digest = _new_hash()
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
+
+
+def _hash_of_rest(path: Path, start: int) -> str:
+    """Read and forgotten: hashing the map would make the whole file part of this process."""
+    digest = _new_hash()
+    with path.open("rb") as stream:
+        stream.seek(start)
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _new_hash() -> hashlib._Hash:
+    # Twice as fast as blake2b where the processor has instructions for it, as most have.
+    return hashlib.sha256()
 
 
 def _encode(value: Any, arrays: list[Array]) -> Any:

@@ -127,6 +127,7 @@ class CaseStore(Sequence[Prepared]):
         fetched = pool.map(lambda number: cache.fetch(self.cases[number], self.prepare), left)
         for number, (file, found) in zip(left, fetched, strict=True):
             self.files[number] = file
+            self._mapped[number] = file.load(verify=False)
             self.num_found += found
             on_case()
 

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from monai.config.type_definitions import KeysCollection
 from monai.data.meta_tensor import MetaTensor
@@ -17,6 +18,8 @@ from monai.utils.misc import ensure_tuple_rep
 from segfocal.config.schema import AugmentConfig
 from segfocal.transforms.crop_centres import case_name
 from segfocal.transforms.patch_draw import PatchDraw, draw_patch
+
+Array = npt.NDArray[Any]
 
 UNCHANGED = AugmentConfig(
     flip_axes=[], affine_prob=0, intensity_scale=0, intensity_shift=0, noise_std=0
@@ -118,6 +121,9 @@ class RandPatchd(Randomizable, MapTransform):
 def cut_patch(volume: Any, draw: PatchDraw, size: Sequence[int], *, image: bool) -> torch.Tensor:
     """The patch that was drawn: a plain contiguous tensor that shares nothing with the volume.
 
+    Computed in numpy, on one thread: a patch is too small for several, and where other programs
+    want the same cores each torch operation would wait for all of its threads to be scheduled.
+
     Args:
         volume: `(C, *S)`.
         draw: Where and how.
@@ -125,36 +131,34 @@ def cut_patch(volume: Any, draw: PatchDraw, size: Sequence[int], *, image: bool)
         image: Interpolate, and change intensities; a label is neither.
     """
     whole = volume.as_tensor() if isinstance(volume, MetaTensor) else torch.as_tensor(volume)
-    box = tuple(
-        slice(first, first + length) for first, length in zip(draw.start, size, strict=True)
-    )
-    patch = whole[(slice(None), *box)]
-    if image:
-        patch = patch.float()
+    box = (slice(first, first + length) for first, length in zip(draw.start, size, strict=True))
+    cut = whole[(slice(None), *box)].cpu()
+    patch: Array = (cut.float() if image else cut).numpy()
     if draw.angle or draw.zoom != 1:
         patch = _turned(patch, draw.angle, draw.zoom, interpolate=image)
-    patch = patch.flip([axis + 1 for axis in draw.flips]) if draw.flips else patch.contiguous()
-    if patch.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr():
-        patch = patch.clone()
+    mirrored = np.flip(patch, tuple(axis + 1 for axis in draw.flips))
+    patch = mirrored.copy(order="C")
     if not image:
-        return patch
+        return torch.from_numpy(patch)
     if draw.gain != 1 or draw.shift != 0:
-        patch.mul_(draw.gain).add_(draw.shift)
+        patch *= draw.gain
+        patch += draw.shift
     if draw.noise_std > 0:
         generator = np.random.Generator(np.random.SFC64(draw.noise_seed))
-        noise = generator.standard_normal(tuple(patch.shape), dtype=np.float32)
-        patch.add_(torch.from_numpy(noise), alpha=draw.noise_std)
-    return patch
+        noise = generator.standard_normal(patch.shape, dtype=np.float32)
+        noise *= draw.noise_std
+        patch += noise
+    return torch.from_numpy(patch)
 
 
-def _turned(patch: torch.Tensor, angle: float, zoom: float, *, interpolate: bool) -> torch.Tensor:
+def _turned(patch: Array, angle: float, zoom: float, *, interpolate: bool) -> Array:
     """Rotated in the plane of the first two axes and zoomed along the first, about the centre.
 
     What lies outside is reflected, as in `grid_sample(padding_mode="reflection",
     align_corners=False)`. Slices across the other axes stay in place, so each of their voxels is
     made of four others of the same slice: four gathers of whole rows instead of a 3-D grid.
     """
-    num_channels, height, width, *rest = patch.shape
+    num_channels, height, width = patch.shape[:3]
     rows = patch.reshape(num_channels, height * width, -1)
     i = np.arange(height)[:, None] - (height - 1) / 2
     j = np.arange(width)[None] - (width - 1) / 2
@@ -163,28 +167,26 @@ def _turned(patch: torch.Tensor, angle: float, zoom: float, *, interpolate: bool
     y = _reflected(sin * zoom * i + cos * j + (width - 1) / 2, width)
     if not interpolate:
         nearest = (np.rint(x) * width + np.rint(y)).astype(np.int64).ravel()
-        turned = rows.index_select(1, torch.from_numpy(nearest))
-        return turned.reshape(patch.shape)
+        turned: Array = rows.take(nearest, axis=1).reshape(patch.shape)
+        return turned
     x0, y0 = np.floor(x), np.floor(y)
     x1, y1 = np.minimum(x0 + 1, height - 1), np.minimum(y0 + 1, width - 1)
     right, down = x - x0, y - y0
-    total = None
+    total = np.zeros_like(rows)
     for row, column, weight in (
         (x0, y0, (1 - right) * (1 - down)),
         (x0, y1, (1 - right) * down),
         (x1, y0, right * (1 - down)),
         (x1, y1, right * down),
     ):
-        index = torch.from_numpy((row * width + column).astype(np.int64).ravel())
-        part = rows.index_select(1, index)
-        factor = torch.from_numpy(weight.astype(np.float32).reshape(-1, 1))
-        total = part.mul_(factor) if total is None else total.addcmul_(part, factor)
-    assert total is not None
-    return total.reshape(num_channels, height, width, *rest)
+        part = rows.take((row * width + column).astype(np.int64).ravel(), axis=1)
+        part *= weight.astype(np.float32).reshape(-1, 1)
+        total += part
+    return total.reshape(patch.shape)
 
 
-def _reflected(coordinate: Any, length: int) -> Any:
+def _reflected(coordinate: Array, length: int) -> Array:
     """Coordinates mirrored at the outer edges of the first and last voxel, then kept inside."""
     beyond = np.mod(coordinate + 0.5, 2 * length)
     inside = np.where(beyond < length, beyond, 2 * length - beyond) - 0.5
-    return np.clip(inside, 0, length - 1)
+    return inside.clip(0, length - 1)

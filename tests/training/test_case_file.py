@@ -112,6 +112,13 @@ def test_a_map_survives_the_replacement_of_its_file(path):
     assert open_case_file(path).load(verify=True)["image"].shape == (3,)
 
 
+def test_a_file_that_is_replaced_between_opening_and_mapping_is_noticed(path):
+    file = open_case_file(path)
+    write_case_file(path, {"made": "of that"}, {**CASE, "case_id": "other  8"})
+    with pytest.raises(DamagedCaseFileError, match="it was replaced meanwhile"):
+        file.load(verify=False)
+
+
 def test_arrays_lie_aligned_in_the_file(path):
     case = open_case_file(path).load(verify=False)
     assert case["image"].data_ptr() % 64 == 0
