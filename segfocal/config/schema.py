@@ -107,8 +107,18 @@ class NetworkConfig(Section):
 class LossConfig(Section):
     """The loss; everything is computed over the voxels that are not ignored."""
 
-    name: Literal["DiceFocalLoss", "DiceLoss", "FocalLoss"] = "DiceFocalLoss"
-    """Which loss of `segfocal.losses`."""
+    name: Literal[
+        "DiceFocalLoss",
+        "DiceCELoss",
+        "GeneralizedDiceFocalLoss",
+        "TverskyFocalLoss",
+        "UnifiedFocalLoss",
+        "DiceLoss",
+        "TverskyLoss",
+        "GeneralizedDiceLoss",
+        "FocalLoss",
+    ] = "DiceFocalLoss"
+    """Which loss of `segfocal.losses`; docs/which-loss.md says when to use what."""
     gamma: float | list[float] = 2.0
     """Focusing exponent, >= 0; one number or one per output channel."""
     alpha: AlphaScheme | float | list[float] | None = None
@@ -132,14 +142,46 @@ class LossConfig(Section):
     """Added to Dice's numerator."""
     smooth_dr: float = Field(1e-5, ge=0)
     """Added to Dice's denominator."""
-    absent: Literal["smooth", "skip"] = "smooth"
-    """What a class without voxels in the patch counts in Dice."""
+    absent: Literal["smooth", "skip", "penalise"] = "smooth"
+    """What a class without voxels in the patch counts in Dice: what the smoothing terms make of it,
+    nothing, or its false positives. The generalized Dice takes `smooth` for `penalise`."""
+    tversky_alpha: float = Field(0.3, ge=0)
+    """Weight of false positives in a Tversky term."""
+    tversky_beta: float = Field(0.7, ge=0)
+    """Weight of false negatives in a Tversky term."""
+    tversky_gamma: float = Field(1.0, ge=1)
+    """Exponent of the focal Tversky form, (1 - TI)^(1 / gamma)."""
+    unified_weight: float = Field(0.5, ge=0, le=1)
+    """Share of the focal term in the unified focal loss."""
+    unified_delta: float = Field(0.6, ge=0, le=1)
+    """Weight of foreground and of false negatives in the unified focal loss."""
+    unified_gamma: float = Field(0.5, ge=0, lt=1)
+    """gamma of the unified focal loss."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each voxel's target that the voxelwise term spreads over the classes."""
+    top_k: float | None = Field(None, gt=0, le=100)
+    """Per cent of the voxels that count in the voxelwise term, the hardest ones."""
     normalizer: Literal["valid", "positives", "alpha", "none"] = "valid"
     """What the focal sum is divided by."""
     lambda_dice: float = Field(1.0, ge=0)
-    """Weight of the Dice term."""
+    """Weight of the overlap term (Dice, Tversky)."""
     lambda_focal: float = Field(1.0, ge=0)
-    """Weight of the focal term."""
+    """Weight of the voxelwise term (focal, cross-entropy)."""
+
+    @model_validator(mode="after")
+    def _alpha_has_a_focal_term(self) -> LossConfig:
+        if self.alpha is not None and self.name in (
+            "DiceCELoss",
+            "UnifiedFocalLoss",
+            "DiceLoss",
+            "TverskyLoss",
+            "GeneralizedDiceLoss",
+        ):
+            raise ValueError(
+                f"{self.name} has no focal term for alpha to weigh. Leave loss.alpha out, or name "
+                f"a loss with one (DiceFocalLoss with gamma 0 is Dice plus weighted cross-entropy)."
+            )
+        return self
 
     @field_validator("gamma")
     @classmethod

@@ -43,6 +43,16 @@ class OverlapFocalLoss(LogitsLoss):
         """
         return weighted_sum(*self._terms(input, target, mask, voxel_weight), *self.lambdas())
 
+    @abstractmethod
+    def terms(
+        self,
+        input: Tensor,  # noqa: A002 - MONAI's name
+        target: Tensor,
+        mask: Tensor | None = None,
+        voxel_weight: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The two terms before their lambdas, for a log; one pass, as `forward`."""
+
     def _terms(
         self, logits: Tensor, target: Tensor, mask: Tensor | None, voxel_weight: Tensor | None
     ) -> tuple[Tensor, Tensor]:

@@ -97,7 +97,12 @@ class UnifiedFocalLoss(LogitsLoss):
     ) -> Tensor:
         """The loss of logits `(B, C, *S)` on the voxels that `mask` lets in."""
         focal, tversky = self.terms(input, target, mask)
-        return self.focal_share * focal + (1 - self.focal_share) * tversky
+        of_focal, of_tversky = self.lambdas()
+        return of_focal * focal + of_tversky * tversky
+
+    def lambdas(self) -> tuple[float, float]:
+        """Weights of the two terms."""
+        return self.focal_share, 1 - self.focal_share
 
     def terms(
         self,

@@ -11,20 +11,15 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from segfocal.checkpoint import load_checkpoint
-from segfocal.config.schema import Config, LossConfig, TrainConfig
+from segfocal.config.schema import Config, TrainConfig
 from segfocal.data.cases import Case
 from segfocal.data.partial import annotated_outputs
 from segfocal.errors import UserError
-from segfocal.labels import IGNORE_CLASS, LabelScheme
-from segfocal.losses.dice import DiceLoss
-from segfocal.losses.dice_focal import DiceFocalLoss
-from segfocal.losses.focal import FocalLoss
+from segfocal.labels import LabelScheme
 from segfocal.networks import build_network, check_network, set_prior_bias
-from segfocal.statistics.class_alpha import ClassAlpha
 from segfocal.statistics.partial_labels import output_shares
 from segfocal.training.case_cache import Prepared, code_fingerprint
 from segfocal.training.case_store import CaseStore
-from segfocal.training.learner import Terms
 from segfocal.training.patches import EpochSampler, PatchDataset, stable_seed
 from segfocal.training.preflight import Plan
 from segfocal.training.run_folder import versions
@@ -71,84 +66,6 @@ def init_from(network: nn.Module, path: Path) -> int:
         raise UserError(f"--init-from {path}: no weight has the name and shape of this network's.")
     network.load_state_dict({**own, **fitting})
     return len(fitting)
-
-
-def make_loss(
-    loss: LossConfig, scheme: LabelScheme, alpha: ClassAlpha | None
-) -> DiceFocalLoss | DiceLoss | FocalLoss:
-    """The loss of a config on encoded labels.
-
-    Ignored and padded voxels hold `IGNORE_CLASS`, so `ignore_index` is always set.
-    """
-    weights = list(alpha.weights) if alpha is not None else loss.alpha
-    assert not isinstance(weights, str)
-    softmax = scheme.activation == "softmax"
-    if loss.name == "FocalLoss":
-        return FocalLoss(
-            use_softmax=softmax,
-            gamma=loss.gamma,
-            alpha=weights,
-            normalizer=loss.normalizer,
-            ignore_index=IGNORE_CLASS,
-            regions=scheme.region_table,
-        )
-    include_background = loss.include_background or not softmax
-    if loss.name == "DiceLoss":
-        return DiceLoss(
-            include_background=include_background,
-            softmax=softmax,
-            sigmoid=not softmax,
-            squared_pred=loss.squared_pred,
-            jaccard=loss.jaccard,
-            smooth_nr=loss.smooth_nr,
-            smooth_dr=loss.smooth_dr,
-            batch=loss.batch,
-            absent=loss.absent,
-            ignore_index=IGNORE_CLASS,
-            regions=scheme.region_table,
-        )
-    return DiceFocalLoss(
-        include_background=include_background,
-        focal_include_background=True,
-        softmax=softmax,
-        sigmoid=not softmax,
-        squared_pred=loss.squared_pred,
-        jaccard=loss.jaccard,
-        smooth_nr=loss.smooth_nr,
-        smooth_dr=loss.smooth_dr,
-        batch=loss.batch,
-        absent=loss.absent,
-        gamma=loss.gamma,
-        alpha=weights,
-        normalizer=loss.normalizer,
-        lambda_dice=loss.lambda_dice,
-        lambda_focal=loss.lambda_focal,
-        ignore_index=IGNORE_CLASS,
-        regions=scheme.region_table,
-    )
-
-
-def loss_terms(loss: DiceFocalLoss | DiceLoss | FocalLoss) -> Terms:
-    """The loss and its parts by name, as `Learner` wants them."""
-    if not isinstance(loss, DiceFocalLoss):
-        name = "dice" if isinstance(loss, DiceLoss) else "focal"
-
-        def single(
-            logits: torch.Tensor, label: torch.Tensor, mask: torch.Tensor | None = None
-        ) -> dict[str, torch.Tensor]:
-            value = loss(logits, label, mask)
-            return {"loss": value, name: value.detach()}
-
-        return single
-
-    def compound(
-        logits: torch.Tensor, label: torch.Tensor, mask: torch.Tensor | None = None
-    ) -> dict[str, torch.Tensor]:
-        dice, focal = loss.terms(logits, label, mask)
-        total = loss.lambda_dice * dice + loss.lambda_focal * focal
-        return {"loss": total, "dice": dice.detach(), "focal": focal.detach()}
-
-    return compound
 
 
 def make_optimizer(train: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:

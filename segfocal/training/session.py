@@ -19,15 +19,14 @@ from segfocal.metrics.case_score import CaseScore, mean_dice, summarise
 from segfocal.training.build import (
     CasePreparation,
     init_from,
-    loss_terms,
     make_loader,
-    make_loss,
     make_network,
     make_optimizer,
 )
 from segfocal.training.case_cache import CaseCache, default_folder, remove_unused
 from segfocal.training.case_store import CaseStore
 from segfocal.training.learner import Learner, NonFiniteLossError
+from segfocal.training.losses import TERM_NAMES, loss_terms, make_loss
 from segfocal.training.memory import available_bytes
 from segfocal.training.patches import stable_seed
 from segfocal.training.preflight import Plan
@@ -310,8 +309,7 @@ class Session:
     @property
     def term_names(self) -> tuple[str, ...]:
         """The parts of the loss that are logged."""
-        names = {"DiceLoss": ("dice",), "FocalLoss": ("focal",)}
-        return names.get(self.config.loss.name, ("dice", "focal"))
+        return TERM_NAMES[self.config.loss.name]
 
     def eta_s(self) -> float | None:
         """Seconds to the end at the present pace; None before there is one."""

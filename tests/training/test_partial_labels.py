@@ -14,8 +14,8 @@ from segfocal.config.schema import LossConfig
 from segfocal.errors import UserError
 from segfocal.labels import IGNORE_CLASS, LabelScheme
 from segfocal.training import learner
-from segfocal.training.build import loss_terms, make_loss
 from segfocal.training.learner import annotation_mask
+from segfocal.training.losses import loss_terms, make_loss
 from segfocal.training.patches import PatchDataset
 from tests.runs import tiny_run
 

@@ -1,0 +1,117 @@
+"""Config to loss: every loss of the family by name, on encoded labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from segfocal.config.schema import LossConfig
+from segfocal.functional.compound import weighted_sum
+from segfocal.labels import IGNORE_CLASS, LabelScheme
+from segfocal.losses.base import LogitsLoss
+from segfocal.losses.dice import DiceLoss
+from segfocal.losses.dice_ce import DiceCELoss
+from segfocal.losses.dice_focal import DiceFocalLoss
+from segfocal.losses.focal import FocalLoss
+from segfocal.losses.generalized_dice import GeneralizedDiceLoss
+from segfocal.losses.generalized_dice_focal import GeneralizedDiceFocalLoss
+from segfocal.losses.overlap_focal import OverlapFocalLoss
+from segfocal.losses.tversky import TverskyLoss
+from segfocal.losses.tversky_focal import TverskyFocalLoss
+from segfocal.losses.unified import UnifiedFocalLoss
+from segfocal.statistics.class_alpha import ClassAlpha
+from segfocal.training.learner import Terms
+
+TERM_NAMES = {
+    "DiceFocalLoss": ("dice", "focal"),
+    "DiceCELoss": ("dice", "ce"),
+    "GeneralizedDiceFocalLoss": ("gdl", "focal"),
+    "TverskyFocalLoss": ("tversky", "focal"),
+    "UnifiedFocalLoss": ("focal", "tversky"),
+    "DiceLoss": ("dice",),
+    "TverskyLoss": ("tversky",),
+    "GeneralizedDiceLoss": ("gdl",),
+    "FocalLoss": ("focal",),
+}
+"""The parts of each loss that are logged."""
+
+
+def make_loss(loss: LossConfig, scheme: LabelScheme, alpha: ClassAlpha | None) -> LogitsLoss:
+    """The loss of a config on encoded labels.
+
+    Ignored and padded voxels hold `IGNORE_CLASS`, so `ignore_index` is always set. The voxelwise
+    term sees the background whatever `include_background` says.
+    """
+    weights = loss.alpha if alpha is None else alpha
+    assert not isinstance(weights, str)
+    softmax = scheme.activation == "softmax"
+    read: dict[str, Any] = {"ignore_index": IGNORE_CLASS, "regions": scheme.region_table}
+    focal: dict[str, Any] = {
+        "label_smoothing": loss.label_smoothing,
+        "normalizer": loss.normalizer,
+        "top_k": loss.top_k,
+    }
+    if loss.name == "FocalLoss":
+        return FocalLoss(use_softmax=softmax, gamma=loss.gamma, alpha=weights, **focal, **read)
+    read |= {"softmax": softmax, "sigmoid": not softmax, "batch": loss.batch}
+    read |= {"smooth_nr": loss.smooth_nr, "smooth_dr": loss.smooth_dr}
+    if loss.name == "UnifiedFocalLoss":
+        numbers: dict[str, Any] = {"weight": loss.unified_weight, "delta": loss.unified_delta}
+        return UnifiedFocalLoss(gamma=loss.unified_gamma, absent=loss.absent, **numbers, **read)
+    overlap, absent = _overlap(loss), loss.absent
+    if loss.name.startswith("Generalized"):
+        absent = "penalise" if absent == "smooth" else absent
+    read |= {"include_background": loss.include_background or not softmax, "absent": absent}
+    if loss.name == "DiceLoss":
+        return DiceLoss(**overlap, **read)
+    if loss.name == "TverskyLoss":
+        return TverskyLoss(gamma=loss.tversky_gamma, **overlap, **read)
+    if loss.name == "GeneralizedDiceLoss":
+        return GeneralizedDiceLoss(**overlap, **read)
+    if loss.name == "DiceCELoss":
+        return DiceCELoss(
+            lambda_dice=loss.lambda_dice, lambda_ce=loss.lambda_focal, **overlap, **focal, **read
+        )
+    focal |= {"gamma": loss.gamma, "lambda_focal": loss.lambda_focal}
+    focal |= {"focal_include_background": True}
+    if loss.name == "TverskyFocalLoss":
+        return TverskyFocalLoss(
+            tversky_gamma=loss.tversky_gamma,
+            focal_alpha=weights,
+            lambda_tversky=loss.lambda_dice,
+            **overlap,
+            **focal,
+            **read,
+        )
+    if loss.name == "GeneralizedDiceFocalLoss":
+        return GeneralizedDiceFocalLoss(
+            alpha=weights, lambda_gdl=loss.lambda_dice, **overlap, **focal, **read
+        )
+    return DiceFocalLoss(alpha=weights, lambda_dice=loss.lambda_dice, **overlap, **focal, **read)
+
+
+def loss_terms(loss: LogitsLoss) -> Terms:
+    """The loss and its parts by name, as `Learner` wants them."""
+    names = TERM_NAMES[type(loss).__name__]
+
+    def terms(logits: Tensor, label: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        parts: tuple[Tensor, ...]
+        if isinstance(loss, OverlapFocalLoss | UnifiedFocalLoss):
+            parts = first, second = loss.terms(logits, label, mask)
+            total = weighted_sum(first, second, *loss.lambdas())
+        else:
+            parts = (total := loss(logits, label, mask),)
+        logged = {name: part.detach() for name, part in zip(names, parts, strict=True)}
+        return {"loss": total, **logged}
+
+    return terms
+
+
+def _overlap(loss: LossConfig) -> dict[str, Any]:
+    """The arguments that only this loss's overlap term has."""
+    if loss.name.startswith("Tversky"):
+        return {"alpha": loss.tversky_alpha, "beta": loss.tversky_beta}
+    if loss.name.startswith("Generalized"):
+        return {}
+    return {"squared_pred": loss.squared_pred, "jaccard": loss.jaccard}

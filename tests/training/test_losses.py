@@ -1,0 +1,103 @@
+"""Every loss of the family from a config."""
+
+import pytest
+import torch
+
+from segfocal.config.schema import LossConfig
+from segfocal.functional import (
+    generalized_dice_loss,
+    tversky_loss,
+    unified_focal_loss,
+)
+from segfocal.labels import IGNORE_CLASS, LabelScheme
+from segfocal.training.losses import TERM_NAMES, loss_terms, make_loss
+
+SOFTMAX = LabelScheme(("background", "a"), (0, 1))
+REGIONS = LabelScheme.preset("msd-task01")
+
+
+@pytest.mark.parametrize("scheme", [SOFTMAX, REGIONS], ids=["softmax", "regions"])
+@pytest.mark.parametrize("name", list(TERM_NAMES))
+def test_every_loss_is_finite_and_blind_to_ignored_voxels(scheme, name):
+    terms = loss_terms(make_loss(LossConfig(name=name), scheme, None))
+    torch.manual_seed(0)
+    logits = torch.randn(2, scheme.num_outputs, 4, 4, 4)
+    label = torch.randint(0, scheme.num_classes, (2, 1, 4, 4, 4), dtype=torch.uint8)
+    label[:, :, :2] = IGNORE_CLASS
+    changed = logits.clone()
+    changed[:, :, :2] = float("nan")
+    found = terms(logits, label)
+    assert tuple(found) == ("loss", *TERM_NAMES[name])
+    value = found["loss"]
+    assert torch.isfinite(value)
+    assert torch.equal(value, terms(changed, label)["loss"])
+
+
+def test_background_counts_in_the_focal_term_and_not_in_dice():
+    terms = loss_terms(make_loss(LossConfig(gamma=0.0), SOFTMAX, None))
+    logits = torch.randn(1, 2, 4, 4, 4)
+    label = torch.randint(0, 2, (1, 1, 4, 4, 4), dtype=torch.uint8)
+    found = terms(logits, label)
+    expected = torch.nn.functional.cross_entropy(logits, label[:, 0].long())
+    assert torch.allclose(found["focal"], expected)
+    p, t = logits.softmax(1)[:, 1], (label[:, 0] == 1).float()
+    dice = 1 - (2 * (p * t).sum() + 1e-5) / (p.sum() + t.sum() + 1e-5)
+    assert torch.allclose(found["dice"], dice)
+    assert torch.allclose(found["loss"], expected + dice)
+
+
+def test_lambdas_weigh_the_terms():
+    config = LossConfig(lambda_dice=0.5, lambda_focal=3.0)
+    found = loss_terms(make_loss(config, SOFTMAX, None))(
+        torch.randn(1, 2, 3, 3, 3), torch.ones(1, 1, 3, 3, 3, dtype=torch.uint8)
+    )
+    assert torch.allclose(found["loss"], 0.5 * found["dice"] + 3 * found["focal"])
+
+
+def make_case():
+    torch.manual_seed(1)
+    logits = torch.randn(2, 2, 4, 4, 4)
+    return logits, torch.randint(0, 2, (2, 1, 4, 4, 4), dtype=torch.uint8)
+
+
+def test_the_numbers_of_the_config_reach_each_loss():
+    logits, label = make_case()
+    config = LossConfig(
+        name="TverskyFocalLoss",
+        tversky_alpha=0.2,
+        tversky_beta=0.9,
+        tversky_gamma=1.5,
+        lambda_dice=0.5,
+        lambda_focal=2.0,
+        gamma=0.0,
+        label_smoothing=0.1,
+    )
+    found = loss_terms(make_loss(config, SOFTMAX, None))(logits, label)
+    tversky = tversky_loss(logits, label, alpha=0.2, beta=0.9, gamma=1.5, include_background=False)
+    ce = torch.nn.functional.cross_entropy(logits, label[:, 0].long(), label_smoothing=0.1)
+    torch.testing.assert_close(found["tversky"], tversky)
+    torch.testing.assert_close(found["focal"], ce)
+    torch.testing.assert_close(found["loss"], 0.5 * tversky + 2 * ce)
+    config = LossConfig(name="DiceCELoss", normalizer="valid", lambda_focal=3.0)
+    found = loss_terms(make_loss(config, SOFTMAX, None))(logits, label)
+    torch.testing.assert_close(found["loss"], found["dice"] + 3 * found["ce"])
+    ce = torch.nn.functional.cross_entropy(logits, label[:, 0].long())
+    torch.testing.assert_close(found["ce"], ce)
+    config = LossConfig(
+        name="UnifiedFocalLoss", unified_weight=0.3, unified_delta=0.8, unified_gamma=0.2
+    )
+    truth = unified_focal_loss(logits, label, weight=0.3, delta=0.8, gamma=0.2)
+    torch.testing.assert_close(
+        loss_terms(make_loss(config, SOFTMAX, None))(logits, label)["loss"], truth
+    )
+    config = LossConfig(name="GeneralizedDiceLoss")
+    truth = generalized_dice_loss(logits, label, include_background=False)
+    torch.testing.assert_close(
+        loss_terms(make_loss(config, SOFTMAX, None))(logits, label)["loss"], truth
+    )
+
+
+@pytest.mark.parametrize("name", ["DiceCELoss", "DiceLoss", "TverskyLoss", "UnifiedFocalLoss"])
+def test_an_alpha_that_nothing_takes_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name} has no focal term for alpha to weigh"):
+        LossConfig(name=name, alpha="balanced")
