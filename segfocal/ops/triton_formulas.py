@@ -1,0 +1,191 @@
+"""Formulas on one tile, for the kernels of `triton_kernels.py`: `@triton.jit` only.
+
+They are those of `segfocal/ops/README.md`. A tile is (channels, voxels); what belongs to a voxel is
+(1, voxels) and what belongs to a channel (channels, 1), so that everything broadcasts. `FORM` is
+the `Form` of `triton_form.py`, known when the kernel is compiled.
+
+Names: z a logit, p the probability of a channel, q = 1 - p, nll = -log p, share how much of the
+voxel is in the channel: bool where `FORM.is_hard`, else a number.
+"""
+
+import triton
+import triton.language as tl
+
+TINY = tl.constexpr(1e-30)
+"""Far below any q that decides p nll / q, and far above the smallest float32."""
+
+HUGE = tl.constexpr(3e38)
+
+
+@triton.jit
+def total(tile):
+    """Sum over the channels, (1, voxels)."""
+    return tl.sum(tile, 0, keep_dims=True)
+
+
+@triton.jit
+def any_channel(tile):
+    """Whether a condition holds in one channel at least, (1, voxels)."""
+    return tl.max(tile.to(tl.int32), 0, keep_dims=True) > 0
+
+
+@triton.jit
+def power(q, gamma, FORM: tl.constexpr):
+    """q^gamma, 1 for gamma 0 whatever q is."""
+    if FORM.gamma == "two":
+        return q * q
+    else:
+        return tl.where(gamma == 0, 1.0, tl.exp2(gamma * tl.log2(q)))
+
+
+@triton.jit
+def log1p(x):
+    """log(1 + x) for x >= 0. The rounding of 1 + x is divided out again (Kahan)."""
+    u = 1 + x
+    return tl.where(u == 1, x, tl.log(u) * (x / (u - 1)))
+
+
+@triton.jit
+def log1p_of_share(x, FORM: tl.constexpr):
+    """log(1 + x) for x in [0, 1], without the branches of the library's logarithm.
+
+    2 artanh(s) with s = x / (2 + x); the polynomial in s^2 is off by 4e-9 of the value at most.
+    """
+    if FORM.acc == tl.float64:
+        return log1p(x)
+    else:
+        s = x / (2 + x)
+        w = s * s
+        tail = 0.66666316 + w * (0.40024852 + w * (0.27961427 + w * 0.28174666))
+        return s * (2 + w * tail)
+
+
+@triton.jit
+def times_nll(p, nll):
+    """The product p * -log p, which is 0 at p = 0."""
+    return p * tl.minimum(nll, HUGE)
+
+
+@triton.jit
+def weigh(values, weight, valid, IS_HARD: tl.constexpr):
+    """`values * weight`, and 0 where the weight is 0 or the voxel does not count."""
+    if IS_HARD:
+        return tl.where(valid & weight, values, 0.0)
+    else:
+        return tl.where(valid & (weight > 0), values * weight, 0.0)
+
+
+@triton.jit
+def smoothed(share, kept_share, floor, FORM: tl.constexpr):
+    """The share as the focal fields see it."""
+    if FORM.is_smoothed:
+        kept_share = tl.full([1, 1], kept_share, FORM.acc)
+        return share.to(FORM.acc) * kept_share + tl.full([1, 1], floor, FORM.acc)
+    else:
+        return share
+
+
+@triton.jit
+def overlap(p, share, FORM: tl.constexpr):
+    """What `tp` sums, for a share that is a number."""
+    if FORM.overlap == "minimum":
+        return tl.where(p > share, share, p)
+    else:
+        return p * share
+
+
+@triton.jit
+def overlap_slope(p, share, FORM: tl.constexpr):
+    """Derivative of the overlap by p. At p = t the minimum has a corner; see the README."""
+    if FORM.is_hard or FORM.overlap == "product":
+        return share.to(FORM.acc)
+    else:
+        corner = (tl.floor(share) + tl.ceil(share)) / 2
+        return tl.where(p == share, corner, tl.where(p < share, 1.0, 0.0))
+
+
+@triton.jit
+def plain_terms(p, share, valid, FORM: tl.constexpr):
+    """The summands of tp, p and t, 0 where they do not count."""
+    p = tl.where(valid, p, 0.0)
+    if FORM.is_hard:
+        positive = share & valid
+        return tl.where(positive, p, 0.0), p, positive.to(FORM.acc)
+    else:
+        share = tl.where(valid, share, 0.0)
+        return overlap(p, share, FORM), p, share
+
+
+@triton.jit
+def softmax_rest(shifted, e, FORM: tl.constexpr):
+    """Sum of all exponentials but one that is 1: the largest logit's, (1, voxels)."""
+    is_top = shifted == 0
+    return total(tl.where(is_top, 0.0, e)) + (total(is_top.to(FORM.acc)) - 1)
+
+
+@triton.jit
+def softmax_q(e, rest):
+    """1 - p without its cancellation."""
+    return (rest + (1 - e)) / (1 + rest)
+
+
+@triton.jit
+def softmax_focal(z, rest, gamma, FORM: tl.constexpr):
+    """(1 - p)^gamma * -log p at a logit less the largest."""
+    q = softmax_q(tl.exp(z), rest)
+    return power(q, gamma, FORM) * (log1p(rest) - z)
+
+
+@triton.jit
+def softmax_steepness(z, rest, gamma, FORM: tl.constexpr):
+    """A in dFL_c/dz_j = -A (delta_cj - p_j), which is q^gamma (1 + gamma p nll / q); and q."""
+    e = tl.exp(z)
+    q = softmax_q(e, rest)
+    ratio = (times_nll(e / (1 + rest), log1p(rest) - z) + TINY) / (q + TINY)
+    return power(q, gamma, FORM) * (1 + gamma * ratio), q
+
+
+@triton.jit
+def softmax_slopes(e, rest, share, weight, valid, focal_z, gamma, grads, FORM: tl.constexpr):
+    """p, q, and the README's f and s: what each focal term and each p is worth."""
+    grad_focal, _grad_neg, grad_tp, grad_p, grad_p_sq = grads
+    p = e / (1 + rest)
+    steepness, q = softmax_steepness(focal_z, rest, gamma, FORM)
+    f = -grad_focal * weigh(steepness, weight, valid, FORM.has_hard_focal)
+    s = p * (grad_p + 2 * grad_p_sq * p + grad_tp * overlap_slope(p, share, FORM))
+    return p, q, f, s
+
+
+@triton.jit
+def sigmoid(x, FORM: tl.constexpr):
+    """The probability at x, what it lacks to 1, and -log of it."""
+    a = tl.exp(-tl.abs(x))
+    larger, smaller = 1 / (1 + a), a / (1 + a)
+    up = x >= 0
+    nll = log1p_of_share(a, FORM) + tl.where(up, 0.0, -x)
+    return tl.where(up, larger, smaller), tl.where(up, smaller, larger), nll
+
+
+@triton.jit
+def binary_term(x, gamma, STEEP: tl.constexpr, FORM: tl.constexpr):
+    """(1 - p)^gamma * -log p with p = sigmoid(x); or A in its derivative by x, which is -A.
+
+    A = q^gamma (q + gamma p nll).
+    """
+    p, q, nll = sigmoid(x, FORM)
+    if STEEP:
+        return power(q, gamma, FORM) * (q + gamma * times_nll(p, nll))
+    else:
+        return power(q, gamma, FORM) * nll
+
+
+@triton.jit
+def binary_sides(z, share, weight, valid, gamma, STEEP: tl.constexpr, FORM: tl.constexpr):
+    """Focal loss, or its steepness, of the positives at z and of the negatives at -z."""
+    if FORM.has_hard_focal:
+        at_own = binary_term(tl.where(share, z, -z), gamma, STEEP, FORM)
+        at_own = tl.where(valid, at_own, 0.0)
+        return tl.where(share, at_own, 0.0), tl.where(share, 0.0, at_own)
+    else:
+        positive, negative = binary_term(z, gamma, STEEP, FORM), binary_term(-z, gamma, STEEP, FORM)
+        return weigh(positive, weight, valid, False), weigh(negative, 1 - weight, valid, False)
