@@ -118,12 +118,19 @@ _SIGMOID_TILES = {
 (docs/triton.md), not from times: no GPU has run them yet."""
 
 
-def choose_tile(activation: str, num_channels: int, dtype: torch.dtype) -> Tile:
+def choose_family(activation: str, num_channels: int) -> str:
+    """Which kernels run: "softmax", "wide" for more channels than fit a tile, or "sigmoid"."""
+    if activation == "softmax" and num_channels > MOST_CHANNELS_IN_A_TILE:
+        return "wide"
+    return activation
+
+
+def choose_tile(family: str, num_channels: int, dtype: torch.dtype) -> Tile:
     """The tile for logits of so many channels; float64 takes half the voxels."""
     rows = 1 << (num_channels - 1).bit_length()
-    if activation == "sigmoid":
+    if family == "sigmoid":
         tile = _SIGMOID_TILES[min(rows, max(_SIGMOID_TILES))]
-    elif rows <= MOST_CHANNELS_IN_A_TILE:
+    elif family == "softmax":
         tile = _SOFTMAX_TILES[rows]
     else:
         tile = _SOFTMAX_WIDE_TILE

@@ -16,6 +16,9 @@ TINY = tl.constexpr(1e-30)
 
 HUGE = tl.constexpr(3e38)
 
+TWO_THIRDS = tl.constexpr(0x3F2AAAAB)
+"""The bits of the float32 next to 2/3."""
+
 
 @triton.jit
 def total(tile):
@@ -39,25 +42,26 @@ def power(q, gamma, FORM: tl.constexpr):
 
 
 @triton.jit
-def log1p(x):
-    """log(1 + x) for x >= 0. The rounding of 1 + x is divided out again (Kahan)."""
-    u = 1 + x
-    return tl.where(u == 1, x, tl.log(u) * (x / (u - 1)))
+def log1p(x, FORM: tl.constexpr):
+    """log(1 + x) for finite x >= 0, with all digits where x is small.
 
-
-@triton.jit
-def log1p_of_share(x, FORM: tl.constexpr):
-    """log(1 + x) for x in [0, 1], without the branches of the library's logarithm.
-
-    2 artanh(s) with s = x / (2 + x); the polynomial in s^2 is off by 4e-9 of the value at most.
+    float64: the rounding of 1 + x is divided out again (Kahan). float32, without the branches of
+    the library's logarithm: 1 + x = 2^k (1 + f) with f in [-1/3, 1/3], f = x where k = 0, and
+    log(1 + f) = 2 artanh(s) with s = f / (2 + f). The polynomial in s^2 is off by 1e-8 of the
+    value at most.
     """
+    u = 1 + x
     if FORM.acc == tl.float64:
-        return log1p(x)
+        return tl.where(u == 1, x, tl.log(u) * (x / (u - 1)))
     else:
-        s = x / (2 + x)
+        bits = u.to(tl.int32, bitcast=True)
+        exponent = (bits - TWO_THIRDS) >> 23
+        reduced = (bits - (exponent << 23)).to(tl.float32, bitcast=True)
+        f = tl.where(exponent == 0, x, reduced - 1)
+        s = f / (2 + f)
         w = s * s
-        tail = 0.66666316 + w * (0.40024852 + w * (0.27961427 + w * 0.28174666))
-        return s * (2 + w * tail)
+        tail = 0.66666714 + w * (0.39978929 + w * 0.29957831)
+        return exponent.to(tl.float32) * 0.69314718 + s * (2 + w * tail)
 
 
 @triton.jit
@@ -124,24 +128,18 @@ def softmax_rest(shifted, e, FORM: tl.constexpr):
 
 
 @triton.jit
-def softmax_q(e, rest):
-    """1 - p without its cancellation."""
-    return (rest + (1 - e)) / (1 + rest)
-
-
-@triton.jit
 def softmax_focal(z, rest, gamma, FORM: tl.constexpr):
     """(1 - p)^gamma * -log p at a logit less the largest."""
-    q = softmax_q(tl.exp(z), rest)
-    return power(q, gamma, FORM) * (log1p(rest) - z)
+    q = (rest + (1 - tl.exp(z))) * (1 / (1 + rest))
+    return power(q, gamma, FORM) * (log1p(rest, FORM) - z)
 
 
 @triton.jit
 def softmax_steepness(z, rest, gamma, FORM: tl.constexpr):
     """A in dFL_c/dz_j = -A (delta_cj - p_j), which is q^gamma (1 + gamma p nll / q); and q."""
-    e = tl.exp(z)
-    q = softmax_q(e, rest)
-    ratio = (times_nll(e / (1 + rest), log1p(rest) - z) + TINY) / (q + TINY)
+    e, scale = tl.exp(z), 1 / (1 + rest)
+    q = (rest + (1 - e)) * scale
+    ratio = (times_nll(e * scale, log1p(rest, FORM) - z) + TINY) / (q + TINY)
     return power(q, gamma, FORM) * (1 + gamma * ratio), q
 
 
@@ -149,7 +147,7 @@ def softmax_steepness(z, rest, gamma, FORM: tl.constexpr):
 def softmax_slopes(e, rest, share, weight, valid, focal_z, gamma, grads, FORM: tl.constexpr):
     """p, q, and the README's f and s: what each focal term and each p is worth."""
     grad_focal, _grad_neg, grad_tp, grad_p, grad_p_sq = grads
-    p = e / (1 + rest)
+    p = e * (1 / (1 + rest))
     steepness, q = softmax_steepness(focal_z, rest, gamma, FORM)
     f = -grad_focal * weigh(steepness, weight, valid, FORM.has_hard_focal)
     s = p * (grad_p + 2 * grad_p_sq * p + grad_tp * overlap_slope(p, share, FORM))
@@ -160,9 +158,10 @@ def softmax_slopes(e, rest, share, weight, valid, focal_z, gamma, grads, FORM: t
 def sigmoid(x, FORM: tl.constexpr):
     """The probability at x, what it lacks to 1, and -log of it."""
     a = tl.exp(-tl.abs(x))
-    larger, smaller = 1 / (1 + a), a / (1 + a)
+    larger = 1 / (1 + a)
+    smaller = a * larger
     up = x >= 0
-    nll = log1p_of_share(a, FORM) + tl.where(up, 0.0, -x)
+    nll = log1p(a, FORM) + tl.where(up, 0.0, -x)
     return tl.where(up, larger, smaller), tl.where(up, smaller, larger), nll
 
 

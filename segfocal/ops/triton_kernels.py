@@ -97,7 +97,7 @@ def softmax_forward(
         weight = smoothed(share, kept_share, floor, FORM)
         focal = softmax_focal(focal_z, rest, focal_gamma, FORM)
         focal = weigh(focal, weight, valid, FORM.has_hard_focal)
-        tp, p, t = plain_terms(e / (1 + rest), share, valid, FORM)
+        tp, p, t = plain_terms(e * (1 / (1 + rest)), share, valid, FORM)
         focal_sum += fold(focal, FORM)
         tp_sum += fold(tp, FORM)
         p_sum += fold(p, FORM)

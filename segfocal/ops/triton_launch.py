@@ -24,7 +24,7 @@ from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
 from segfocal.ops.reference import accumulation_dtype
 from segfocal.ops.triton_form import (
-    MOST_CHANNELS_IN_A_TILE,
+    choose_family,
     choose_tile,
     make_form,
     make_inputs,
@@ -123,10 +123,8 @@ def backward_launch(
 def _launch(direction: str, logits: Tensor, target: FlatTarget, formula: Formula) -> Launch:
     """All that a kernel takes but what it writes."""
     num_samples, num_channels, num_voxels = logits.shape
-    tile = choose_tile(formula.activation, num_channels, logits.dtype)
-    family = formula.activation
-    if family == "softmax" and num_channels > MOST_CHANNELS_IN_A_TILE:
-        family = "wide"
+    family = choose_family(formula.activation, num_channels)
+    tile = choose_tile(family, num_channels, logits.dtype)
     num_blocks = 1 if family == "wide" else _blocks_per_program(num_voxels, tile.voxels)
     num_programs = _ceil_div(num_voxels, num_blocks * tile.voxels) if num_voxels else 0
     num_tiles = _ceil_div(num_channels, tile.channels) if family == "sigmoid" else 1

@@ -64,11 +64,14 @@ def in_regions(label, channels, FORM: tl.constexpr):
 def load_share(target, sample, channels, voxels, present, inside, FORM: tl.constexpr):
     """How much of each voxel is in a channel, and which voxels are not ignored."""
     if FORM.has_labels:
-        label = load_voxels(target, sample, voxels, inside).to(tl.int64)
+        label = load_voxels(target, sample, voxels, inside)
+        if label.dtype != tl.int64:
+            label = label.to(tl.int32)
         kept = inside
         for i in tl.static_range(len(FORM.ignored)):
             kept &= label != FORM.ignored[i]
-        label = tl.where((label >= 0) & (label < LABEL_LIMIT), label, -1).to(tl.int32)
+        if label.dtype == tl.int64:
+            label = tl.where((label >= 0) & (label < LABEL_LIMIT), label, -1).to(tl.int32)
         if FORM.target == "labels":
             return (channels == label) & present, kept
         else:

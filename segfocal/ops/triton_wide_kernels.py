@@ -104,7 +104,7 @@ def softmax_wide_forward(
             )
             focal = softmax_focal(z, rest, exponent, FORM)
         focal = weigh(focal, weight, valid, FORM.has_hard_focal)
-        tp, p, t = plain_terms(tl.exp(z) / (1 + rest), share, valid, FORM)
+        tp, p, t = plain_terms(tl.exp(z) * (1 / (1 + rest)), share, valid, FORM)
         sums = focal, tl.zeros_like(focal), tp, p, p * p, t, valid.to(FORM.acc)
         store_sums(partials, program, channels, num_channels, sums)
 
