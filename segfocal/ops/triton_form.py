@@ -99,12 +99,12 @@ class Form(NamedTuple):
 
 _SOFTMAX_TILES = {
     2: Tile(2, 128, 1, True),
-    4: Tile(4, 64, 1, True),
-    8: Tile(8, 32, 1, True),
-    16: Tile(16, 32, 2, False),
-    32: Tile(32, 32, 4, False),
-    64: Tile(64, 32, 8, False),
-    128: Tile(128, 32, 8, False),
+    4: Tile(4, 128, 1, True),
+    8: Tile(8, 64, 1, True),
+    16: Tile(16, 32, 1, True),
+    32: Tile(32, 32, 2, True),
+    64: Tile(64, 32, 4, False),
+    128: Tile(128, 16, 4, False),
     256: Tile(256, 16, 8, False),
 }
 _SOFTMAX_WIDE_TILE = Tile(8, 256, 4, False)
@@ -125,16 +125,27 @@ def choose_family(activation: str, num_channels: int) -> str:
     return activation
 
 
-def choose_tile(family: str, num_channels: int, dtype: torch.dtype) -> Tile:
-    """The tile for logits of so many channels; float64 takes half the voxels."""
+def choose_tile(family: str, num_channels: int, dtype: torch.dtype, *, has_own_class: bool) -> Tile:
+    """The tile for logits of so many channels.
+
+    float64 takes half the voxels, and so do softmax tiles whose columns are kept where a voxel's
+    focal term is not that of one class: otherwise their registers would spill.
+    """
     rows = 1 << (num_channels - 1).bit_length()
     if family == "sigmoid":
         tile = _SIGMOID_TILES[min(rows, max(_SIGMOID_TILES))]
-    elif family == "softmax":
-        tile = _SOFTMAX_TILES[rows]
     else:
-        tile = _SOFTMAX_WIDE_TILE
-    return tile._replace(voxels=tile.voxels // 2) if dtype == torch.float64 else tile
+        tile = _SOFTMAX_TILES[rows] if family == "softmax" else _SOFTMAX_WIDE_TILE
+    voxels = tile.voxels // 2 if dtype == torch.float64 else tile.voxels
+    if family == "softmax" and tile.keeps_columns and not has_own_class:
+        voxels //= 2
+    return tile._replace(voxels=voxels)
+
+
+def has_own_class(target: FlatTarget, formula: Formula, num_channels: int) -> bool:
+    """Whether a voxel's focal term is that of one class."""
+    kind = _target_kind(target, num_channels)
+    return kind == "labels" and formula.label_smoothing == 0
 
 
 def make_form(logits: Tensor, target: FlatTarget, formula: Formula, tile: Tile) -> Form:
@@ -160,7 +171,7 @@ def make_form(logits: Tensor, target: FlatTarget, formula: Formula, tile: Tile) 
         has_labels=kind in ("labels", "regions"),
         is_hard=is_hard,
         has_hard_focal=is_hard and not is_smoothed,
-        has_own_class=kind == "labels" and not is_smoothed,
+        has_own_class=has_own_class(target, formula, logits.shape[1]),
     )
 
 

@@ -27,6 +27,12 @@ def total(tile):
 
 
 @triton.jit
+def own(share, values):
+    """The value of each voxel's own class; 0 if it has none."""
+    return total(tl.where(share, values, 0.0))
+
+
+@triton.jit
 def any_channel(tile):
     """Whether a condition holds in one channel at least, (1, voxels)."""
     return tl.max(tile.to(tl.int32), 0, keep_dims=True) > 0
@@ -39,6 +45,15 @@ def power(q, gamma, FORM: tl.constexpr):
         return q * q
     else:
         return tl.where(gamma == 0, 1.0, tl.exp2(gamma * tl.log2(q)))
+
+
+@triton.jit
+def exp(x, FORM: tl.constexpr):
+    """e^x; in float32 by way of 2^x, which needs no care for numbers below 1e-38."""
+    if FORM.acc == tl.float64:
+        return tl.exp(x)
+    else:
+        return tl.exp2(x * 1.44269504)
 
 
 @triton.jit
@@ -130,34 +145,51 @@ def softmax_rest(shifted, e, FORM: tl.constexpr):
 @triton.jit
 def softmax_focal(z, rest, gamma, FORM: tl.constexpr):
     """(1 - p)^gamma * -log p at a logit less the largest."""
-    q = (rest + (1 - tl.exp(z))) * (1 / (1 + rest))
+    q = (rest + (1 - exp(z, FORM))) * (1 / (1 + rest))
     return power(q, gamma, FORM) * (log1p(rest, FORM) - z)
 
 
 @triton.jit
-def softmax_steepness(z, rest, gamma, FORM: tl.constexpr):
-    """A in dFL_c/dz_j = -A (delta_cj - p_j), which is q^gamma (1 + gamma p nll / q); and q."""
-    e, scale = tl.exp(z), 1 / (1 + rest)
-    q = (rest + (1 - e)) * scale
-    ratio = (times_nll(e * scale, log1p(rest, FORM) - z) + TINY) / (q + TINY)
-    return power(q, gamma, FORM) * (1 + gamma * ratio), q
+def softmax_steepness(p, q, nll, gamma, FORM: tl.constexpr):
+    """A in dFL_c/dz_j = -A (delta_cj - p_j): q^gamma (1 + gamma p nll / q)."""
+    ratio = (times_nll(p, nll) + TINY) / (q + TINY)
+    return power(q, gamma, FORM) * (1 + gamma * ratio)
 
 
 @triton.jit
 def softmax_slopes(e, rest, share, weight, valid, focal_z, gamma, grads, FORM: tl.constexpr):
     """p, q, and the README's f and s: what each focal term and each p is worth."""
     grad_focal, _grad_neg, grad_tp, grad_p, grad_p_sq = grads
-    p = e * (1 / (1 + rest))
-    steepness, q = softmax_steepness(focal_z, rest, gamma, FORM)
+    focal_e, scale = exp(focal_z, FORM), 1 / (1 + rest)
+    p = e * scale
+    q = (rest + (1 - focal_e)) * scale
+    nll = log1p(rest, FORM) - focal_z
+    steepness = softmax_steepness(focal_e * scale, q, nll, gamma, FORM)
     f = -grad_focal * weigh(steepness, weight, valid, FORM.has_hard_focal)
     s = p * (grad_p + 2 * grad_p_sq * p + grad_tp * overlap_slope(p, share, FORM))
     return p, q, f, s
 
 
 @triton.jit
+def own_statistics(z, share, kept, FORM: tl.constexpr):
+    """Where each voxel has one class: all exponentials, and what belongs to that class.
+
+    Excluded logits and voxels must be minus infinity and in no class; then they come out as 0. The
+    rest of the exponentials is summed without the own one, so that 1 - p loses no digit.
+    """
+    z = z - tl.where(kept, tl.max(z, 0, keep_dims=True), 0.0)
+    e = exp(z, FORM)
+    own_z, sum_e = own(share, z), total(e)
+    rest = total(tl.where(share, 0.0, e))
+    scale = tl.where(kept, 1 / sum_e, 0.0)
+    nll = log1p(tl.where(own_z == 0, rest, sum_e - 1), FORM) - own_z
+    return e * scale, exp(own_z, FORM) * scale, rest * scale, nll
+
+
+@triton.jit
 def sigmoid(x, FORM: tl.constexpr):
     """The probability at x, what it lacks to 1, and -log of it."""
-    a = tl.exp(-tl.abs(x))
+    a = exp(-tl.abs(x), FORM)
     larger = 1 / (1 + a)
     smaller = a * larger
     up = x >= 0

@@ -17,13 +17,18 @@ import triton.language as tl
 from segfocal.ops.triton_formulas import (
     any_channel,
     binary_sides,
+    exp,
     overlap_slope,
+    own,
+    own_statistics,
     plain_terms,
+    power,
     sigmoid,
     smoothed,
     softmax_focal,
     softmax_rest,
     softmax_slopes,
+    softmax_steepness,
     total,
     weigh,
 )
@@ -37,30 +42,65 @@ from segfocal.ops.triton_tiles import (
     load_tile,
     load_upstream,
     load_voxels,
-    own,
     pointers,
     store_sums,
 )
 
 
 @triton.jit
-def softmax_block(inputs, sample, channels, voxels, gamma, sizes, FORM: tl.constexpr):
-    """A tile with all channels, ready for the formulas.
-
-    Exponentials, their rest, shares, both parts of validity, and for the focal term the shifted
-    logit and gamma: of each voxel's own class alone where that is enough.
-    """
+def load_block(inputs, sample, channels, voxels, sizes, FORM: tl.constexpr):
+    """A tile with all channels: logits, shares, which voxels count, and which channels."""
     z, share, kept, allowed = load_softmax(inputs, sample, channels, voxels, sizes, FORM)
     if FORM.mask == "channels":
         kept &= any_channel(allowed) & (is_silenced(share, allowed) == 0)
-    z = z - tl.max(z, 0, keep_dims=True)
-    e = tl.exp(z)
-    rest = softmax_rest(z, e, FORM)
+    return z, share, kept, allowed
+
+
+@triton.jit
+def softmax_terms(z, share, kept, allowed, gamma, numbers, FORM: tl.constexpr):
+    """The summands of focal_pos, tp, p and t, 0 where they do not count."""
     if FORM.has_own_class:
-        z = own(share, z)
+        share &= kept
+        z = tl.where(kept, z, float("-inf"))
+        p, _own_p, q, nll = own_statistics(z, share, kept, FORM)
         if FORM.gamma == "class":
             gamma = own(share, gamma)
-    return e, rest, share, kept, allowed, z, gamma
+        focal = tl.where(share, power(q, gamma, FORM) * nll, 0.0)
+        return focal, tl.where(share, p, 0.0), p, share.to(FORM.acc)
+    else:
+        valid = kept & allowed
+        weight = smoothed(share, numbers[0], numbers[1], FORM)
+        z = z - tl.max(z, 0, keep_dims=True)
+        e = exp(z, FORM)
+        rest = softmax_rest(z, e, FORM)
+        focal = softmax_focal(z, rest, gamma, FORM)
+        focal = weigh(focal, weight, valid, FORM.has_hard_focal)
+        tp, p, t = plain_terms(e * (1 / (1 + rest)), share, valid, FORM)
+        return focal, tp, p, t
+
+
+@triton.jit
+def softmax_gradient(z, share, kept, allowed, gamma, numbers, grads, FORM: tl.constexpr):
+    """The gradient of a tile, 0 where it does not count."""
+    if FORM.has_own_class:
+        grad_focal, _grad_neg, grad_tp, grad_p, grad_p_sq = grads
+        share &= kept
+        z = tl.where(kept, z, float("-inf"))
+        p, own_p, q, nll = own_statistics(z, share, kept, FORM)
+        if FORM.gamma == "class":
+            gamma = own(share, gamma)
+        f = -own(share, grad_focal) * softmax_steepness(own_p, q, nll, gamma, FORM)
+        f = tl.where(kept, f, 0.0)
+        worth = grad_p + 2 * grad_p_sq * p + tl.where(share, grad_tp, 0.0)
+        return p * (worth - total(p * worth)) + tl.where(share, f * q, -p * f)
+    else:
+        valid = kept & allowed
+        weight = smoothed(share, numbers[0], numbers[1], FORM)
+        z = z - tl.max(z, 0, keep_dims=True)
+        e = exp(z, FORM)
+        rest = softmax_rest(z, e, FORM)
+        p, q, f, s = softmax_slopes(e, rest, share, weight, valid, z, gamma, grads, FORM)
+        return tl.where(valid, f * q - p * ((total(f) - f) + total(s)) + s, 0.0)
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -80,6 +120,7 @@ def softmax_forward(
     program = tl.program_id(0).to(tl.int64)
     sample, sizes = program // num_programs, (num_channels, num_voxels)
     first_block = (program % num_programs) * num_blocks
+    numbers = kept_share, floor
     channels = tl.arange(0, FORM.channels)[:, None]
     exponent = load_gamma(inputs.class_gamma, gamma, channels, channels < num_channels, FORM)
     focal_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
@@ -90,21 +131,15 @@ def softmax_forward(
     n_valid = tl.zeros([FORM.counted, FORM.width], FORM.acc)
     for block in range(num_blocks):
         voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
-        e, rest, share, kept, allowed, focal_z, focal_gamma = softmax_block(
-            inputs, sample, channels, voxels, exponent, sizes, FORM
-        )
-        valid = kept & allowed
-        weight = smoothed(share, kept_share, floor, FORM)
-        focal = softmax_focal(focal_z, rest, focal_gamma, FORM)
-        focal = weigh(focal, weight, valid, FORM.has_hard_focal)
-        tp, p, t = plain_terms(e * (1 / (1 + rest)), share, valid, FORM)
+        z, share, kept, allowed = load_block(inputs, sample, channels, voxels, sizes, FORM)
+        focal, tp, p, t = softmax_terms(z, share, kept, allowed, exponent, numbers, FORM)
         focal_sum += fold(focal, FORM)
         tp_sum += fold(tp, FORM)
         p_sum += fold(p, FORM)
         p_sq_sum += fold(p * p, FORM)
         t_sum += fold(t, FORM)
         if FORM.mask == "channels":
-            n_valid += fold(valid.to(FORM.acc), FORM)
+            n_valid += fold((kept & allowed).to(FORM.acc), FORM)
         else:
             n_valid += fold(kept.to(FORM.acc), FORM)
     sums = focal_sum, tl.zeros_like(focal_sum), tp_sum, p_sum, p_sq_sum, t_sum, n_valid
@@ -129,23 +164,17 @@ def softmax_backward(
     program = tl.program_id(0).to(tl.int64)
     sample, sizes = program // num_programs, (num_channels, num_voxels)
     first_block = (program % num_programs) * num_blocks
+    numbers = kept_share, floor
     channels = tl.arange(0, FORM.channels)[:, None]
     present = channels < num_channels
     exponent = load_gamma(inputs.class_gamma, gamma, channels, present, FORM)
     grads = load_upstream(upstream, sample, channels, num_channels)
     for block in range(num_blocks):
         voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
-        e, rest, share, kept, allowed, focal_z, focal_gamma = softmax_block(
-            inputs, sample, channels, voxels, exponent, sizes, FORM
-        )
-        valid = kept & allowed
-        weight = smoothed(share, kept_share, floor, FORM)
-        p, q, f, s = softmax_slopes(
-            e, rest, share, weight, valid, focal_z, focal_gamma, grads, FORM
-        )
-        grad = f * q - p * ((total(f) - f) + total(s)) + s
+        z, share, kept, allowed = load_block(inputs, sample, channels, voxels, sizes, FORM)
+        grad = softmax_gradient(z, share, kept, allowed, exponent, numbers, grads, FORM)
         at = pointers(gradient, sample, channels, voxels)
-        tl.store(at, tl.where(valid, grad, 0.0), mask=present & (voxels < num_voxels))
+        tl.store(at, grad, mask=present & (voxels < num_voxels))
 
 
 @triton.jit

@@ -26,6 +26,7 @@ from segfocal.ops.reference import accumulation_dtype
 from segfocal.ops.triton_form import (
     choose_family,
     choose_tile,
+    has_own_class,
     make_form,
     make_inputs,
     make_view,
@@ -124,7 +125,8 @@ def _launch(direction: str, logits: Tensor, target: FlatTarget, formula: Formula
     """All that a kernel takes but what it writes."""
     num_samples, num_channels, num_voxels = logits.shape
     family = choose_family(formula.activation, num_channels)
-    tile = choose_tile(family, num_channels, logits.dtype)
+    is_own = has_own_class(target, formula, num_channels)
+    tile = choose_tile(family, num_channels, logits.dtype, has_own_class=is_own)
     num_blocks = 1 if family == "wide" else _blocks_per_program(num_voxels, tile.voxels)
     num_programs = _ceil_div(num_voxels, num_blocks * tile.voxels) if num_voxels else 0
     num_tiles = _ceil_div(num_channels, tile.channels) if family == "sigmoid" else 1

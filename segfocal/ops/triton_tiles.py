@@ -8,7 +8,7 @@ columns are voxels: the rest pads the tile to powers of two.
 import triton
 import triton.language as tl
 
-from segfocal.ops.triton_formulas import any_channel, total
+from segfocal.ops.triton_formulas import any_channel
 
 LABEL_LIMIT = tl.constexpr(1 << 30)
 
@@ -107,12 +107,6 @@ def load_softmax(inputs, sample, channels, voxels, sizes, FORM: tl.constexpr):
 def is_silenced(share, allowed):
     """Whether the voxel's own class is masked out: then it says nothing about the others."""
     return any_channel((share != 0) & (allowed == 0))
-
-
-@triton.jit
-def own(share, values):
-    """The value of each voxel's own class; 0 if it has none."""
-    return total(tl.where(share, values, 0.0))
 
 
 @triton.jit

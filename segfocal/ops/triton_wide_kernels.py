@@ -9,6 +9,8 @@ import triton.language as tl
 
 from segfocal.ops.triton_formulas import (
     any_channel,
+    exp,
+    own,
     plain_terms,
     smoothed,
     softmax_focal,
@@ -22,7 +24,6 @@ from segfocal.ops.triton_tiles import (
     load_gamma,
     load_softmax,
     load_upstream,
-    own,
     pointers,
     store_sums,
 )
@@ -58,8 +59,8 @@ def softmax_wide_statistics(inputs, sample, voxels, gamma, sizes, FORM: tl.const
                 )
         new_top = tl.maximum(top, tl.max(z, 0, keep_dims=True))
         is_top, has_grown = z == new_top, new_top > top
-        small = tl.where(has_grown, (small + tops) * tl.exp(top - new_top), small)
-        small += total(tl.where(is_top, 0.0, tl.exp(z - new_top)))
+        small = tl.where(has_grown, (small + tops) * exp(top - new_top, FORM), small)
+        small += total(tl.where(is_top, 0.0, exp(z - new_top, FORM)))
         tops = tl.where(has_grown, 0.0, tops) + total(is_top.to(FORM.acc))
         top = new_top
     if FORM.mask == "channels":
@@ -104,7 +105,7 @@ def softmax_wide_forward(
             )
             focal = softmax_focal(z, rest, exponent, FORM)
         focal = weigh(focal, weight, valid, FORM.has_hard_focal)
-        tp, p, t = plain_terms(tl.exp(z) * (1 / (1 + rest)), share, valid, FORM)
+        tp, p, t = plain_terms(exp(z, FORM) * (1 / (1 + rest)), share, valid, FORM)
         sums = focal, tl.zeros_like(focal), tp, p, p * p, t, valid.to(FORM.acc)
         store_sums(partials, program, channels, num_channels, sums)
 
@@ -121,7 +122,7 @@ def softmax_wide_slopes(
     weight = smoothed(share, kept_share, floor, FORM)
     grads = load_upstream(upstream, sample, channels, sizes[0])
     z = z - top
-    e = tl.exp(z)
+    e = exp(z, FORM)
     if FORM.has_own_class:
         p, q, f, s = softmax_slopes(
             e, rest, share, weight, valid, focal_z, focal_gamma, grads, FORM

@@ -17,7 +17,7 @@ PLAIN = ((0,), (1,), (2,))
 def form(values, table=PLAIN, ignored=(), mask=None, formula=None, dtype=torch.float32):
     logits = torch.empty(2, 3, 40, dtype=dtype, device="meta")
     formula = formula or Formula("sigmoid", 2.0)
-    tile = triton_form.choose_tile("sigmoid", 3, dtype)
+    tile = triton_form.choose_tile("sigmoid", 3, dtype, has_own_class=False)
     return triton_form.make_form(logits, FlatTarget(values, mask, table, ignored), formula, tile)
 
 

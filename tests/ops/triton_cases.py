@@ -149,8 +149,9 @@ def assert_matches_reference(arguments):
     allowed += SMALLEST.get(logits.dtype, 0.0)
     assert true_grad.abs().max() > 0
     assert ((grad.double() - true_grad).abs() <= allowed).all()
-    excluded = true_grad == 0
-    assert (grad[excluded].abs().double() <= SMALLEST.get(logits.dtype, 0.0) + 1e-30).all()
+    nothing = true_grad == 0
+    # of an excluded voxel, or what float64 cancels to 0
+    assert (grad[nothing].abs().double() <= SMALLEST.get(logits.dtype, 0.0) + 1e-20).all()
 
 
 _GAMMAS = (2.0, 0.5, "class", 0.0)
