@@ -187,23 +187,29 @@ def own_statistics(z, share, kept, FORM: tl.constexpr):
 
 
 @triton.jit
-def sigmoid(x, FORM: tl.constexpr):
-    """The probability at x, what it lacks to 1, and -log of it."""
-    a = exp(-tl.abs(x), FORM)
+def sigmoid_parts(z, FORM: tl.constexpr):
+    """What z and -z have in common: the larger of p and q, the smaller, and -log of the larger."""
+    a = exp(-tl.abs(z), FORM)
     larger = 1 / (1 + a)
-    smaller = a * larger
+    return larger, a * larger, log1p(a, FORM)
+
+
+@triton.jit
+def sigmoid(x, parts):
+    """The probability at x, what it lacks to 1, and -log of it, from the parts of x or of -x."""
+    larger, smaller, least_nll = parts
     up = x >= 0
-    nll = log1p(a, FORM) + tl.where(up, 0.0, -x)
+    nll = least_nll + tl.where(up, 0.0, -x)
     return tl.where(up, larger, smaller), tl.where(up, smaller, larger), nll
 
 
 @triton.jit
-def binary_term(x, gamma, STEEP: tl.constexpr, FORM: tl.constexpr):
+def binary_term(x, parts, gamma, STEEP: tl.constexpr, FORM: tl.constexpr):
     """(1 - p)^gamma * -log p with p = sigmoid(x); or A in its derivative by x, which is -A.
 
     A = q^gamma (q + gamma p nll).
     """
-    p, q, nll = sigmoid(x, FORM)
+    p, q, nll = sigmoid(x, parts)
     if STEEP:
         return power(q, gamma, FORM) * (q + gamma * times_nll(p, nll))
     else:
@@ -211,12 +217,13 @@ def binary_term(x, gamma, STEEP: tl.constexpr, FORM: tl.constexpr):
 
 
 @triton.jit
-def binary_sides(z, share, weight, valid, gamma, STEEP: tl.constexpr, FORM: tl.constexpr):
+def binary_sides(z, parts, share, weight, valid, gamma, STEEP: tl.constexpr, FORM: tl.constexpr):
     """Focal loss, or its steepness, of the positives at z and of the negatives at -z."""
     if FORM.has_hard_focal:
-        at_own = binary_term(tl.where(share, z, -z), gamma, STEEP, FORM)
+        at_own = binary_term(tl.where(share, z, -z), parts, gamma, STEEP, FORM)
         at_own = tl.where(valid, at_own, 0.0)
         return tl.where(share, at_own, 0.0), tl.where(share, 0.0, at_own)
     else:
-        positive, negative = binary_term(z, gamma, STEEP, FORM), binary_term(-z, gamma, STEEP, FORM)
+        positive = binary_term(z, parts, gamma, STEEP, FORM)
+        negative = binary_term(-z, parts, gamma, STEEP, FORM)
         return weigh(positive, weight, valid, False), weigh(negative, 1 - weight, valid, False)

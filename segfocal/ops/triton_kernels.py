@@ -24,6 +24,7 @@ from segfocal.ops.triton_formulas import (
     plain_terms,
     power,
     sigmoid,
+    sigmoid_parts,
     smoothed,
     softmax_focal,
     softmax_rest,
@@ -224,8 +225,9 @@ def sigmoid_forward(
         voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
         z, share, valid = load_sigmoid(inputs, sample, channels, voxels, sizes, FORM)
         weight = smoothed(share, kept_share, floor, FORM)
-        positive, negative = binary_sides(z, share, weight, valid, exponent, False, FORM)
-        p, _q, _nll = sigmoid(z, FORM)
+        parts = sigmoid_parts(z, FORM)
+        positive, negative = binary_sides(z, parts, share, weight, valid, exponent, False, FORM)
+        p, _q, _nll = sigmoid(z, parts)
         tp, p, t = plain_terms(p, share, valid, FORM)
         pos_sum += fold(positive, FORM)
         neg_sum += fold(negative, FORM)
@@ -268,8 +270,9 @@ def sigmoid_backward(
         voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
         z, share, valid = load_sigmoid(inputs, sample, channels, voxels, sizes, FORM)
         weight = smoothed(share, kept_share, floor, FORM)
-        steep_pos, steep_neg = binary_sides(z, share, weight, valid, exponent, True, FORM)
-        p, q, _nll = sigmoid(z, FORM)
+        parts = sigmoid_parts(z, FORM)
+        steep_pos, steep_neg = binary_sides(z, parts, share, weight, valid, exponent, True, FORM)
+        p, q, _nll = sigmoid(z, parts)
         worth = grad_p + 2 * grad_p_sq * p + grad_tp * overlap_slope(p, share, FORM)
         grad = grad_neg * steep_neg - grad_pos * steep_pos + p * q * worth
         at = pointers(gradient, sample, channels, voxels)

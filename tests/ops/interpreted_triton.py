@@ -288,7 +288,6 @@ def test_several_programs_and_blocks_cover_a_sample_once(monkeypatch):
     launch, _ = triton_launch.forward_launch(*arguments)
     assert launch.arguments["num_blocks"] > 1
     assert launch.arguments["num_programs"] > 1
-    assert launch.arguments["num_programs"] * launch.arguments["num_blocks"] * 64 > 450
     assert_matches_reference(arguments)
 
 

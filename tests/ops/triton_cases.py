@@ -150,8 +150,8 @@ def assert_matches_reference(arguments):
     assert true_grad.abs().max() > 0
     assert ((grad.double() - true_grad).abs() <= allowed).all()
     nothing = true_grad == 0
-    # of an excluded voxel, or what float64 cancels to 0
-    assert (grad[nothing].abs().double() <= SMALLEST.get(logits.dtype, 0.0) + 1e-20).all()
+    # of an excluded voxel, or what float64 itself loses next to 1
+    assert (grad[nothing].abs().double() <= SMALLEST.get(logits.dtype, 0.0) + 1e-15).all()
 
 
 _GAMMAS = (2.0, 0.5, "class", 0.0)
