@@ -1,0 +1,279 @@
+"""The kernels of the Triton backend: `@triton.jit` only. `triton_launch.py` starts them.
+
+    softmax_forward, softmax_backward            all channels of a voxel in one tile
+    softmax_wide_forward, softmax_wide_backward  any number of channels, tile after tile
+    sigmoid_forward, sigmoid_backward            each channel by itself
+
+A program walks `num_blocks` tiles of one sample. The forward kernels add up in registers and write
+one row of partial sums per program; the backward kernels recompute the probabilities and write the
+gradient once. Excluded voxels are left out by selection, never by multiplication.
+
+`FORM` is the `Form` of `triton_form.py`, known at compile time; tensors with strides are `View`s.
+"""
+
+import triton
+import triton.language as tl
+
+from segfocal.ops.triton_formulas import (
+    any_channel,
+    binary_sides,
+    exp,
+    overlap_slope,
+    own,
+    own_statistics,
+    plain_terms,
+    power,
+    sigmoid,
+    sigmoid_parts,
+    smoothed,
+    softmax_focal,
+    softmax_rest,
+    softmax_slopes,
+    softmax_steepness,
+    total,
+    weigh,
+)
+from segfocal.ops.triton_tiles import (
+    COUNTS,
+    fold,
+    is_silenced,
+    load_gamma,
+    load_share,
+    load_softmax,
+    load_tile,
+    load_upstream,
+    load_voxels,
+    pointers,
+    store_sums,
+)
+
+
+@triton.jit
+def load_block(inputs, sample, channels, voxels, sizes, FORM: tl.constexpr):
+    """A tile with all channels: logits, shares, which voxels count, and which channels."""
+    z, share, kept, allowed = load_softmax(inputs, sample, channels, voxels, sizes, FORM)
+    if FORM.mask == "channels":
+        kept &= any_channel(allowed) & (is_silenced(share, allowed) == 0)
+    return z, share, kept, allowed
+
+
+@triton.jit
+def softmax_terms(z, share, kept, allowed, gamma, numbers, FORM: tl.constexpr):
+    """The summands of focal_pos, tp, p and t, 0 where they do not count."""
+    if FORM.has_own_class:
+        share &= kept
+        z = tl.where(kept, z, float("-inf"))
+        p, _own_p, q, nll = own_statistics(z, share, kept, FORM)
+        if FORM.gamma == "class":
+            gamma = own(share, gamma)
+        focal = tl.where(share, power(q, gamma, FORM) * nll, 0.0)
+        return focal, tl.where(share, p, 0.0), p, share.to(FORM.acc)
+    else:
+        valid = kept & allowed
+        weight = smoothed(share, numbers[0], numbers[1], FORM)
+        z = z - tl.max(z, 0, keep_dims=True)
+        e = exp(z, FORM)
+        rest = softmax_rest(z, e, FORM)
+        focal = softmax_focal(z, rest, gamma, FORM)
+        focal = weigh(focal, weight, valid, FORM.has_hard_focal)
+        tp, p, t = plain_terms(e * (1 / (1 + rest)), share, valid, FORM)
+        return focal, tp, p, t
+
+
+@triton.jit
+def softmax_gradient(z, share, kept, allowed, gamma, numbers, grads, FORM: tl.constexpr):
+    """The gradient of a tile, 0 where it does not count."""
+    if FORM.has_own_class:
+        grad_focal, _grad_neg, grad_tp, grad_p, grad_p_sq = grads
+        share &= kept
+        z = tl.where(kept, z, float("-inf"))
+        p, own_p, q, nll = own_statistics(z, share, kept, FORM)
+        if FORM.gamma == "class":
+            gamma = own(share, gamma)
+        f = -own(share, grad_focal) * softmax_steepness(own_p, q, nll, gamma, FORM)
+        f = tl.where(kept, f, 0.0)
+        worth = grad_p + 2 * grad_p_sq * p + tl.where(share, grad_tp, 0.0)
+        return p * (worth - total(p * worth)) + tl.where(share, f * q, -p * f)
+    else:
+        valid = kept & allowed
+        weight = smoothed(share, numbers[0], numbers[1], FORM)
+        z = z - tl.max(z, 0, keep_dims=True)
+        e = exp(z, FORM)
+        rest = softmax_rest(z, e, FORM)
+        p, q, f, s = softmax_slopes(e, rest, share, weight, valid, z, gamma, grads, FORM)
+        return tl.where(valid, f * q - p * ((total(f) - f) + total(s)) + s, 0.0)
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def softmax_forward(
+    inputs,
+    partials,
+    gamma: tl.float64,
+    kept_share: tl.float64,
+    floor: tl.float64,
+    num_channels,
+    num_voxels,
+    num_programs,
+    num_blocks,
+    FORM: tl.constexpr,
+):
+    """Partial sums `(B * num_programs, 7, C)` of the softmax fields."""
+    program = tl.program_id(0).to(tl.int64)
+    sample, sizes = program // num_programs, (num_channels, num_voxels)
+    first_block = (program % num_programs) * num_blocks
+    numbers = kept_share, floor
+    channels = tl.arange(0, FORM.channels)[:, None]
+    exponent = load_gamma(inputs.class_gamma, gamma, channels, channels < num_channels, FORM)
+    focal_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
+    tp_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
+    p_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
+    p_sq_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
+    t_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
+    n_valid = tl.zeros([FORM.counted, FORM.width], FORM.acc)
+    for block in range(num_blocks):
+        voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
+        z, share, kept, allowed = load_block(inputs, sample, channels, voxels, sizes, FORM)
+        focal, tp, p, t = softmax_terms(z, share, kept, allowed, exponent, numbers, FORM)
+        focal_sum += fold(focal, FORM)
+        tp_sum += fold(tp, FORM)
+        p_sum += fold(p, FORM)
+        p_sq_sum += fold(p * p, FORM)
+        t_sum += fold(t, FORM)
+        if FORM.mask == "channels":
+            n_valid += fold((kept & allowed).to(FORM.acc), FORM)
+        else:
+            n_valid += fold(kept.to(FORM.acc), FORM)
+    sums = focal_sum, tl.zeros_like(focal_sum), tp_sum, p_sum, p_sq_sum, t_sum, n_valid
+    store_sums(partials, program, channels, num_channels, sums)
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def softmax_backward(
+    inputs,
+    upstream,
+    gradient,
+    gamma: tl.float64,
+    kept_share: tl.float64,
+    floor: tl.float64,
+    num_channels,
+    num_voxels,
+    num_programs,
+    num_blocks,
+    FORM: tl.constexpr,
+):
+    """Gradient `(B, C, S)` of the softmax fields, written once."""
+    program = tl.program_id(0).to(tl.int64)
+    sample, sizes = program // num_programs, (num_channels, num_voxels)
+    first_block = (program % num_programs) * num_blocks
+    numbers = kept_share, floor
+    channels = tl.arange(0, FORM.channels)[:, None]
+    present = channels < num_channels
+    exponent = load_gamma(inputs.class_gamma, gamma, channels, present, FORM)
+    grads = load_upstream(upstream, sample, channels, num_channels)
+    for block in range(num_blocks):
+        voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
+        z, share, kept, allowed = load_block(inputs, sample, channels, voxels, sizes, FORM)
+        grad = softmax_gradient(z, share, kept, allowed, exponent, numbers, grads, FORM)
+        at = pointers(gradient, sample, channels, voxels)
+        tl.store(at, grad, mask=present & (voxels < num_voxels))
+
+
+@triton.jit
+def load_sigmoid(inputs, sample, channels, voxels, sizes, FORM: tl.constexpr):
+    """Logits, shares and validity of a tile."""
+    present, inside = channels < sizes[0], voxels < sizes[1]
+    here = present & inside
+    z = load_tile(inputs.logits, sample, channels, voxels, here).to(FORM.acc)
+    share, valid = load_share(inputs.target, sample, channels, voxels, present, inside, FORM)
+    if FORM.mask == "voxels":
+        valid &= load_voxels(inputs.mask, sample, voxels, inside) != 0
+    valid &= present
+    if FORM.mask == "channels":
+        valid &= load_tile(inputs.mask, sample, channels, voxels, here) != 0
+    return z, share, valid
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def sigmoid_forward(
+    inputs,
+    partials,
+    gamma: tl.float64,
+    kept_share: tl.float64,
+    floor: tl.float64,
+    num_channels,
+    num_voxels,
+    num_programs,
+    num_blocks,
+    FORM: tl.constexpr,
+):
+    """Partial sums `(B * num_programs, 7, C)` of the sigmoid fields."""
+    num_tiles = tl.cdiv(num_channels, FORM.channels)
+    program = tl.program_id(0).to(tl.int64) // num_tiles
+    first_channel = (tl.program_id(0) % num_tiles) * FORM.channels
+    sample, sizes = program // num_programs, (num_channels, num_voxels)
+    first_block = (program % num_programs) * num_blocks
+    channels = (first_channel + tl.arange(0, FORM.channels))[:, None]
+    exponent = load_gamma(inputs.class_gamma, gamma, channels, channels < num_channels, FORM)
+    pos_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
+    neg_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
+    tp_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
+    p_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
+    p_sq_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
+    t_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
+    n_valid = tl.zeros([FORM.channels, FORM.width], FORM.acc)
+    for block in range(num_blocks):
+        voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
+        z, share, valid = load_sigmoid(inputs, sample, channels, voxels, sizes, FORM)
+        weight = smoothed(share, kept_share, floor, FORM)
+        parts = sigmoid_parts(z, FORM)
+        positive, negative = binary_sides(z, parts, share, weight, valid, exponent, False, FORM)
+        p, _q, _nll = sigmoid(z, parts)
+        tp, p, t = plain_terms(p, share, valid, FORM)
+        pos_sum += fold(positive, FORM)
+        neg_sum += fold(negative, FORM)
+        tp_sum += fold(tp, FORM)
+        p_sum += fold(p, FORM)
+        p_sq_sum += fold(p * p, FORM)
+        t_sum += fold(t, FORM)
+        n_valid += fold(valid.to(FORM.acc), FORM)
+    sums = pos_sum, neg_sum, tp_sum, p_sum, p_sq_sum, t_sum, n_valid
+    store_sums(partials, program, channels, num_channels, sums)
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def sigmoid_backward(
+    inputs,
+    upstream,
+    gradient,
+    gamma: tl.float64,
+    kept_share: tl.float64,
+    floor: tl.float64,
+    num_channels,
+    num_voxels,
+    num_programs,
+    num_blocks,
+    FORM: tl.constexpr,
+):
+    """Gradient `(B, C, S)` of the sigmoid fields, written once."""
+    num_tiles = tl.cdiv(num_channels, FORM.channels)
+    program = tl.program_id(0).to(tl.int64) // num_tiles
+    first_channel = (tl.program_id(0) % num_tiles) * FORM.channels
+    sample, sizes = program // num_programs, (num_channels, num_voxels)
+    first_block = (program % num_programs) * num_blocks
+    channels = (first_channel + tl.arange(0, FORM.channels))[:, None]
+    present = channels < num_channels
+    exponent = load_gamma(inputs.class_gamma, gamma, channels, present, FORM)
+    grad_pos, grad_neg, grad_tp, grad_p, grad_p_sq = load_upstream(
+        upstream, sample, channels, num_channels
+    )
+    for block in range(num_blocks):
+        voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
+        z, share, valid = load_sigmoid(inputs, sample, channels, voxels, sizes, FORM)
+        weight = smoothed(share, kept_share, floor, FORM)
+        parts = sigmoid_parts(z, FORM)
+        steep_pos, steep_neg = binary_sides(z, parts, share, weight, valid, exponent, True, FORM)
+        p, q, _nll = sigmoid(z, parts)
+        worth = grad_p + 2 * grad_p_sq * p + grad_tp * overlap_slope(p, share, FORM)
+        grad = grad_neg * steep_neg - grad_pos * steep_pos + p * q * worth
+        at = pointers(gradient, sample, channels, voxels)
+        tl.store(at, tl.where(valid, grad, 0.0), mask=present & (voxels < num_voxels))

@@ -1,0 +1,160 @@
+"""The Triton backend: grids, strides and buffers for the kernels of `triton_kernels.py`.
+
+Imported only when a tensor on a CUDA device comes (ROCm calls its devices the same). Nothing here
+waits for the device: which kernel runs depends on shapes, dtypes, strides and settings alone, and
+settings are compiled into the kernels instead of being copied to the device.
+
+Logits, target, mask and gradient may have any strides; no copy is made of them here. The op's
+caller has flattened the voxels already, which copies only where the spatial axes have no common
+stride: contiguous and channels-last tensors have one.
+
+Shapes: B batch, C channels, S flattened voxels.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from segfocal.ops import triton_kernels, triton_wide_kernels
+from segfocal.ops.flat_target import FlatTarget
+from segfocal.ops.formula import Formula
+from segfocal.ops.reference import accumulation_dtype
+from segfocal.ops.triton_form import (
+    choose_family,
+    choose_tile,
+    has_own_class,
+    make_form,
+    make_inputs,
+    make_view,
+)
+
+NUM_FIELDS = 7
+
+_NUM_PROGRAMS = 2048
+"""Programs a sample, wanted: several for each multiprocessor, of which the largest have 132."""
+
+_FEWEST_VOXELS, _MOST_VOXELS = 512, 16384
+"""Voxels a program. Fewer, and the partial sums exceed 5 % of the logits (7 float32 for each class,
+against 512 numbers of 2 bytes); more, and float32 adds up too many terms in a row."""
+
+_KERNELS = {
+    ("softmax", "forward"): triton_kernels.softmax_forward,
+    ("softmax", "backward"): triton_kernels.softmax_backward,
+    ("wide", "forward"): triton_wide_kernels.softmax_wide_forward,
+    ("wide", "backward"): triton_wide_kernels.softmax_wide_backward,
+    ("sigmoid", "forward"): triton_kernels.sigmoid_forward,
+    ("sigmoid", "backward"): triton_kernels.sigmoid_backward,
+}
+
+
+class Launch(NamedTuple):
+    """A kernel with all that it is called with, ready to run or to be compiled ahead of time.
+
+    Attributes:
+        kernel: The compiled function.
+        grid: How many programs run.
+        arguments: By name, constants included.
+        num_warps: Warps of each program.
+    """
+
+    kernel: Any
+    grid: int
+    arguments: dict[str, Any]
+    num_warps: int
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the compiler is told besides."""
+        return {"num_warps": self.num_warps, "enable_fp_fusion": True}
+
+    def run(self) -> None:
+        """Start the kernel on the device of its logits."""
+        device = self.arguments["inputs"].logits.pointer.device
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            self.kernel[(self.grid,)](**self.arguments, **self.options)
+
+
+def class_sums(logits: Tensor, target: FlatTarget, formula: Formula) -> Tensor:
+    """The sums of `ClassSums`, as `reference.class_sums`.
+
+    The same input gives the same bits on the same device: each program adds up its own voxels, and
+    the partial sums are added in order.
+    """
+    launch, partials = forward_launch(logits, target, formula)
+    if logits.numel() > 0:
+        launch.run()
+    return partials.sum(1)
+
+
+def class_sums_backward(
+    upstream: Tensor, logits: Tensor, target: FlatTarget, formula: Formula
+) -> Tensor:
+    """Gradient with respect to the logits `(B, C, S)`, as `reference.class_sums_backward`."""
+    launch, gradient = backward_launch(upstream, logits, target, formula)
+    if logits.numel() > 0:
+        launch.run()
+    return gradient
+
+
+def forward_launch(logits: Tensor, target: FlatTarget, formula: Formula) -> tuple[Launch, Tensor]:
+    """The forward kernel, and the partial sums `(B, programs, 7, C)` that it will write."""
+    launch = _launch("forward", logits, target, formula)
+    partials = torch.empty(
+        (logits.shape[0], launch.arguments["num_programs"], NUM_FIELDS, logits.shape[1]),
+        dtype=accumulation_dtype(logits),
+        device=logits.device,
+    )
+    return _with(launch, partials=partials), partials
+
+
+def backward_launch(
+    upstream: Tensor, logits: Tensor, target: FlatTarget, formula: Formula
+) -> tuple[Launch, Tensor]:
+    """The backward kernel, and the gradient `(B, C, S)` that it will write."""
+    gradient = torch.empty_like(logits)
+    upstream = upstream.to(accumulation_dtype(logits)).contiguous()
+    launch = _launch("backward", logits, target, formula)
+    return _with(launch, upstream=upstream, gradient=make_view(gradient)), gradient
+
+
+def _launch(direction: str, logits: Tensor, target: FlatTarget, formula: Formula) -> Launch:
+    """All that a kernel takes but what it writes."""
+    num_samples, num_channels, num_voxels = logits.shape
+    family = choose_family(formula.activation, num_channels)
+    is_own = has_own_class(target, formula, num_channels)
+    tile = choose_tile(family, num_channels, logits.dtype, has_own_class=is_own)
+    num_blocks = 1 if family == "wide" else _blocks_per_program(num_voxels, tile.voxels)
+    num_programs = _ceil_div(num_voxels, num_blocks * tile.voxels) if num_voxels else 0
+    num_tiles = _ceil_div(num_channels, tile.channels) if family == "sigmoid" else 1
+    gamma = formula.gamma
+    arguments = {
+        "inputs": make_inputs(logits, target, formula),
+        "gamma": 0.0 if isinstance(gamma, Tensor) else float(gamma),
+        "kept_share": 1 - formula.label_smoothing,
+        "floor": formula.smoothing_floor(num_channels),
+        "num_channels": num_channels,
+        "num_voxels": num_voxels,
+        "num_programs": num_programs,
+        "num_blocks": num_blocks,
+        "FORM": make_form(logits, target, formula, tile),
+    }
+    grid = num_samples * num_programs * num_tiles
+    return Launch(_KERNELS[family, direction], grid, arguments, tile.num_warps)
+
+
+def _with(launch: Launch, **outputs: Any) -> Launch:
+    return launch._replace(arguments=launch.arguments | outputs)
+
+
+def _blocks_per_program(num_voxels: int, block: int) -> int:
+    """How many blocks a program walks: a function of the volume, not of the batch."""
+    wanted = min(max(num_voxels // _NUM_PROGRAMS, _FEWEST_VOXELS), _MOST_VOXELS)
+    return _ceil_div(min(wanted, num_voxels), block)
+
+
+def _ceil_div(dividend: int, divisor: int) -> int:
+    return -(-dividend // divisor)

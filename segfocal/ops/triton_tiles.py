@@ -1,0 +1,141 @@
+"""How the kernels of `triton_kernels.py` read and fold a tile: `@triton.jit` only.
+
+A tile is (channels, voxels). Tensors come as the `View` of `triton_form.py`, a pointer with its
+strides; offsets are counted in 64 bits. `present` tells which rows are channels and `inside` which
+columns are voxels: the rest pads the tile to powers of two.
+"""
+
+import triton
+import triton.language as tl
+
+from segfocal.ops.triton_formulas import any_channel
+
+LABEL_LIMIT = tl.constexpr(1 << 30)
+
+COUNTS = ["num_channels", "num_programs", "num_blocks"]
+"""Arguments of which no property is worth a kernel of its own."""
+
+
+@triton.jit
+def pointers(view, sample, channels, voxels):
+    """Where a tile's values lie."""
+    at_sample = view.pointer + sample * view.batch
+    return at_sample + channels.to(tl.int64) * view.channel + voxels * view.voxel
+
+
+@triton.jit
+def load_tile(view, sample, channels, voxels, here):
+    """One value per channel and voxel; 0 outside of `here`."""
+    return tl.load(pointers(view, sample, channels, voxels), mask=here, other=0)
+
+
+@triton.jit
+def load_voxels(view, sample, voxels, inside):
+    """One value per voxel; 0 outside of `inside`."""
+    at_sample = view.pointer + sample * view.batch
+    return tl.load(at_sample + voxels * view.voxel, mask=inside, other=0)
+
+
+@triton.jit
+def load_gamma(class_gamma, gamma, channels, present, FORM: tl.constexpr):
+    """The exponent, one number (1, 1) or (channels, 1)."""
+    if FORM.gamma == "class":
+        return tl.load(class_gamma + channels, mask=present, other=0)
+    else:
+        return tl.full([1, 1], gamma, FORM.acc)
+
+
+@triton.jit
+def in_regions(label, channels, FORM: tl.constexpr):
+    """Whether the label is one of a channel's classes.
+
+    `FORM.regions` holds `FORM.words` words of 32 labels for each channel, as signed integers.
+    """
+    found = (label < 0) & (channels < 0)
+    for word in tl.static_range(FORM.words):
+        bits = tl.zeros_like(channels)
+        for channel in tl.static_range(len(FORM.regions) // FORM.words):
+            bits = tl.where(channels == channel, FORM.regions[channel * FORM.words + word], bits)
+        found |= ((label >> 5) == word) & (((bits >> (label & 31)) & 1) != 0)
+    return found
+
+
+@triton.jit
+def load_share(target, sample, channels, voxels, present, inside, FORM: tl.constexpr):
+    """How much of each voxel is in a channel, and which voxels are not ignored."""
+    if FORM.has_labels:
+        label = load_voxels(target, sample, voxels, inside)
+        if label.dtype != tl.int64:
+            label = label.to(tl.int32)
+        kept = inside
+        for i in tl.static_range(len(FORM.ignored)):
+            kept &= label != FORM.ignored[i]
+        if label.dtype == tl.int64:
+            label = tl.where((label >= 0) & (label < LABEL_LIMIT), label, -1).to(tl.int32)
+        if FORM.target == "labels":
+            return (channels == label) & present, kept
+        else:
+            return in_regions(label, channels, FORM) & present, kept
+    else:
+        values = load_tile(target, sample, channels, voxels, present & inside)
+        if FORM.is_hard:
+            return values != 0, inside
+        else:
+            return values.to(FORM.acc), inside
+
+
+@triton.jit
+def load_softmax(inputs, sample, channels, voxels, sizes, FORM: tl.constexpr):
+    """Logits (minus infinity where a channel is not in the softmax), shares, and validity.
+
+    Validity comes in two parts: per voxel as far as the labels and a mask per voxel go, and which
+    channels are in the softmax.
+    """
+    present, inside = channels < sizes[0], voxels < sizes[1]
+    here = present & inside
+    z = load_tile(inputs.logits, sample, channels, voxels, here).to(FORM.acc)
+    share, kept = load_share(inputs.target, sample, channels, voxels, present, inside, FORM)
+    allowed = present
+    if FORM.mask == "voxels":
+        kept &= load_voxels(inputs.mask, sample, voxels, inside) != 0
+    if FORM.mask == "channels":
+        allowed = load_tile(inputs.mask, sample, channels, voxels, here) != 0
+    return tl.where(allowed, z, float("-inf")), share, kept, allowed
+
+
+@triton.jit
+def is_silenced(share, allowed):
+    """Whether the voxel's own class is masked out: then it says nothing about the others."""
+    return any_channel((share != 0) & (allowed == 0))
+
+
+@triton.jit
+def fold(tile, FORM: tl.constexpr):
+    """A tile as it is added up from block to block: whole, or summed over its voxels."""
+    if FORM.width == 1:
+        return tl.sum(tile, 1, keep_dims=True)
+    else:
+        return tile
+
+
+@triton.jit
+def store_sums(partials, row, channels, num_channels, sums):
+    """Write a program's own row of the partial sums `(rows, 7, C)`, in the order of `ClassSums`."""
+    for field in tl.static_range(7):
+        at = partials + (row * 7 + field) * num_channels + channels
+        values = tl.broadcast_to(tl.sum(sums[field], 1, keep_dims=True), at.shape)
+        tl.store(at, values, mask=channels < num_channels)
+
+
+@triton.jit
+def load_upstream(upstream, sample, channels, num_channels):
+    """Gradient of the loss by the first five of the sums `(B, 7, C)`, (channels, 1) each."""
+    at = upstream + sample * 7 * num_channels + channels
+    here = channels < num_channels
+    return (
+        tl.load(at, mask=here, other=0),
+        tl.load(at + num_channels, mask=here, other=0),
+        tl.load(at + 2 * num_channels, mask=here, other=0),
+        tl.load(at + 3 * num_channels, mask=here, other=0),
+        tl.load(at + 4 * num_channels, mask=here, other=0),
+    )

@@ -1,0 +1,82 @@
+"""When the Triton backend runs, and when triton is imported."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from segfocal.ops import backend_choice, backends, class_sums, triton_backend
+from segfocal.ops.backend_choice import BACKENDS, Request, choose_backend
+
+CUDA = Request("cuda", torch.float32, "softmax")
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """As on a machine that has triton."""
+    backend = BACKENDS["triton"]
+    present = backend._replace(support=backend.support._replace(missing=None))
+    monkeypatch.setitem(backend_choice.BACKENDS, "triton", present)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.usefixtures("installed")
+def test_by_name_it_runs_on_cuda_whatever_is_asked_and_auto_leaves_it_alone(activation, dtype):
+    everything = CUDA._replace(
+        dtype=dtype,
+        activation=activation,
+        target="shares",
+        mask="channels",
+        class_gamma=True,
+        label_smoothing=True,
+        overlap="minimum",
+    )
+    for request in (CUDA._replace(dtype=dtype, activation=activation), everything):
+        assert choose_backend("triton", request) == "triton"
+        assert choose_backend("auto", request) == "chunked"  # no GPU has run the kernels yet
+
+
+@pytest.mark.usefixtures("installed")
+def test_on_the_cpu_it_is_refused_by_name_and_passed_over_by_auto():
+    logits, labels = torch.zeros(1, 2, 3), torch.zeros(1, 3, dtype=torch.uint8)
+    message = "backend triton cannot run: it runs on cuda, not on cpu. Use backend='auto'."
+    with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
+        class_sums(logits, labels, backend="triton")
+    assert choose_backend("auto", CUDA._replace(device_type="cpu")) != "triton"
+
+
+def test_without_triton_it_says_what_to_install(monkeypatch):
+    backend = BACKENDS["triton"]
+    missing = "triton is not installed. Run pip install triton."
+    assert triton_backend.MISSING in (None, missing)
+    absent = backend._replace(support=backend.support._replace(missing=missing))
+    monkeypatch.setitem(backend_choice.BACKENDS, "triton", absent)
+    message = f"backend triton cannot run: {missing} Use backend='auto'."
+    with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
+        choose_backend("triton", CUDA)
+    assert choose_backend("auto", CUDA) != "triton"
+
+
+def test_it_is_listed_with_all_it_takes():
+    support = backends()["triton"]
+    assert support.devices == ("cuda",)
+    assert support.class_gamma
+    assert support.label_smoothing
+    assert support.overlaps == ("product", "minimum")
+
+
+def test_a_loss_on_the_cpu_does_not_import_triton():
+    # torch may import triton for itself
+    code = """
+import sys, torch
+from segfocal.ops import class_sums
+logits = torch.zeros(1, 2, 3, requires_grad=True)
+class_sums(logits, torch.zeros(1, 3, dtype=torch.uint8)).focal_pos.sum().backward()
+assert "segfocal.ops.triton_launch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,30 @@
+"""The Triton kernels on the CPU, in a process that imports triton as an interpreter."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+pytest.importorskip("triton", reason="triton is not installed here")
+
+
+@pytest.mark.slow
+def test_the_kernels_match_the_reference_in_the_interpreter():
+    inner = Path(__file__).with_name("interpreted_triton.py")
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(inner)],
+        cwd=ROOT,
+        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-20000:] + run.stderr[-2000:]
+    assert re.search(r"^(8|9|1\d)\d passed", run.stdout, re.MULTILINE), run.stdout[-2000:]
