@@ -150,7 +150,7 @@ class BlobLoss(_LesionwiseLoss):
     every class that a lesion does not have costs nearly 1 there.
 
     `lesions` is a map of connected components, made once per case by
-    `segfocal.transforms.component_maps.ComponentMapsd` and cropped with the label. `(B, 1, *S)`
+    `segfocal.transforms.component_maps.LesionMapsd` and cropped with the label. `(B, 1, *S)`
     numbers the foreground's components, and a lesion is judged in all channels; `(B, C, *S)` has
     components for each channel, and a lesion is judged in its own channel. Under softmax that
     means, of the focal term, its own voxels only: what background voxels lose stands in the
@@ -209,7 +209,7 @@ class ConnectedComponentLoss(_LesionwiseLoss):
     `BlobLoss`; a region whose lesion lies outside the patch does not count.
 
     `lesions` is a map of Voronoi regions, made once per case by
-    `segfocal.transforms.component_maps.VoronoiMapsd`.
+    `segfocal.transforms.component_maps.LesionMapsd`.
 
     Args:
         loss: A loss of segfocal that is made of sums: Dice, Tversky, focal, or a compound.

@@ -12,9 +12,9 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+from segfocal.ops.elementwise import accumulation_dtype
 from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
-from segfocal.ops.elementwise import accumulation_dtype
 
 MOST_CHANNELS_IN_A_TILE = 256
 """Beyond, the softmax kernels walk over tiles of channels."""

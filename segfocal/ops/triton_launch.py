@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from segfocal.ops import triton_kernels, triton_wide_kernels
+from segfocal.ops.elementwise import accumulation_dtype
 from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
-from segfocal.ops.elementwise import accumulation_dtype
 from segfocal.ops.triton_form import (
     choose_family,
     choose_tile,
