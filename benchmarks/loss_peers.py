@@ -18,6 +18,7 @@ from segfocal import DiceFocalLoss
 REGIONS = ((1, 2, 3), (2, 3), (3,))
 OURS = "segfocal DiceFocalLoss"
 COMPILED = "torch.compile of the plain formulas"
+COMPILED_MONAI = "torch.compile of it"
 NNUNET = "nnU-Net DC_and_CE"
 
 
@@ -74,7 +75,7 @@ def softmax_peers(num_classes, labels):
     return ours | {
         COMPILED: Peer(torch.compile(plain_softmax, dynamic=False), labels, True),
         "MONAI DiceFocalLoss(softmax)": Peer(monai, labels, False),
-        "torch.compile of it": Peer(torch.compile(monai, dynamic=False), labels, False),
+        COMPILED_MONAI: Peer(torch.compile(monai, dynamic=False), labels, False),
         "MONAI DiceLoss + FocalLoss(use_softmax)": Peer(monai_softmax(num_classes), labels, True),
         "torch cross_entropy": Peer(
             lambda logits, target: F.cross_entropy(logits, target[:, 0]), labels, False
@@ -82,8 +83,12 @@ def softmax_peers(num_classes, labels):
     }
 
 
+def region_maps(labels):
+    return torch.cat([torch.isin(labels, labels.new_tensor(r)) for r in REGIONS], 1).float()
+
+
 def region_peers(labels):
-    maps = torch.cat([torch.isin(labels, labels.new_tensor(r)) for r in REGIONS], 1).float()
+    maps = region_maps(labels)
     settings = {"sigmoid": True, "gamma": 2.0, "regions": REGIONS}
     ours = {
         f"{OURS}{suffix}": Peer(DiceFocalLoss(**settings, backend=backend), labels, True)
@@ -93,16 +98,18 @@ def region_peers(labels):
     return ours | {
         COMPILED: Peer(torch.compile(plain_sigmoid, dynamic=False), maps, True),
         "MONAI DiceFocalLoss(sigmoid)": Peer(monai, maps, True),
-        "torch.compile of it": Peer(torch.compile(monai, dynamic=False), maps, True),
+        COMPILED_MONAI: Peer(torch.compile(monai, dynamic=False), maps, True),
         "torch binary_cross_entropy": Peer(F.binary_cross_entropy_with_logits, maps, False),
     }
 
 
 def check(peers, logits):
     """Stop the benchmark where a value or a gradient is wrong."""
-    plain = plain_softmax if OURS in peers and peers[OURS].loss.regions is None else plain_sigmoid
+    is_softmax = peers[OURS].loss.regions is None
+    plain = plain_softmax if is_softmax else plain_sigmoid
+    target = peers[OURS].target if is_softmax else region_maps(peers[OURS].target)
     exact = logits.detach().double().requires_grad_()
-    reference = float64_truth(plain, exact, peers[COMPILED].target)
+    reference = float64_truth(plain, exact, target)
     (gradient,) = torch.autograd.grad(reference, exact)
     scale = gradient.abs().max()
     rounding = 1e-2 if logits.dtype == torch.bfloat16 else 1e-4

@@ -1,6 +1,6 @@
 """Time and peak memory of DiceFocalLoss against peers, side by side in one run.
 
-    python benchmarks/losses.py [--repeats 5] [--plot FILE] [--nnunet-python PYTHON]
+    python benchmarks/losses.py [--plot FILE] [--nnunet-python PYTHON]
 
 Values and gradients are checked against float64 before anything is timed. Runs are interleaved;
 the median counts. Memory is what torch's allocator hands out between the start of forward and the
@@ -17,7 +17,16 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
-from loss_peers import NNUNET, OURS, NnunetProcess, check, region_peers, softmax_peers
+from loss_peers import (
+    COMPILED,
+    COMPILED_MONAI,
+    NNUNET,
+    OURS,
+    NnunetProcess,
+    check,
+    region_peers,
+    softmax_peers,
+)
 from torch.profiler import ProfilerActivity, profile
 
 import segfocal
@@ -92,7 +101,7 @@ def peak_extra(loss, logits, target):
     return peak / size - 1
 
 
-def measure(workload, device, repeats, nnunet):
+def measure(workload, device, repeats, nnunet, *, compiled):
     generator = torch.Generator().manual_seed(0)
     shape = workload.shape
     logits = torch.randn(shape, generator=generator).to(device, workload.dtype)
@@ -100,6 +109,8 @@ def measure(workload, device, repeats, nnunet):
     labels = torch.randint(0, num_labels, (shape[0], 1, *shape[2:]), generator=generator)
     labels = labels.to(device)
     peers = region_peers(labels) if num_labels != shape[1] else softmax_peers(shape[1], labels)
+    if not compiled:
+        peers = {k: v for k, v in peers.items() if k not in (COMPILED, COMPILED_MONAI)}
     check(peers, logits)
     if workload.kind != "softmax":
         nnunet = None
@@ -171,6 +182,8 @@ def main():
     parser.add_argument(
         "--nnunet-python", metavar="PYTHON", help="Python of an environment with nnunetv2"
     )
+    parser.add_argument("--size", type=int, help="edge of every volume, for a quick trial")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     where = (
@@ -186,7 +199,11 @@ def main():
         nnunet = NnunetProcess(args.nnunet_python, torch.get_num_threads())
     results = {}
     for workload in GPU if device == "cuda" else CPU:
-        results[workload] = measure(workload, device, args.repeats, nnunet)
+        if args.size is not None:
+            workload = workload._replace(shape=(*workload.shape[:2], *3 * (args.size,)))
+        results[workload] = measure(
+            workload, device, args.repeats, nnunet, compiled=not args.no_compile
+        )
         print(f"\n{workload}\n\n{table(results[workload])}", flush=True)
     if nnunet is not None:
         nnunet.close()
