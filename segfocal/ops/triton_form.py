@@ -105,7 +105,7 @@ _SOFTMAX_TILES = {
     32: Tile(32, 32, 2, True),
     64: Tile(64, 32, 4, False),
     128: Tile(128, 16, 4, False),
-    256: Tile(256, 16, 8, False),
+    256: Tile(256, 16, 16, False),
 }
 _SOFTMAX_WIDE_TILE = Tile(8, 256, 4, False)
 _SIGMOID_TILES = {
