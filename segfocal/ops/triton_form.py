@@ -104,7 +104,7 @@ _SOFTMAX_TILES = {
     16: Tile(16, 32, 1, True),
     32: Tile(32, 32, 2, True),
     64: Tile(64, 32, 4, False),
-    128: Tile(128, 16, 4, False),
+    128: Tile(128, 32, 8, False),
     256: Tile(256, 16, 16, False),
 }
 _SOFTMAX_WIDE_TILE = Tile(8, 256, 4, False)
@@ -128,8 +128,8 @@ def choose_family(activation: str, num_channels: int) -> str:
 def choose_tile(family: str, num_channels: int, dtype: torch.dtype, *, has_own_class: bool) -> Tile:
     """The tile for logits of so many channels.
 
-    float64 takes half the voxels, and so do softmax tiles whose columns are kept where a voxel's
-    focal term is not that of one class: otherwise their registers would spill.
+    float64 takes half the voxels, and so do wide softmax tiles and those that keep columns where a
+    voxel's focal term is not that of one class: otherwise their registers would spill.
     """
     rows = 1 << (num_channels - 1).bit_length()
     if family == "sigmoid":
@@ -137,7 +137,7 @@ def choose_tile(family: str, num_channels: int, dtype: torch.dtype, *, has_own_c
     else:
         tile = _SOFTMAX_TILES[rows] if family == "softmax" else _SOFTMAX_WIDE_TILE
     voxels = tile.voxels // 2 if dtype == torch.float64 else tile.voxels
-    if family == "softmax" and tile.keeps_columns and not has_own_class:
+    if family != "sigmoid" and not has_own_class and (family == "wide" or tile.keeps_columns):
         voxels //= 2
     return tile._replace(voxels=voxels)
 
