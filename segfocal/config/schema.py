@@ -178,7 +178,7 @@ class LossConfig(Section):
             "GeneralizedDiceLoss",
         ):
             raise ValueError(
-                f"{self.name} has no focal term for alpha to weigh. Leave loss.alpha out, or name "
+                f"{self.name} has no focal term for alpha to weigh. Set loss.alpha: null, or name "
                 f"a loss with one (DiceFocalLoss with gamma 0 is Dice plus weighted cross-entropy)."
             )
         return self

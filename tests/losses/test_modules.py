@@ -37,6 +37,7 @@ from segfocal.losses import (
     TverskyLoss,
     UnifiedFocalLoss,
 )
+from segfocal.ops import backends
 from segfocal.statistics.class_alpha import ClassAlpha
 
 REGIONS = ((1, 2, 3), (2, 3), (3,))
@@ -525,7 +526,7 @@ def test_neither_sigmoid_nor_softmax_is_refused_with_the_cure(kind):
         (
             FocalLoss,
             {"backend": "fast"},
-            "backend must be one of auto, numba, chunked, reference: got 'fast'.",
+            f"backend must be one of auto, {', '.join(backends())}: got 'fast'.",
         ),
         (
             FocalLoss,

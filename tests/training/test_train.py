@@ -288,7 +288,7 @@ def test_other_networks_train(phantom, tmp_path, network):
     "settings",
     [
         ("loss.name=FocalLoss", "train.schedule=poly", "train.optimizer=SGD"),
-        ("loss.name=DiceLoss", "train.accumulate=2", "train.ema_decay=0.9"),
+        ("loss.name=DiceLoss", "loss.alpha=null", "train.accumulate=2", "train.ema_decay=0.9"),
         ("data.labels=null", "loss.alpha=effective_number", "loss.batch=true"),
         ("data.spacing_mm=[3, 3, 3]", "data.num_workers=2"),
     ],
