@@ -25,6 +25,7 @@ OPS = (
     "tests/ops/test_class_sums.py",
     "tests/ops/test_every_backend.py",
 )
+BACKENDS = ("tests/ops/test_every_backend.py",)
 GRADIENTS = ("tests/ops/test_differentiable.py", "tests/functional/test_focal.py")
 FOCAL = ("tests/functional/test_focal.py",)
 PER_VOXEL = ("tests/functional/test_per_voxel.py",)
@@ -134,6 +135,27 @@ MUTANTS = (
         "2 * upstream.p_sq * at.p",
         "upstream.p_sq * at.p",
         OPS,
+    ),
+    Mutant(
+        "chunked: only the last block of a sample counts",
+        "ops/chunked.py",
+        "sums[task.samples] += partials[index]",
+        "sums[task.samples] = partials[index]",
+        BACKENDS,
+    ),
+    Mutant(
+        "numba: squares of p forgotten in the softmax gradient",
+        "ops/native_cpu_kernels.py",
+        "slope = worth + square * z[i] - _pick(",
+        "slope = worth - _pick(",
+        BACKENDS,
+    ),
+    Mutant(
+        "numba: overlap with the wrong sign in the sigmoid gradient",
+        "ops/native_cpu_kernels.py",
+        "grad = focal + yes * no * slope",
+        "grad = focal - yes * no * slope",
+        BACKENDS,
     ),
     Mutant(
         "smoothing not shared by the classes",
