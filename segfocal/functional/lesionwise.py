@@ -183,7 +183,7 @@ def lesionwise_loss(lesions: LesionSums, loss_of_sums: Callable[[ClassSums], Ten
     Args:
         lesions: The sums of each lesion.
         loss_of_sums: A loss from `ClassSums` of one sample, `(1, C)` each, such as
-            `dice_from_sums`. Where each channel has its own lesions it gets the sums of one
+            `dice_of_sums`. Where each channel has its own lesions it gets the sums of one
             channel, and zeros for the others, which stand for channels without a valid voxel.
 
     Returns:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
-from segfocal.compat.monai.pair import plain_tensor
+from segfocal.losses.base import plain_tensor
 
 
 class DeepSupervisionLoss(_Loss):

@@ -14,7 +14,8 @@ from segfocal.compat.monai.options import (
     warn_of_single_channel,
 )
 from segfocal.compat.monai.overlap import OverlapLoss, activate
-from segfocal.compat.monai.pair import Pair, plain_tensor
+from segfocal.compat.monai.pair import Pair
+from segfocal.losses.base import plain_tensor
 
 
 class DiceLoss(OverlapLoss):

@@ -8,12 +8,13 @@ operations, which raises the same errors.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from segfocal.checks import Activation
+from segfocal.losses.base import plain_tensor
 from segfocal.ops.class_sums import ClassSums, class_sums
 
 _LABEL_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -215,10 +216,3 @@ def ignore_mask(target: Tensor, ignore_index: int | None) -> Tensor | None:
     if 0 <= ignore_index < num_channels:
         return 1.0 - target[:, ignore_index : ignore_index + 1]
     return (target.sum(dim=1, keepdim=True) > 0).float()
-
-
-def plain_tensor(tensor: Any) -> Tensor:
-    """The tensor without MONAI's `MetaTensor` around it."""
-    unwrap = getattr(tensor, "as_tensor", None)
-    plain: Tensor = tensor if unwrap is None else unwrap()
-    return plain

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
 from segfocal.compat.monai.options import reduction_word
-from segfocal.compat.monai.pair import ignore_mask, one_hot, plain_tensor
+from segfocal.compat.monai.pair import ignore_mask, one_hot
+from segfocal.losses.base import plain_tensor
 
 _EPSILON = 1e-7
 

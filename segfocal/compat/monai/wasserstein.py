@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
 from segfocal.compat.monai.options import reduction_word
-from segfocal.compat.monai.pair import plain_tensor
+from segfocal.losses.base import plain_tensor
 
 
 class GeneralizedWassersteinDiceLoss(_Loss):
