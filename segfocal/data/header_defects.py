@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from nibabel.affines import voxel_sizes
 
-from segfocal.data.cases import Case
+from segfocal.data.cases import Case, MissingFile
 from segfocal.data.defects import DefectError, collecting
 from segfocal.data.grids import (
     AFFINE_TOLERANCE_MM,
@@ -76,18 +76,25 @@ def read_case_headers(
 ) -> CaseHeaders:
     """Reads every header of a case and compares them. A few milliseconds.
 
+    Of a case that lacks files, those that are there are compared.
+
     Args:
         case: The case.
-        channels: Name of every channel that its image files hold.
+        channels: Name of every channel of the data set.
         channel_dim: Axis of the channels in a 4-D file; None is NIfTI's own, the fourth.
         affine_tolerance_mm: Largest distance between corners that is taken for rounding.
         resample_channels: Whether channel files may lie on other grids than the first.
         max_voxels: Voxels of a file above which its header is not believed.
     """
-    defects: list[DefectError] = []
+    defects = [_absence(file) for file in case.missing]
+    lacks_first = bool(channels) and channels[0] not in case.held(channels)
+    channels = case.held(channels)
     images = [_believed(path, max_voxels, defects) for path in case.images]
     shapes = _image_shapes(images, channels, channel_dim, defects)
-    first, shape = images[0], shapes[0]
+    first, shape = (images[0], shapes[0]) if images else (None, None)
+    if lacks_first and resample_channels:
+        # The grid that the others would be brought onto, and the label's, is not known.
+        first, shape = None, None
     for name, header, other in list(zip(channels, images, shapes, strict=False))[1:]:
         if first and header and shape and other:
             with collecting(defects):
@@ -155,6 +162,14 @@ def _offering_to_resample() -> Iterator[None]:
             f"{defect} To have the channel resampled, set data.resample_channels: true.",
             defect.kind,
         ) from defect
+
+
+def _absence(file: MissingFile) -> DefectError:
+    return DefectError(
+        f"{file.name} is missing, expected {file.expected}. Copy it there, or leave the case out "
+        f"by data.exclude.",
+        "missing-file",
+    )
 
 
 def _believed(path: Path, max_voxels: int, defects: list[DefectError]) -> Header | None:

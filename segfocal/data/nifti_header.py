@@ -250,7 +250,13 @@ def times(shape: tuple[int, ...]) -> str:
 def unreadable(path: Path, error: OSError | GzipDamagedError | GzipCutShortError) -> DefectError:
     """The error for a file whose bytes cannot be had."""
     if isinstance(error, FileNotFoundError):
-        return DefectError(f"{path}: does not exist.", "missing-file")
+        if path.is_symlink():
+            return DefectError(
+                f"{path}: is a link that leads nowhere. Fetch what it points at (git annex get, "
+                f"datalad get), or copy the file there.",
+                "missing-file",
+            )
+        return DefectError(f"{path}: does not exist. Copy it there.", "missing-file")
     if isinstance(error, GzipCutShortError):
         return DefectError(
             f"{path}: the gzip stream is cut short. Copy or download the file again.",

@@ -74,8 +74,14 @@ def annotated(dataset: Dataset) -> dict[str, tuple[bool, ...]]:
     }
 
 
-def open_dataset(loaded: LoadedConfig) -> tuple[Dataset, tuple[str, ...]]:
+def open_dataset(
+    loaded: LoadedConfig, *, keep_incomplete: bool = False
+) -> tuple[Dataset, tuple[str, ...]]:
     """The data set a config names, and the channels the network will see.
+
+    Args:
+        loaded: The config.
+        keep_incomplete: As in `read_dataset`: for a survey.
 
     Raises:
         UserError: If the folder does not exist, or dataset.json and config do not agree.
@@ -97,6 +103,8 @@ def open_dataset(loaded: LoadedConfig) -> tuple[Dataset, tuple[str, ...]]:
         rules=FileRules(data.channels, data.case_list, data.image_pattern, data.label_pattern),
         exclude=data.exclude,
         partial=data.partial,
+        keep_incomplete=keep_incomplete,
+        max_voxels=data.max_voxels,
     )
     wanted = tuple(data.channels) if data.channels is not None else dataset.channels
     channel_indices(dataset.channels, wanted)

@@ -75,11 +75,11 @@ def survey(request: SurveyRequest) -> int:
     console = Console(quiet=request.quiet or request.as_json)
     with _told_by(console):
         if not request.check:
-            dataset, _ = open_dataset(loaded)
+            dataset, _ = open_dataset(loaded, keep_incomplete=True)
             surveys = _walk(dataset, loaded, request, console)
             return _tell_stats(dataset_stats(dataset, surveys), request, out, console)
         try:
-            dataset, _ = open_dataset(loaded)
+            dataset, _ = open_dataset(loaded, keep_incomplete=True)
         except UserError as error:
             if not loaded.config.data.root.is_dir():
                 raise

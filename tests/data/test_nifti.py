@@ -245,7 +245,7 @@ def test_a_header_needs_only_the_start_of_the_file(tmp_path):
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"^.*gone.nii.gz: does not exist\.$"):
+    with pytest.raises(UserError, match=r"^.*gone.nii.gz: does not exist\. Copy it there\.$"):
         read_label(tmp_path / "gone.nii.gz")
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
         read_label(tmp_path)

@@ -8,10 +8,17 @@ t1c, t2w, seg. Enhancing tumour is label 4 in the former and 3 in the latter.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
-from segfocal.data.cases import Case
-from segfocal.data.layouts.found import Exclusion, Found, complete_cases, walk_volumes
+from segfocal.data.cases import Case, MissingFile
+from segfocal.data.layouts.found import (
+    Exclusion,
+    Found,
+    lacking_files,
+    sorted_cases,
+    walk_volumes,
+)
 from segfocal.data.nifti_header import case_stem
 from segfocal.errors import UserError
 
@@ -48,8 +55,8 @@ def read_brats(root: Path, skip: Exclusion, *, labelled: bool = True) -> Found:
         labelled: Whether a case must have its `seg` file.
 
     Raises:
-        UserError: If there is none, some lack files (all are named), two have one name, or cases
-            of both namings are there, whose labels differ.
+        UserError: If there is none, two have one name, or cases of both namings are there, whose
+            labels differ.
     """
     cases: dict[str, dict[str, Path]] = {}
     folders: dict[str, Path] = {}
@@ -80,29 +87,36 @@ def read_brats(root: Path, skip: Exclusion, *, labelled: bool = True) -> Found:
             f"Point data.root at one of them, or list the cases (data.case_list)."
         )
     year = next(iter(years), "since 2023")
-    kinds = _KINDS[year]
+    mark, kinds = _SEPARATORS[year], _KINDS[year]
     wanted = (*kinds, "seg") if labelled else kinds
-    lacking = {
-        case_id: absent
-        for case_id, files in cases.items()
-        if (absent := [kind for kind in wanted if kind not in files])
-    }
-    whole = (
-        Case(case_id, tuple(files[kind] for kind in kinds), files["seg"] if labelled else None)
-        for case_id, files in cases.items()
-        if case_id not in lacking
-    )
-    mark = _SEPARATORS[year]
     expected = f"CASE/CASE{mark}{'|'.join(wanted)}.nii.gz"
     if not cases:
         expected += " (or the names until 2022, CASE_flair.nii.gz)"
-    changing = next((case_id for case_id in cases if _CHANGING.match(case_id)), None)
+    names = dict(zip(CHANNELS, kinds, strict=True)) | ({"label": "seg"} if labelled else {})
+    built = (_case(root, folders[case_id], files, mark, names) for case_id, files in cases.items())
+    ordered = sorted_cases(str(root), built, expected)
+    changing = any(_CHANGING.match(case_id) for case_id in cases)
     return Found(
         CHANNELS,
-        complete_cases(str(root), lacking, whole, expected, labelled=labelled),
+        ordered,
+        lacking_files(str(root), ordered, expected, labelled=labelled, words=names),
         None if changing else _PRESETS[year],
         f"names as {year}",
     )
+
+
+def _case(
+    root: Path, folder: Path, files: Mapping[str, Path], mark: str, names: Mapping[str, str]
+) -> Case:
+    """A case of those files that its folder holds; `names` are their kinds by channel."""
+    missing = tuple(
+        MissingFile(name, f"{folder.relative_to(root) / folder.name}{mark}{kind}.nii.gz")
+        for name, kind in names.items()
+        if kind not in files
+    )
+    images = tuple(files[names[name]] for name in CHANNELS if names[name] in files)
+    label = files.get("seg") if "label" in names else None
+    return Case(folder.name, images, label, missing=missing)
 
 
 def _kind_of(path: Path) -> tuple[str, str] | None:
