@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from segfocal.data.dataset_stats import DatasetStats, GroupStats
+from segfocal.data.dataset_stats import DatasetStats
+from segfocal.data.group_stats import GroupStats
 from segfocal.reports.style import OVERLAY_COLOURS, save
 from segfocal.reports.survey_tables import percent, volume
 
@@ -48,7 +49,7 @@ def survey_figure(stats: DatasetStats, path: Path) -> None:
         fontsize=11,
         parse_math=False,
     )
-    _draw_shares(shares, groups, cases)
+    _draw_shares(shares, groups)
     _draw_sizes(sizes, groups)
     shares.set_yticks(range(len(groups)), [_label(group) for group in groups], parse_math=False)
     shares.set_ylim(len(groups) - 0.4, -0.6)
@@ -60,14 +61,15 @@ def survey_figure(stats: DatasetStats, path: Path) -> None:
     save(figure, path, synthetic=stats.dataset.synthetic)
 
 
-def _draw_shares(axes: Axes, groups: tuple[GroupStats, ...], cases: int) -> None:
+def _draw_shares(axes: Axes, groups: tuple[GroupStats, ...]) -> None:
     axes.set_title("Share of annotated voxels (log scale)", fontsize=10)
-    lowest = min([group.share for group in groups if group.share > 0]) / 4
+    lowest = min((group.share for group in groups if group.share > 0), default=0.04) / 4
     _leave_room(axes, lowest, 1.0)
     for row, group in enumerate(groups):
         if group.share:
             axes.barh(row, group.share, color=_colour(row, group), height=0.66)
-        _say(axes, row, f"{percent(group.share)}, {group.cases}/{cases} cases")
+        told = f"{percent(group.share)}, {group.cases}/{group.annotated} cases"
+        _say(axes, row, told if group.annotated else "no case annotated for it")
 
 
 def _draw_sizes(axes: Axes, groups: tuple[GroupStats, ...]) -> None:

@@ -136,7 +136,7 @@ def _tell_stats(
     console.table(survey_tables.class_table(stats.groups))
     console.table(survey_tables.channel_table(stats.channels))
     if stats.alpha:
-        console.table(survey_tables.alpha_table(stats.alpha))
+        console.table(survey_tables.alpha_table(stats.alpha, stats.counts.num_cases))
     if stats.alpha_note:
         console.line(stats.alpha_note)
     _tell_left_out(stats, console)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from segfocal.data.cases import Dataset
-from segfocal.data.dataset_stats import DatasetStats, GroupStats
+from segfocal.data.dataset_stats import DatasetStats
+from segfocal.data.group_stats import GroupStats
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.labels import LabelScheme
 from segfocal.reports.survey_figure import survey_figure
@@ -19,9 +20,9 @@ def stats_of(groups, *, synthetic=False, name="Toy"):
 
 
 def groups_of(count, lesions=(1.0, 10.0, 100.0)):
-    background = GroupStats("background", "class", (0,), 900, 0.9, 3, ())
+    background = GroupStats("background", "class", (0,), 900, 0.9, 3, 3, ())
     others = [
-        GroupStats(f"$structure_{i}$", "class", (i,), 9, 0.1 / 10**i, 3, lesions)
+        GroupStats(f"$structure_{i}$", "class", (i,), 9, 0.1 / 10**i, 3, 3, lesions)
         for i in range(1, count)
     ]
     return (background, *others)
@@ -49,8 +50,14 @@ def test_bars_shorten_with_the_logarithm_of_the_share(tmp_path):
 
 
 def test_nothing_but_background_is_drawn_without_lesions(tmp_path):
-    groups = (*groups_of(1), GroupStats("tumour", "class", (1,), 0, 0.0, 0, ()))
+    groups = (*groups_of(1), GroupStats("tumour", "class", (1,), 0, 0.0, 0, 3, ()))
     survey_figure(stats_of(groups), tmp_path / "s.png")
+    assert (tmp_path / "s.png").stat().st_size > 5000
+
+
+def test_a_class_that_no_case_was_annotated_for_is_told_so(tmp_path):
+    groups = [GroupStats(name, "class", (i,), 0, 0.0, 0, 0, ()) for i, name in enumerate("ab")]
+    survey_figure(stats_of(tuple(groups)), tmp_path / "s.png")
     assert (tmp_path / "s.png").stat().st_size > 5000
 
 
