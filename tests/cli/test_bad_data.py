@@ -39,7 +39,8 @@ def test_brats_labels_of_another_year(mistake, tmp_path):
     root = brats(tmp_path / "data", [f"BraTS2021_0000{n}" for n in range(3)], values=(0, 1, 2, 3))
     assert mistake(root) == (
         "BraTS2021_00000: label holds {0,1,2,3}; the config declares {0,1,2,4}. BraTS uses 3 for "
-        "ET since 2023: set data.labels: brats23."
+        "ET since 2023: set data.labels: brats23, or brats24 where other cases hold 4, the resection "
+        "cavity."
     )
 
 
@@ -93,7 +94,10 @@ def test_one_value_that_no_case_of_many_declares(mistake, tmp_path):
     ("setting", "message"),
     [
         ("data.layout=bidz", "expected 'auto', 'msd', 'nnunet', 'brats', 'bids', 'list', 'csv' or"),
-        ("data.labels=brats", "labels: unknown preset 'brats'. Known: brats18-22, brats23, msd"),
+        (
+            "data.labels=brats",
+            "labels: unknown preset 'brats'. Known: brats18-22, brats23, brats24, msd",
+        ),
         ("data.exclude=c1", "data.exclude: expected a valid list, got 'c1'."),
         ("data.partial=[c1]", "data.partial: expected a valid dictionary, got ['c1']."),
         ("data.case_list=no.csv", "data.case_list: no.csv does not exist, here or in "),

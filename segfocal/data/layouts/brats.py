@@ -2,13 +2,14 @@
 
 2017-2020 and 2021: `BraTS20_Training_001/BraTS20_Training_001_flair.nii.gz`, t1, t1ce, t2, seg, in
 some years below HGG and LGG. Since 2023: `BraTS-GLI-00000-000/BraTS-GLI-00000-000-t2f.nii.gz`, t1n,
-t1c, t2w, seg. Enhancing tumour is label 4 in the former and 3 in the latter.
+t1c, t2w, seg. Enhancing tumour is label 4 in the former and 3 in the latter. In 2024 the glioma
+cases are numbered from 100 (`BraTS-GLI-00005-100`), and 4 is the resection cavity.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segfocal.data.cases import Case, MissingFile
@@ -31,6 +32,7 @@ _KINDS = {
 }
 _SEPARATORS = {"until 2022": "_", "since 2023": "-"}
 _PRESETS = {"until 2022": "brats18-22", "since 2023": "brats23"}
+_AFTER_TREATMENT = re.compile(r"BraTS-GLI-\d+-[1-9]\d\d", re.IGNORECASE)
 _CHANGING = re.compile(r"BraTS-(PED|MEN-RT)\b", re.IGNORECASE)
 _DEPTH = 4
 
@@ -95,14 +97,17 @@ def read_brats(root: Path, skip: Exclusion, *, labelled: bool = True) -> Found:
     names = dict(zip(CHANNELS, kinds, strict=True)) | ({"label": "seg"} if labelled else {})
     built = (_case(root, folders[case_id], files, mark, names) for case_id, files in cases.items())
     ordered = sorted_cases(str(root), built, expected)
-    changing = any(_CHANGING.match(case_id) for case_id in cases)
-    return Found(
-        CHANNELS,
-        ordered,
-        lacking_files(str(root), ordered, expected, labelled=labelled, words=names),
-        None if changing else _PRESETS[year],
-        f"names as {year}",
-    )
+    refusal = lacking_files(str(root), ordered, expected, labelled=labelled, words=names)
+    return Found(CHANNELS, ordered, refusal, *_preset(year, tuple(cases)))
+
+
+def _preset(year: str, case_ids: Sequence[str]) -> tuple[str | None, str]:
+    """What the names imply of the labels, and why."""
+    if any(_CHANGING.match(case_id) for case_id in case_ids):
+        return None, ""
+    if any(_AFTER_TREATMENT.fullmatch(case_id) for case_id in case_ids):
+        return "brats24", "names as in 2024, after treatment"
+    return _PRESETS[year], f"names as {year}"
 
 
 def _case(
