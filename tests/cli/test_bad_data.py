@@ -39,8 +39,8 @@ def test_brats_labels_of_another_year(mistake, tmp_path):
     root = brats(tmp_path / "data", [f"BraTS2021_0000{n}" for n in range(3)], values=(0, 1, 2, 3))
     assert mistake(root) == (
         "BraTS2021_00000: label holds {0,1,2,3}; the config declares {0,1,2,4}. BraTS uses 3 for "
-        "ET since 2023: set data.labels: brats23, or brats24 where other cases hold 4, the resection "
-        "cavity."
+        "ET since 2023: set data.labels: brats23, or brats24 where other cases hold 4, the "
+        "resection cavity."
     )
 
 
