@@ -22,7 +22,7 @@ _WIDTHS = (4, 5)
 _SHARE_WORDS, _SIZE_WORDS = 0.35, 0.46
 """Share of each panel that is kept for the numbers in words."""
 
-_MAX_TICKS = 5
+_MAX_TICKS = 4
 
 _BACKGROUND_COLOUR = "#B0B0B0"
 
