@@ -90,6 +90,12 @@ def read_case_headers(
     lacks_first = bool(channels) and channels[0] not in case.held(channels)
     channels = case.held(channels)
     images = [_believed(path, max_voxels, defects) for path in case.images]
+    label = None if case.label is None else _believed(case.label, max_voxels, defects)
+    names = channels if len(images) > 1 else ("image",)
+    # Before files are compared: a bad voxel size or orientation is why they differ.
+    for name, header in [*zip(names, images, strict=False), ("label", label)]:
+        if header is not None:
+            defects += orientation_defects(header, name, affine_tolerance_mm)
     shapes = _image_shapes(images, channels, channel_dim, defects)
     first, shape = (images[0], shapes[0]) if images else (None, None)
     if lacks_first and resample_channels:
@@ -110,16 +116,9 @@ def read_case_headers(
                         (first.affine, header.affine),
                         affine_tolerance_mm,
                     )
-    label = None
-    if case.label is not None:
-        label = _believed(case.label, max_voxels, defects)
-        if label is not None and first is not None and shape is not None:
-            with collecting(defects):
-                _check_label_grid(label, first, shape, affine_tolerance_mm)
-    names = channels if len(images) > 1 else ("image",)
-    for name, header in [*zip(names, images, strict=False), ("label", label)]:
-        if header is not None:
-            defects += orientation_defects(header, name, affine_tolerance_mm)
+    if label is not None and first is not None and shape is not None:
+        with collecting(defects):
+            _check_label_grid(label, first, shape, affine_tolerance_mm)
     grid = CaseGrid(case.case_id, shape, first.affine, first.zooms) if first and shape else None
     return CaseHeaders(grid, tuple(images), label, tuple(defects))
 
@@ -205,6 +204,13 @@ def _image_shapes(
         shapes.append(None)
         if header is not None:
             with collecting(defects):
+                if several and len(header.shape) == 4:
+                    raise DefectError(
+                        f"{channels[index]} is {times(header.shape)}, 4-D ({header.path.name}). "
+                        f"Expected a 3-D volume: each channel has a file of its own here. Split "
+                        f"the file.",
+                        "channels",
+                    )
                 if several:
                     shapes[-1] = _spatial_shape(header, channels[index : index + 1], None)
                 else:

@@ -14,11 +14,11 @@ LESION = "data.labels={background: 0, lesion: 1}"
 def mistake(tmp_path, capsys):
     """Runs segfocal-train and returns its one line."""
 
-    def _run(root, *settings):
+    def _run(root, *settings, options=()):
         config = tmp_path / "my.yaml"
         config.write_text(f"data: {{root: {root}}}\n")
         out = tmp_path / "run"
-        arguments = ["--config", str(config), "--out", str(out)]
+        arguments = ["--config", str(config), "--out", str(out), *options]
         with pytest.raises(SystemExit) as stop:
             main([*arguments, *(["--set", *settings] if settings else [])])
         assert stop.value.code == 2
@@ -82,6 +82,30 @@ def test_a_label_that_contradicts_what_was_annotated(mistake, tmp_path):
     assert mistake(root, *settings, "data.partial={c*: [liver]}").startswith(
         "data.partial: c*: meets no case."
     )
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-8]),
+            "PATH: the gzip stream is cut short. Copy or download the file again.",
+        ),
+        (
+            lambda path: save(path, np.full((6, 5, 4, 2), np.nan, np.float32)),
+            (
+                "c2.nii.gz: 120 of 120 voxels are NaN, infinite or too large for float32. Set them to "
+                "0 (or to the air value) in the file."
+            ),
+        ),
+    ],
+)
+def test_a_dry_run_reads_the_images_too(mistake, tmp_path, damage, line):
+    root = msd(tmp_path / "data")
+    path = root / "imagesTr" / "c2.nii.gz"
+    damage(path)
+    told = mistake(root, options=["--dry-run"])
+    assert told == f"c2: {line.replace('PATH', str(path))}"
 
 
 def test_one_value_that_no_case_of_many_declares(mistake, tmp_path):

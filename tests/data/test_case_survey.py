@@ -131,12 +131,35 @@ def test_a_label_is_not_held_against_a_channel_that_lies_on_another_grid_by_leav
     assert [kind for kind, _ in told(less)] == ["missing-file", "shape"]
 
 
+def test_a_volume_of_several_channels_in_the_place_of_one(case):
+    save(case.images[1], image_of((*SHAPE, 2)), TURNED)
+    assert told(case) == [
+        (
+            "channels",
+            (
+                "c: PET is 7x6x5x2, 4-D (c_0001.nii.gz). Expected a 3-D volume: each channel has a "
+                "file of its own here. Split the file."
+            ),
+        )
+    ]
+
+
+def test_the_reason_stands_before_what_follows_from_it(case):
+    poke(case.images[0], 254, "<h", 0)
+    poke(case.images[0], 80, "<f", 0.0)
+    kinds = [kind for kind, _ in told(case)]
+    assert kinds == ["spacing", "affine", "affine"]
+
+
 def test_what_is_no_nifti(case):
     case.label.write_bytes(b"<html>404</html>" * 40)
     assert told(case) == [
         (
             "unreadable",
-            f"c: {case.label}: is not a NIfTI file. Expected NIfTI-1 or NIfTI-2 (.nii or .nii.gz).",
+            (
+                f"c: {case.label}: is not a NIfTI file. Expected NIfTI-1 or NIfTI-2 (.nii or .nii.gz). "
+                f"Copy or convert the file again."
+            ),
         )
     ]
 

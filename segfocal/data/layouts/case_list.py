@@ -22,6 +22,7 @@ from segfocal.data.layouts.found import (
     Exclusion,
     FileRules,
     Found,
+    is_there,
     lacking_files,
     sorted_cases,
 )
@@ -98,7 +99,7 @@ def read_list(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool =
             key: _resolve(where, root, path.parent, text) if text else None
             for key, text in named.items()
         }
-        here = {key: file for key, file in files.items() if file is not None and file.is_file()}
+        here = {key: file for key, file in files.items() if file is not None and is_there(file)}
         cases[case_id] = Case(
             case_id,
             tuple(here[key] for key in keys if key in here),

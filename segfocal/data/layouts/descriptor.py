@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segfocal.data.cases import Case
-from segfocal.data.layouts.found import missing_below
+from segfocal.data.layouts.found import is_there, missing_below
 from segfocal.errors import SegfocalWarning, UserError
 from segfocal.files import read_json
 from segfocal.labels import LabelScheme
@@ -200,8 +200,8 @@ def listed_case(
     missing = missing_below(descriptor.path.parent, {**files, "label": label})
     return Case(
         case_id,
-        tuple(path for path in images if path.is_file()),
-        label if label.is_file() else None,
+        tuple(path for path in images if is_there(path)),
+        label if is_there(label) else None,
         missing=missing,
     )
 

@@ -11,6 +11,7 @@ from segfocal.data.layouts.found import (
     READABLE,
     Found,
     is_hidden,
+    is_there,
     lacking_files,
     sorted_cases,
 )
@@ -33,7 +34,7 @@ def volume_files(folder: Path) -> list[Path]:
     return [
         path
         for path in found
-        if path.name.endswith(READABLE) and not is_hidden(path.name) and path.is_file()
+        if path.name.endswith(READABLE) and not is_hidden(path.name) and is_there(path)
     ]
 
 
@@ -133,13 +134,13 @@ def numbered_channels(files: Sequence[Path], channels: Sequence[str]) -> dict[st
         if match is None:
             raise UserError(
                 f"{path}: has no channel number, but files beside it have. "
-                f"Expected CASE_0000 to CASE_{len(channels) - 1:04d}."
+                f"Expected CASE_0000 to CASE_{len(channels) - 1:04d}. Rename it, or move it away."
             )
         channel = int(match["channel"])
         if channel >= len(channels):
             raise UserError(
                 f"{path}: is channel {channel}, but there are {len(channels)} channels "
-                f"({', '.join(channels)}), numbered from 0000."
+                f"({', '.join(channels)}), numbered from 0000. Declare it, or move the file away."
             )
         numbered = grouped.setdefault(match["case"], {})
         if channel in numbered:

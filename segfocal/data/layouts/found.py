@@ -112,6 +112,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file, or a link that should lead to one: reading it tells of a bad one."""
+    return path.is_file() or path.is_symlink()
+
+
 def walk_volumes(root: Path, max_depth: int | None = None) -> list[Path]:
     """Every volume below a folder, sorted; hidden files and folders are passed over.
 
@@ -192,5 +197,5 @@ def missing_below(root: Path, files: Mapping[str, Path | None]) -> tuple[Missing
     return tuple(
         MissingFile(name, os.path.relpath(path, root))
         for name, path in files.items()
-        if path is not None and not path.is_file()
+        if path is not None and not is_there(path)
     )

@@ -4,6 +4,7 @@ import pytest
 
 from segfocal.data.layouts import read_dataset
 from segfocal.data.layouts.found import FileRules
+from segfocal.data.verify import load_case
 from segfocal.errors import UserError
 
 from ..nifti_files import msd, nnunet
@@ -124,6 +125,18 @@ def test_incomplete_cases_are_kept_with_what_they_have_and_lack(tree, tmp_path):
     with pytest.raises(UserError) as caught:
         read_dataset(root, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("tree", [msd, nnunet])
+def test_a_link_that_leads_nowhere_is_told_as_one(tree, tmp_path):
+    root = tree(tmp_path / "data")
+    label = root / "labelsTr/c2.nii.gz"
+    label.unlink()
+    label.symlink_to("../.git/annex/objects/x")
+    case = read_dataset(root).cases[1]
+    assert (case.label, case.missing) == (label, ())
+    with pytest.raises(UserError, match=r"is a link that leads nowhere\. Fetch what it points at"):
+        load_case(case, read_dataset(root).scheme, read_dataset(root).channels)
 
 
 def test_without_any_case_there_is_nothing_to_keep(tmp_path):
