@@ -94,8 +94,8 @@ def test_a_label_that_contradicts_what_was_annotated(mistake, tmp_path):
         (
             lambda path: save(path, np.full((6, 5, 4, 2), np.nan, np.float32)),
             (
-                "c2.nii.gz: 120 of 120 voxels are NaN, infinite or too large for float32. Set them to "
-                "0 (or to the air value) in the file."
+                "c2.nii.gz: 120 of 120 voxels are NaN, infinite or too large for float32. Set them "
+                "to 0 (or to the air value) in the file."
             ),
         ),
     ],

@@ -157,8 +157,8 @@ def test_what_is_no_nifti(case):
         (
             "unreadable",
             (
-                f"c: {case.label}: is not a NIfTI file. Expected NIfTI-1 or NIfTI-2 (.nii or .nii.gz). "
-                f"Copy or convert the file again."
+                f"c: {case.label}: is not a NIfTI file. Expected NIfTI-1 or NIfTI-2 (.nii or "
+                f".nii.gz). Copy or convert the file again."
             ),
         )
     ]
