@@ -291,13 +291,21 @@ PRESETS: dict[str, tuple[tuple[str, ...], tuple[int, ...], dict[str, tuple[int, 
         (0, 1, 2, 3),
         {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)},
     ),
+    "brats24": (
+        ("background", "non-enhancing core", "FLAIR hyperintensity", "enhancing", "cavity"),
+        (0, 1, 2, 3, 4),
+        {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,), "RC": (4,)},
+    ),
     "msd-task01": (
         ("background", "oedema", "non-enhancing", "enhancing"),
         (0, 1, 2, 3),
         {"WT": (1, 2, 3), "TC": (2, 3), "ET": (3,)},
     ),
 }
-"""BraTS wrote enhancing tumour as 4 until 2022 and as 3 since; MSD Task01 numbers differently."""
+"""BraTS wrote enhancing tumour as 4 until 2022 and as 3 since; MSD Task01 numbers differently.
+
+In 2024 (glioma after treatment, arXiv:2405.18368) 4 is the resection cavity, RC: no part of WT.
+"""
 
 
 def _as_values(value: int | Sequence[int]) -> tuple[int, ...]:

@@ -37,7 +37,7 @@ def test_an_undeclared_value_is_named():
 @pytest.mark.parametrize("name", PRESETS)
 def test_painting_the_regions_of_a_class_map_gives_it_back(name):
     scheme = LabelScheme.preset(name)
-    classes = np.arange(4, dtype=np.uint8)
+    classes = np.arange(scheme.num_classes, dtype=np.uint8)
     inside = np.stack([np.isin(classes, region) for region in scheme.target_classes])
     assert scheme.paint(inside).tolist() == classes.tolist()
 
@@ -48,6 +48,19 @@ def test_brats_presets_differ_where_the_conventions_differ():
     tc = [sorted(s.values[c] for c in s.regions[1].classes) for s in (old, new, msd)]
     assert et == [4, 3, 3]
     assert tc == [[1, 4], [1, 3], [2, 3]]
+
+
+def test_a_resection_cavity_is_no_part_of_the_tumour():
+    scheme = LabelScheme.preset("brats24", ignore_values=(9,))
+    label = scheme.encode(np.array([0, 1, 2, 3, 4, 9]))
+    inside = {r.name: np.isin(label, r.classes).astype(int).tolist() for r in scheme.regions}
+    assert inside == {
+        "WT": [0, 1, 1, 1, 0, 0],
+        "TC": [0, 1, 0, 1, 0, 0],
+        "ET": [0, 0, 0, 1, 0, 0],
+        "RC": [0, 0, 0, 0, 1, 0],
+    }
+    assert scheme.decode(np.array([0, 4], np.uint8)).tolist() == [0, 4]
 
 
 def test_nnunet_labels_with_regions_and_ignore():
@@ -99,7 +112,7 @@ def test_plain_classes_are_sorted_by_value():
         ),
         (
             lambda: LabelScheme.preset("brats"),
-            "labels: unknown preset 'brats'. Known: brats18-22, brats23, msd-task01.",
+            "labels: unknown preset 'brats'. Known: brats18-22, brats23, brats24, msd-task01.",
         ),
         (
             lambda: LabelScheme.from_mapping({"background": 0, "x": [1, 2], "y": [3, 4]}),

@@ -158,7 +158,10 @@ def _override(settings: dict[str, Any], override: str, lines: dict[str, str]) ->
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise UserError(f"--set {override}: {text!r} is not a YAML value.") from None
+        raise UserError(
+            f"--set {override}: {text!r} is not a YAML value. Quote text that begins with a brace, "
+            f"bracket or star: --set '{setting}=\"...\"'."
+        ) from None
     *sections, last = setting.split(".")
     place = settings
     for section in sections:

@@ -45,8 +45,8 @@ class DataConfig(Section):
     """Cases to leave out: ids, or patterns of them (`sub-*_ses-02`)."""
     labels: str | dict[str, int | list[int]] | None = None
     """Names and values (a list of values makes a region), a preset (brats18-22, brats23,
-    msd-task01), or `auto` for the values that the labels hold. Default: what dataset.json or the
-    layout declares."""
+    brats24, msd-task01), or `auto` for the values that the labels hold. Default: what dataset.json
+    or the layout declares."""
     partial: dict[str, list[str]] | None = None
     """Cases annotated in part: an id, a pattern of ids (`btcv_*`) or a source of the list, to the
     names of what those cases were annotated for. The rest is masked out of the loss and not

@@ -150,10 +150,11 @@ def _image_files(
     case: Case, headers: CaseHeaders, rules: SurveyRules
 ) -> Iterator[tuple[tuple[str, ...], Path, Header | None]]:
     """Each image file with the channels it holds."""
+    channels = case.held(rules.channels)
     if len(case.images) == 1:
-        yield rules.channels, case.images[0], headers.images[0]
+        yield channels, case.images[0], headers.images[0]
         return
-    for name, path, header in zip(rules.channels, case.images, headers.images, strict=False):
+    for name, path, header in zip(channels, case.images, headers.images, strict=False):
         yield (name,), path, header
 
 

@@ -13,6 +13,19 @@ from segfocal.labels import LabelScheme
 
 
 @dataclass(frozen=True)
+class MissingFile:
+    """A file that a case lacks.
+
+    Attributes:
+        name: The channel, `image` for a file that holds all channels, or `label`.
+        expected: Where its layout looks for it, in words or as a path below the root.
+    """
+
+    name: str
+    expected: str
+
+
+@dataclass(frozen=True)
 class Case:
     """One examination.
 
@@ -22,6 +35,8 @@ class Case:
         label: The label file; None where there is none (prediction).
         annotated: Names of the classes or regions that somebody looked for in it; None for all.
         source: The data set that it came from, where a list says so; "" elsewhere.
+        missing: What it lacks. `images` and `label` then hold what is there. Only a survey meets
+            such a case; training and prediction refuse it.
     """
 
     case_id: str
@@ -29,6 +44,12 @@ class Case:
     label: Path | None
     annotated: tuple[str, ...] | None = None
     source: str = ""
+    missing: tuple[MissingFile, ...] = ()
+
+    def held(self, channels: Sequence[str]) -> tuple[str, ...]:
+        """Those of the data set's channels that its image files are for, in their order."""
+        absent = {file.name for file in self.missing}
+        return tuple(name for name in channels if name not in absent)
 
 
 @dataclass(frozen=True)

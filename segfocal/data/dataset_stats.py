@@ -13,63 +13,18 @@ from segfocal._version import __version__
 from segfocal.data.case_survey import CaseSurvey
 from segfocal.data.cases import Dataset
 from segfocal.data.defects import Problem
+from segfocal.data.group_stats import GroupStats, group_stats
+from segfocal.data.partial import annotated_outputs
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.errors import UserError
-from segfocal.statistics.class_alpha import ClassAlpha, class_alpha, region_alpha
+from segfocal.statistics.class_alpha import ClassAlpha
 from segfocal.statistics.class_weights import SCHEMES
 from segfocal.statistics.intensities import PERCENTILES
+from segfocal.statistics.partial_labels import partial_class_alpha, partial_region_alpha
 from segfocal.statistics.voxel_counts import VoxelCounts
 
 FORMAT = "segfocal-stats 1"
 """Value of the key `format` of a stats.json."""
-
-
-@dataclass(frozen=True)
-class GroupStats:
-    """A class or a region over all usable cases.
-
-    Attributes:
-        name: Its name.
-        kind: `class` or `region`.
-        values: The values that make it up in a label file.
-        voxels: Voxels.
-        share: Voxels over all annotated voxels.
-        cases: Cases that hold it.
-        lesions_mm3: Volume of every lesion, ascending; empty for the background.
-    """
-
-    name: str
-    kind: str
-    values: tuple[int, ...]
-    voxels: int
-    share: float
-    cases: int
-    lesions_mm3: tuple[float, ...]
-
-    @property
-    def median_mm3(self) -> float | None:
-        """Volume of the middle lesion; None without lesions."""
-        return statistics.median(self.lesions_mm3) if self.lesions_mm3 else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values; of the lesions their number and quantiles."""
-        sizes = self.lesions_mm3
-        plain = asdict(self)
-        del plain["lesions_mm3"]
-        plain["values"] = list(self.values)
-        plain["lesions"] = len(sizes)
-        plain["lesion_mm3"] = (
-            {
-                "smallest": sizes[0],
-                "5%": sizes[_rank(0.05, len(sizes))],
-                "median": self.median_mm3,
-                "95%": sizes[_rank(0.95, len(sizes))],
-                "largest": sizes[-1],
-            }
-            if sizes
-            else None
-        )
-        return plain
 
 
 @dataclass(frozen=True)
@@ -122,6 +77,12 @@ class DatasetStats:
     surveys: tuple[CaseSurvey, ...]
 
     @property
+    def num_partial(self) -> int:
+        """Of the cases counted, those that were annotated for some of the classes alone."""
+        partial = {case.case_id for case in self.dataset.cases if case.annotated is not None}
+        return len(partial.intersection(self.counts.case_ids))
+
+    @property
     def left_out(self) -> tuple[str, ...]:
         """Ids of the cases with an error."""
         return tuple(survey.case_id for survey in self.surveys if not survey.usable)
@@ -139,6 +100,11 @@ class DatasetStats:
             },
             "num_cases": self.counts.num_cases,
             "left_out": list(self.left_out),
+            "annotated": {
+                case.case_id: list(case.annotated)
+                for case in self.dataset.cases
+                if case.annotated is not None
+            },
             "classes": [group.to_dict() for group in self.groups],
             "channels": [asdict(channel) for channel in self.channels],
             "spacing_mm": {key: list(sizes) for key, sizes in self.spacing_mm.items()},
@@ -170,11 +136,11 @@ def dataset_stats(dataset: Dataset, surveys: Sequence[CaseSurvey]) -> DatasetSta
     for survey in usable:
         assert survey.label is not None
         counts.add_counts(survey.label.voxels[:-1], survey.label.voxels[-1], case_id=survey.case_id)
-    alpha, alpha_note = _alphas(counts)
+    alpha, alpha_note = _alphas(dataset, counts)
     return DatasetStats(
         dataset,
         counts,
-        _groups(dataset, counts, usable),
+        group_stats(dataset, counts, usable),
         _channels(dataset, usable),
         _spread([_in_ras(survey, survey.spacing_mm) for survey in usable]),
         _spread([_in_ras(survey, survey.shape) for survey in usable]),
@@ -183,38 +149,6 @@ def dataset_stats(dataset: Dataset, surveys: Sequence[CaseSurvey]) -> DatasetSta
         alpha_note,
         tuple(surveys),
     )
-
-
-def _groups(
-    dataset: Dataset, counts: VoxelCounts, usable: Sequence[CaseSurvey]
-) -> tuple[GroupStats, ...]:
-    scheme = dataset.scheme
-    table, total = counts.table, max(1, int(counts.voxels.sum()))
-    members = [
-        *((name, "class", (index,)) for index, name in enumerate(scheme.names)),
-        *((region.name, "region", region.classes) for region in scheme.regions),
-    ]
-    groups = []
-    for name, kind, classes in members:
-        voxels = table[:, list(classes)].sum(axis=1)
-        lesions = sorted(
-            size
-            for survey in usable
-            if survey.label is not None
-            for size in survey.label.lesions_mm3.get(name, ())
-        )
-        groups.append(
-            GroupStats(
-                name,
-                kind,
-                tuple(scheme.values[index] for index in classes),
-                int(voxels.sum()),
-                float(voxels.sum() / total),
-                int((voxels > 0).sum()),
-                tuple(lesions),
-            )
-        )
-    return tuple(groups)
 
 
 def _channels(dataset: Dataset, usable: Sequence[CaseSurvey]) -> tuple[ChannelStats, ...]:
@@ -241,18 +175,26 @@ def _channels(dataset: Dataset, usable: Sequence[CaseSurvey]) -> tuple[ChannelSt
     return tuple(stats)
 
 
-def _alphas(counts: VoxelCounts) -> tuple[dict[str, ClassAlpha], str]:
-    """Weights by every scheme. A class without voxels weighs 0, and the note tells of it."""
-    derive = region_alpha if counts.scheme.regions else class_alpha
+def _alphas(dataset: Dataset, counts: VoxelCounts) -> tuple[dict[str, ClassAlpha], str]:
+    """Weights by every scheme, over the cases annotated for what is weighed, as training does.
+
+    A class without voxels weighs 0, and the note tells of it.
+    """
+    derive = partial_region_alpha if counts.scheme.regions else partial_class_alpha
+    declared = {case.case_id: case.annotated for case in dataset.cases}
+    annotated = {
+        case_id: annotated_outputs(dataset.scheme, declared.get(case_id))
+        for case_id in counts.case_ids
+    }
     note = ""
     alphas: dict[str, ClassAlpha] = {}
     for name in SCHEMES:
         try:
-            alphas[name] = derive(counts, name)
+            alphas[name] = derive(counts, annotated, name)
         except UserError as error:
-            note = str(error)
+            note = note or str(error)
             with contextlib.suppress(UserError):
-                alphas[name] = derive(counts, name, empty="zero")
+                alphas[name] = derive(counts, annotated, name, empty="zero")
     return alphas, note
 
 
@@ -328,7 +270,3 @@ def _lesions_to_dict(lesions_mm3: Mapping[str, Sequence[float]]) -> dict[str, An
 def _number(value: float) -> float | None:
     """JSON has no word for NaN."""
     return value if value == value else None
-
-
-def _rank(share: float, length: int) -> int:
-    return min(length - 1, int(share * length))

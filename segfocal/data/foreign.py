@@ -132,7 +132,7 @@ def _package(path: Path, name: str) -> Any:
 
 def _existing(path: Path) -> None:
     if not path.is_file():
-        raise DefectError(f"{path}: does not exist.", "missing-file")
+        raise DefectError(f"{path}: does not exist. Copy it there.", "missing-file")
 
 
 def _nrrd_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], npt.NDArray[np.float64]]:

@@ -5,6 +5,7 @@ zlib's and isal's `decompressobj` have one interface; isal is several times fast
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from importlib import import_module
@@ -83,6 +84,11 @@ def inflate(
                 break
 
 
+def _plain(error: Exception) -> str:
+    """What is wrong, without the library's number for it."""
+    return re.sub(r"^Error -?\d+ (while decompressing data: )?", "", str(error)).lower()
+
+
 def _member(
     stream: BinaryIO, data: bytes, member: Any, piece_bytes: int
 ) -> Generator[bytes, None, bytes]:
@@ -91,7 +97,7 @@ def _member(
         try:
             piece = member.decompress(data, piece_bytes)
         except ERRORS as error:
-            raise GzipDamagedError(str(error)) from error
+            raise GzipDamagedError(_plain(error)) from error
         data = member.unconsumed_tail
         if piece:
             yield piece

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from nibabel.affines import voxel_sizes
 
-from segfocal.data.cases import Case
+from segfocal.data.cases import Case, MissingFile
 from segfocal.data.defects import DefectError, collecting
 from segfocal.data.grids import (
     AFFINE_TOLERANCE_MM,
@@ -76,18 +76,31 @@ def read_case_headers(
 ) -> CaseHeaders:
     """Reads every header of a case and compares them. A few milliseconds.
 
+    Of a case that lacks files, those that are there are compared.
+
     Args:
         case: The case.
-        channels: Name of every channel that its image files hold.
+        channels: Name of every channel of the data set.
         channel_dim: Axis of the channels in a 4-D file; None is NIfTI's own, the fourth.
         affine_tolerance_mm: Largest distance between corners that is taken for rounding.
         resample_channels: Whether channel files may lie on other grids than the first.
         max_voxels: Voxels of a file above which its header is not believed.
     """
-    defects: list[DefectError] = []
+    defects = [_absence(file) for file in case.missing]
+    lacks_first = bool(channels) and channels[0] not in case.held(channels)
+    channels = case.held(channels)
     images = [_believed(path, max_voxels, defects) for path in case.images]
+    label = None if case.label is None else _believed(case.label, max_voxels, defects)
+    names = channels if len(images) > 1 else ("image",)
+    # Before files are compared: a bad voxel size or orientation is why they differ.
+    for name, header in [*zip(names, images, strict=False), ("label", label)]:
+        if header is not None:
+            defects += orientation_defects(header, name, affine_tolerance_mm)
     shapes = _image_shapes(images, channels, channel_dim, defects)
-    first, shape = images[0], shapes[0]
+    first, shape = (images[0], shapes[0]) if images else (None, None)
+    if lacks_first and resample_channels:
+        # The grid that the others would be brought onto, and the label's, is not known.
+        first, shape = None, None
     for name, header, other in list(zip(channels, images, shapes, strict=False))[1:]:
         if first and header and shape and other:
             with collecting(defects):
@@ -103,16 +116,9 @@ def read_case_headers(
                         (first.affine, header.affine),
                         affine_tolerance_mm,
                     )
-    label = None
-    if case.label is not None:
-        label = _believed(case.label, max_voxels, defects)
-        if label is not None and first is not None and shape is not None:
-            with collecting(defects):
-                _check_label_grid(label, first, shape, affine_tolerance_mm)
-    names = channels if len(images) > 1 else ("image",)
-    for name, header in [*zip(names, images, strict=False), ("label", label)]:
-        if header is not None:
-            defects += orientation_defects(header, name, affine_tolerance_mm)
+    if label is not None and first is not None and shape is not None:
+        with collecting(defects):
+            _check_label_grid(label, first, shape, affine_tolerance_mm)
     grid = CaseGrid(case.case_id, shape, first.affine, first.zooms) if first and shape else None
     return CaseHeaders(grid, tuple(images), label, tuple(defects))
 
@@ -157,6 +163,14 @@ def _offering_to_resample() -> Iterator[None]:
         ) from defect
 
 
+def _absence(file: MissingFile) -> DefectError:
+    return DefectError(
+        f"{file.name} is missing, expected {file.expected}. Copy it there, or leave the case out "
+        f"by data.exclude.",
+        "missing-file",
+    )
+
+
 def _believed(path: Path, max_voxels: int, defects: list[DefectError]) -> Header | None:
     """The header, if the file is there and can hold what it promises."""
     try:
@@ -190,6 +204,13 @@ def _image_shapes(
         shapes.append(None)
         if header is not None:
             with collecting(defects):
+                if several and len(header.shape) == 4:
+                    raise DefectError(
+                        f"{channels[index]} is {times(header.shape)}, 4-D ({header.path.name}). "
+                        f"Expected a 3-D volume: each channel has a file of its own here. Split "
+                        f"the file.",
+                        "channels",
+                    )
                 if several:
                     shapes[-1] = _spatial_shape(header, channels[index : index + 1], None)
                 else:

@@ -196,8 +196,10 @@ def check_promise(
     """
     dtype = header.dtype
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        kind = "RGB" if dtype.names else str(dtype)
         raise DefectError(
-            f"{header.path}: holds {dtype} numbers. Expected integers or 32- or 64-bit floats."
+            f"{header.path}: holds {kind} numbers. Expected integers or 32- or 64-bit floats. "
+            f"Convert the file to one of these."
         )
     if header.num_voxels > max_voxels:
         raise DefectError(
@@ -250,7 +252,13 @@ def times(shape: tuple[int, ...]) -> str:
 def unreadable(path: Path, error: OSError | GzipDamagedError | GzipCutShortError) -> DefectError:
     """The error for a file whose bytes cannot be had."""
     if isinstance(error, FileNotFoundError):
-        return DefectError(f"{path}: does not exist.", "missing-file")
+        if path.is_symlink():
+            return DefectError(
+                f"{path}: is a link that leads nowhere. Fetch what it points at (git annex get, "
+                f"datalad get), or copy the file there.",
+                "missing-file",
+            )
+        return DefectError(f"{path}: does not exist. Copy it there.", "missing-file")
     if isinstance(error, GzipCutShortError):
         return DefectError(
             f"{path}: the gzip stream is cut short. Copy or download the file again.",
@@ -271,8 +279,14 @@ def _nibabel_header(path: Path, block: bytes) -> Nifti1Header:
     if len(block) >= 348 and Nifti1Header.may_contain_header(block):
         return Nifti1Header(block[:348], check=False)
     what = "is empty" if not block else "is not a NIfTI file"
-    raise DefectError(f"{path}: {what}. Expected NIfTI-1 or NIfTI-2 (.nii or .nii.gz).")
+    raise DefectError(
+        f"{path}: {what}. Expected NIfTI-1 or NIfTI-2 (.nii or .nii.gz). Copy "
+        f"or convert the file again."
+    )
 
 
 def _senseless(path: Path, why: str) -> DefectError:
-    return DefectError(f"{path}: its NIfTI header makes no sense: {why.removesuffix('.')}.")
+    return DefectError(
+        f"{path}: its NIfTI header makes no sense: {why.removesuffix('.')}. Copy or "
+        f"convert the file again."
+    )

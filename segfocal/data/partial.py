@@ -74,6 +74,37 @@ def annotated_targets(scheme: LabelScheme, annotated: Collection[str] | None) ->
     return known_targets
 
 
+def annotated_parts(scheme: LabelScheme, annotated: Collection[str] | None) -> tuple[bool, ...]:
+    """For each class, background first, then each region: whether a case tells its voxels.
+
+    A class is told where it is named, or a region of it alone is; a region as in
+    `annotated_targets`. Background is what is left where the named ones hold every class:
+    elsewhere a voxel labelled 0 may be anything that nobody looked for.
+
+    Args:
+        scheme: What label values mean.
+        annotated: As in `annotated_outputs`.
+
+    Raises:
+        UserError: As `annotated_outputs`.
+
+    Example:
+        >>> scheme = LabelScheme(("background", "liver", "spleen"), (0, 1, 2))
+        >>> annotated_parts(scheme, ("spleen",))
+        (False, False, True)
+    """
+    if annotated is None:
+        return (True,) * (scheme.num_classes + len(scheme.regions))
+    members = {name: {index} for index, name in enumerate(scheme.names) if index}
+    members |= {region.name: set(region.classes) for region in scheme.regions}
+    targets = annotated_targets(scheme, annotated)
+    named = [members[name] for name in annotated]
+    told = set().union(*named)
+    classes = [{index} in named for index in range(1, scheme.num_classes)]
+    background = told == set(range(1, scheme.num_classes))
+    return (background, *classes, *(targets if scheme.regions else ()))
+
+
 def check_annotated(case: Case, classes: ClassMap, scheme: LabelScheme) -> None:
     """Refuses a label that holds what its case is declared not to be annotated for.
 

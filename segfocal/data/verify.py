@@ -186,9 +186,17 @@ def _cure(present: npt.NDArray[Any], undeclared: tuple[int, ...], scheme: LabelS
     if undeclared == (4,) and declared == {0, 1, 2, 3} and 3 not in present:
         return "BraTS 2018-22 uses 4 for ET: set data.labels: brats18-22."
     if undeclared == (3,) and declared == {0, 1, 2, 4} and 4 not in present:
-        return "BraTS uses 3 for ET since 2023: set data.labels: brats23."
+        return (
+            "BraTS uses 3 for ET since 2023: set data.labels: brats23, or brats24 where other "
+            "cases hold 4, the resection cavity."
+        )
     if len(undeclared) > _MAX_NAMED:
         return f"{len(undeclared)} values are not declared: is this the label of other data?"
+    if scheme.regions and {*declared, *undeclared} == {0, 1, 2, 3, 4} and len(undeclared) == 1:
+        return (
+            "In BraTS 2024 4 is the resection cavity: if these are its labels, set data.labels: "
+            f"brats24; else declare {undeclared[0]} in data.labels."
+        )
     listed = ",".join(str(value) for value in undeclared)
     ignore = listed if len(undeclared) == 1 else f"[{listed}]"
     unannotated = f"set loss.ignore_index: {ignore} if nobody annotated those voxels"

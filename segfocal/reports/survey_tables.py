@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from rich import box
 from rich.table import Table
 
-from segfocal.data.dataset_stats import ChannelStats, DatasetStats, GroupStats
+from segfocal.data.dataset_stats import ChannelStats, DatasetStats
 from segfocal.data.defects import Problem
+from segfocal.data.group_stats import GroupStats
 from segfocal.reports.text import SEPARATOR, significant
 from segfocal.statistics.class_alpha import ClassAlpha
 
@@ -20,8 +21,9 @@ _PLAIN = box.SIMPLE_HEAD
 def headline(stats: DatasetStats) -> str:
     """`Hippocampus (msd): 60 cases · 1 mm isotropic ...`."""
     cases = stats.counts.num_cases
+    partial = f", {stats.num_partial} annotated in part" if stats.num_partial else ""
     parts = [
-        f"{stats.dataset.name} ({stats.dataset.layout}): {cases} case{'' if cases == 1 else 's'}",
+        f"{stats.dataset.name} ({stats.dataset.layout}): {_some(cases, 'case')}{partial}",
         f"spacing {_spread(stats.spacing_mm)} mm",
         f"shape {_spread(stats.shape)}",
         "axes " + ", ".join(f"{codes} {count}" for codes, count in stats.orientations.items()),
@@ -33,8 +35,13 @@ def headline(stats: DatasetStats) -> str:
 
 
 def class_table(groups: Sequence[GroupStats]) -> Table:
-    """Voxels, cases and lesions of each class and region."""
-    table = Table(title="Classes and lesions", title_justify="left", box=_PLAIN)
+    """Voxels, cases and lesions of each class and region.
+
+    Where cases were annotated in part, `cases` reads `3 of 5`: of those annotated for the class.
+    """
+    is_partial = len({group.annotated for group in groups}) > 1
+    title = "Classes and lesions" + (" (over the cases annotated for each)" if is_partial else "")
+    table = Table(title=title, title_justify="left", box=_PLAIN)
     for heading in ("class", "value"):
         table.add_column(heading, overflow="fold")
     for heading in ("voxels", "share", "cases", "lesions", "median\nmm3", "smallest\nmm3"):
@@ -46,10 +53,10 @@ def class_table(groups: Sequence[GroupStats]) -> Table:
         table.add_row(
             group.name,
             ",".join(map(str, group.values)),
-            f"{group.voxels:,}",
-            percent(group.share),
-            str(group.cases),
-            f"{len(sizes):,}" if group.values != (0,) else "",
+            f"{group.voxels:,}" if group.annotated else "-",
+            percent(group.share) if group.annotated else "-",
+            f"{group.cases} of {group.annotated}" if is_partial else str(group.cases),
+            f"{len(sizes):,}" if group.values != (0,) and group.annotated else "",
             volume(group.median_mm3) if sizes else "",
             volume(sizes[0]) if sizes else "",
         )
@@ -80,10 +87,21 @@ def channel_table(channels: Sequence[ChannelStats]) -> Table:
     return table
 
 
-def alpha_table(alpha: dict[str, ClassAlpha]) -> Table:
-    """Weights of each class (or alpha of each region) by every scheme."""
+def alpha_table(alpha: dict[str, ClassAlpha], num_cases: int) -> Table:
+    """Weights of each class (or alpha of each region) by every scheme.
+
+    Args:
+        alpha: One record a scheme.
+        num_cases: Cases counted; where the weights come from fewer, the title says so.
+    """
     first = next(iter(alpha.values()))
     what = "alpha of each region" if first.kind == "region" else "weight of each class, mean 1"
+    if "annotated" in first.options:
+        what += ", each over the cases annotated for it"
+    elif first.provenance.get("num_cases", num_cases) < num_cases:
+        what += (
+            f", over the {_some(first.provenance['num_cases'], 'case')} annotated for every class"
+        )
     table = Table(title=f"loss.alpha ({what})", title_justify="left", box=_PLAIN)
     table.add_column(first.kind, overflow="fold")
     for scheme in alpha:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -23,6 +24,7 @@ def partial_class_alpha(
     *,
     beta: float | None = None,
     max_ratio: float | None = None,
+    empty: Literal["error", "zero"] = "error",
 ) -> ClassAlpha:
     """`class_alpha` over the cases that were annotated for every class.
 
@@ -35,6 +37,7 @@ def partial_class_alpha(
         scheme: As in `class_alpha`.
         beta: As in `class_alpha`.
         max_ratio: As in `class_alpha`.
+        empty: A class without voxels is an `error`, or weighs `zero`.
 
     Raises:
         UserError: As `class_alpha`, or if no case was annotated for every class.
@@ -43,10 +46,10 @@ def partial_class_alpha(
     if not whole:
         raise UserError(
             f"loss.alpha: {scheme} compares the classes' voxels in cases that were annotated for "
-            f"every class, and the training split has none. Set loss.alpha to one number a class, "
+            f"every class, and there is none. Set loss.alpha to one number a class, "
             f"or null."
         )
-    return class_alpha(counts.subset(whole), scheme, beta=beta, max_ratio=max_ratio)
+    return class_alpha(counts.subset(whole), scheme, beta=beta, max_ratio=max_ratio, empty=empty)
 
 
 def partial_region_alpha(
@@ -56,6 +59,7 @@ def partial_region_alpha(
     *,
     beta: float | None = None,
     max_ratio: float | None = None,
+    empty: Literal["error", "zero"] = "error",
 ) -> ClassAlpha:
     """`region_alpha`, for each region over the cases that were annotated for it.
 
@@ -68,20 +72,25 @@ def partial_region_alpha(
         scheme: As in `region_alpha`.
         beta: As in `region_alpha`.
         max_ratio: As in `region_alpha`.
+        empty: A region without voxels is an `error`, or has alpha `zero`.
 
     Raises:
         UserError: As `region_alpha`, or if no case was annotated for a region.
     """
     if all(all(annotated[case_id]) for case_id in counts.case_ids):
-        return region_alpha(counts, scheme, beta=beta, max_ratio=max_ratio)
+        return region_alpha(counts, scheme, beta=beta, max_ratio=max_ratio, empty=empty)
     weights = []
     for channel, name in enumerate(counts.scheme.output_names):
         cases = [case_id for case_id in counts.case_ids if annotated[case_id][channel]]
         known = counts.subset(cases)
         if not known.region_table[:, channel].any():
+            if empty == "zero":
+                weights.append(0.0)
+                continue
+            num_cases = f"{len(cases)} case{'' if len(cases) == 1 else 's'}"
             raise UserError(
-                f"Class {name} has no voxel in the {len(cases)} training cases annotated for it: "
-                f"alpha is undefined. Change the split, drop the class, or set loss.alpha."
+                f"Class {name} has no voxel in the {num_cases} annotated for it: alpha is "
+                f"undefined. Change the split, drop the class, or set loss.alpha."
             )
         alpha = region_alpha(known, scheme, beta=beta, max_ratio=max_ratio, empty="zero")
         weights.append(alpha.weights[channel])

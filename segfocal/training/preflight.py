@@ -5,6 +5,7 @@ Reads every header and every label, so that a run that starts does not stop at c
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from segfocal.data.layouts import read_dataset
 from segfocal.data.layouts.found import FileRules
 from segfocal.data.partial import annotated_outputs, annotated_targets, check_annotated
 from segfocal.data.split import Split, make_split, read_split
-from segfocal.data.verify import check_declared, verify_headers
+from segfocal.data.verify import check_declared, load_case, verify_headers
 from segfocal.errors import UserError
 from segfocal.statistics.class_alpha import ClassAlpha
 from segfocal.statistics.partial_labels import partial_class_alpha, partial_region_alpha
@@ -74,8 +75,14 @@ def annotated(dataset: Dataset) -> dict[str, tuple[bool, ...]]:
     }
 
 
-def open_dataset(loaded: LoadedConfig) -> tuple[Dataset, tuple[str, ...]]:
+def open_dataset(
+    loaded: LoadedConfig, *, keep_incomplete: bool = False
+) -> tuple[Dataset, tuple[str, ...]]:
     """The data set a config names, and the channels the network will see.
+
+    Args:
+        loaded: The config.
+        keep_incomplete: As in `read_dataset`: for a survey.
 
     Raises:
         UserError: If the folder does not exist, or dataset.json and config do not agree.
@@ -97,6 +104,8 @@ def open_dataset(loaded: LoadedConfig) -> tuple[Dataset, tuple[str, ...]]:
         rules=FileRules(data.channels, data.case_list, data.image_pattern, data.label_pattern),
         exclude=data.exclude,
         partial=data.partial,
+        keep_incomplete=keep_incomplete,
+        max_voxels=data.max_voxels,
     )
     wanted = tuple(data.channels) if data.channels is not None else dataset.channels
     channel_indices(dataset.channels, wanted)
@@ -138,6 +147,33 @@ def preflight(
         _check_patch(loaded, grids[: len(split.train)])
     counts = _count(dataset, split, config.data.max_voxels, on_case)
     return Plan(dataset, channels, split, counts, _alpha(loaded, dataset, counts))
+
+
+def check_images(loaded: LoadedConfig, plan: Plan) -> None:
+    """Reads every image that the run would read, for a dry run: a run does so as it loads them.
+
+    Raises:
+        UserError: For the first one that is damaged or holds what is no number, in one line.
+    """
+    data = loaded.config.data
+    select = channel_indices(plan.dataset.channels, plan.channels)
+
+    def read(case: Case) -> None:
+        load_case(
+            dataclasses.replace(case, label=None),
+            plan.dataset.scheme,
+            plan.dataset.channels,
+            select=select,
+            channel_dim=data.channel_dim,
+            affine_tolerance_mm=data.affine_tolerance_mm,
+            resample_channels=data.resample_channels,
+            max_voxels=data.max_voxels,
+        )
+
+    cases = plan.cases((*plan.split.train, *plan.split.val))
+    with ThreadPoolExecutor(2) as pool:
+        for _ in pool.map(read, cases):
+            pass
 
 
 def _split(loaded: LoadedConfig, dataset: Dataset, split_path: Path | None) -> Split:

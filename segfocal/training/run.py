@@ -11,7 +11,7 @@ from segfocal.config.load import LoadedConfig, check_config, load_config
 from segfocal.data.split import write_split
 from segfocal.errors import UserError
 from segfocal.files import write_json
-from segfocal.training.preflight import Plan, preflight
+from segfocal.training.preflight import Plan, check_images, preflight
 from segfocal.training.reporter import Reporter
 from segfocal.training.run_folder import RunFolder
 
@@ -67,6 +67,8 @@ def train(request: TrainRequest, reporter: Reporter | None = None) -> Outcome | 
     kept_split = folder / "split.json"
     with reporter.checking() as on_case:
         plan = preflight(loaded, kept_split if request.resume else None, on_case)
+        if request.dry_run:
+            check_images(loaded, plan)
     from segfocal.training.session import Session
 
     session = Session(

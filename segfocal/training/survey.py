@@ -75,11 +75,11 @@ def survey(request: SurveyRequest) -> int:
     console = Console(quiet=request.quiet or request.as_json)
     with _told_by(console):
         if not request.check:
-            dataset, _ = open_dataset(loaded)
+            dataset, _ = open_dataset(loaded, keep_incomplete=True)
             surveys = _walk(dataset, loaded, request, console)
             return _tell_stats(dataset_stats(dataset, surveys), request, out, console)
         try:
-            dataset, _ = open_dataset(loaded)
+            dataset, _ = open_dataset(loaded, keep_incomplete=True)
         except UserError as error:
             if not loaded.config.data.root.is_dir():
                 raise
@@ -136,7 +136,7 @@ def _tell_stats(
     console.table(survey_tables.class_table(stats.groups))
     console.table(survey_tables.channel_table(stats.channels))
     if stats.alpha:
-        console.table(survey_tables.alpha_table(stats.alpha))
+        console.table(survey_tables.alpha_table(stats.alpha, stats.counts.num_cases))
     if stats.alpha_note:
         console.line(stats.alpha_note)
     _tell_left_out(stats, console)

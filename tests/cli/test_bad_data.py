@@ -14,11 +14,11 @@ LESION = "data.labels={background: 0, lesion: 1}"
 def mistake(tmp_path, capsys):
     """Runs segfocal-train and returns its one line."""
 
-    def _run(root, *settings):
+    def _run(root, *settings, options=()):
         config = tmp_path / "my.yaml"
         config.write_text(f"data: {{root: {root}}}\n")
         out = tmp_path / "run"
-        arguments = ["--config", str(config), "--out", str(out)]
+        arguments = ["--config", str(config), "--out", str(out), *options]
         with pytest.raises(SystemExit) as stop:
             main([*arguments, *(["--set", *settings] if settings else [])])
         assert stop.value.code == 2
@@ -39,7 +39,8 @@ def test_brats_labels_of_another_year(mistake, tmp_path):
     root = brats(tmp_path / "data", [f"BraTS2021_0000{n}" for n in range(3)], values=(0, 1, 2, 3))
     assert mistake(root) == (
         "BraTS2021_00000: label holds {0,1,2,3}; the config declares {0,1,2,4}. BraTS uses 3 for "
-        "ET since 2023: set data.labels: brats23."
+        "ET since 2023: set data.labels: brats23, or brats24 where other cases hold 4, the "
+        "resection cavity."
     )
 
 
@@ -83,6 +84,30 @@ def test_a_label_that_contradicts_what_was_annotated(mistake, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-8]),
+            "PATH: the gzip stream is cut short. Copy or download the file again.",
+        ),
+        (
+            lambda path: save(path, np.full((6, 5, 4, 2), np.nan, np.float32)),
+            (
+                "c2.nii.gz: 120 of 120 voxels are NaN, infinite or too large for float32. Set them "
+                "to 0 (or to the air value) in the file."
+            ),
+        ),
+    ],
+)
+def test_a_dry_run_reads_the_images_too(mistake, tmp_path, damage, line):
+    root = msd(tmp_path / "data")
+    path = root / "imagesTr" / "c2.nii.gz"
+    damage(path)
+    told = mistake(root, options=["--dry-run"])
+    assert told == f"c2: {line.replace('PATH', str(path))}"
+
+
 def test_one_value_that_no_case_of_many_declares(mistake, tmp_path):
     root = msd(tmp_path / "data", values=(0, 1, 2))
     save(root / "labelsTr" / "c2.nii.gz", np.where(label_of((6, 5, 4)), 117, 0).astype(np.uint8))
@@ -93,7 +118,10 @@ def test_one_value_that_no_case_of_many_declares(mistake, tmp_path):
     ("setting", "message"),
     [
         ("data.layout=bidz", "expected 'auto', 'msd', 'nnunet', 'brats', 'bids', 'list', 'csv' or"),
-        ("data.labels=brats", "labels: unknown preset 'brats'. Known: brats18-22, brats23, msd"),
+        (
+            "data.labels=brats",
+            "labels: unknown preset 'brats'. Known: brats18-22, brats23, brats24, msd",
+        ),
         ("data.exclude=c1", "data.exclude: expected a valid list, got 'c1'."),
         ("data.partial=[c1]", "data.partial: expected a valid dictionary, got ['c1']."),
         ("data.case_list=no.csv", "data.case_list: no.csv does not exist, here or in "),

@@ -142,16 +142,50 @@ def test_a_case_with_an_error_is_left_out_of_the_numbers(run, data):
     assert "left out: 1 of 6 cases, which training would refuse: PHANTOM_001" in out
 
 
-def test_missing_partners_are_a_problem_of_the_data_set(run, data):
+def test_a_missing_partner_is_a_problem_of_its_case_and_hides_no_other(run, data):
     (data / "labelsTr/PHANTOM_001.nii.gz").unlink()
+    (data / "imagesTr/PHANTOM_002.nii.gz").unlink()
+    damaged = data / "imagesTr/PHANTOM_001.nii.gz"
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+    broken = data / "labelsTr/PHANTOM_004.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:-8])
     status, out, _ = run("--data", data, "--check")
     assert status == 1
-    assert "1 file is missing: labelsTr/PHANTOM_001.nii.gz." in out
+    lines = out.splitlines()
+    cure = "Copy it there, or leave the case out by data.exclude. [missing-file]"
+    assert (
+        f"error  PHANTOM_001: label is missing, expected labelsTr/PHANTOM_001.nii.gz. {cure}"
+        in lines
+    )
+    assert (
+        f"error  PHANTOM_002: image is missing, expected imagesTr/PHANTOM_002.nii.gz. {cure}"
+        in lines
+    )
+    assert [line.split(":")[0] for line in lines if "[damaged-gzip]" in line] == [
+        "error  PHANTOM_001",
+        "error  PHANTOM_004",
+    ]
+    assert lines[-1].startswith(
+        "6 cases checked: 4 problems in 3 cases (missing-file 2, damaged-gzip 2). Training stops "
+        "at 4 errors;"
+    )
+    status, out, err = run("--data", data)
+    assert (status, err) == (0, "")
+    assert (
+        "left out: 3 of 6 cases, which training would refuse: PHANTOM_001, PHANTOM_002, "
+        "PHANTOM_004" in out
+    )
+
+
+def test_a_folder_that_makes_no_sense_is_a_problem_of_the_data_set(run, data):
+    (data / "dataset.json").write_text("{")
+    status, out, _ = run("--data", data, "--check")
+    assert status == 1
     assert "[dataset]" in out
     assert "No case was checked: the data set as a whole has to be mended first." in out
     status, _, err = run("--data", data)
     assert status == 2
-    assert "1 file is missing" in err
+    assert "is not valid JSON" in err
 
 
 def test_a_config_says_how_the_data_is_read(run, phantom):

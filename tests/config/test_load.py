@@ -94,6 +94,10 @@ def test_a_wrong_override_names_the_option(write):
         mistake(path, "loss.gamma")
         == "--set loss.gamma: expected section.setting=value, as loss.gamma=2."
     )
+    assert mistake(path, "data.image_pattern={case}_t1") == (
+        "--set data.image_pattern={case}_t1: '{case}_t1' is not a YAML value. Quote text that "
+        "begins with a brace, bracket or star: --set 'data.image_pattern=\"...\"'."
+    )
 
 
 def test_a_misspelt_word_is_suggested(write):

@@ -1,5 +1,6 @@
 """A case broken in every way there is: each gets its kind and its one line, and only that."""
 
+import dataclasses
 import gzip
 import struct
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from segfocal.data.case_survey import SurveyRules, survey_case
-from segfocal.data.cases import Case
+from segfocal.data.cases import Case, MissingFile
 from segfocal.data.defects import SEVERITIES
 from segfocal.data.survey_walk import survey_cases
 from segfocal.labels import LabelScheme
@@ -86,7 +87,68 @@ def test_four_channels_in_one_file_are_surveyed_apart(tmp_path, case):
 
 def test_a_missing_file(case):
     case.images[1].unlink()
-    assert told(case) == [("missing-file", f"c: {case.images[1]}: does not exist.")]
+    assert told(case) == [("missing-file", f"c: {case.images[1]}: does not exist. Copy it there.")]
+    case.images[1].symlink_to("annex/objects/x")
+    ((kind, line),) = told(case)
+    assert kind == "missing-file"
+    assert line == (
+        f"c: {case.images[1]}: is a link that leads nowhere. Fetch what it points at (git annex "
+        f"get, datalad get), or copy the file there."
+    )
+
+
+def test_what_a_case_still_has_is_measured_and_checked(case):
+    damaged = case.label.read_bytes()[:-8]
+    case.label.write_bytes(damaged)
+    lacks = MissingFile("CT", "ct/c.nii.gz")
+    less = Case("c", case.images[1:], case.label, missing=(lacks,))
+    survey = survey_case(less, RULES)
+    assert [(channel.name, channel.dtype) for channel in survey.channels] == [("PET", "int16")]
+    assert survey.shape == SHAPE
+    assert [problem.kind for problem in survey.problems] == ["missing-file", "damaged-gzip"]
+    assert str(survey.problems[0]) == (
+        "c: CT is missing, expected ct/c.nii.gz. Copy it there, or leave the case out by "
+        "data.exclude."
+    )
+    assert not survey.usable
+
+
+@pytest.mark.parametrize("label", [True, False])
+def test_a_case_without_any_image_or_anything_at_all(case, label):
+    lacks = tuple(MissingFile(name, f"{name}.nii.gz") for name in ("CT", "PET"))
+    lacks += () if label else (MissingFile("label", "label.nii.gz"),)
+    survey = survey_case(Case("c", (), case.label if label else None, missing=lacks), RULES)
+    assert [problem.kind for problem in survey.problems] == ["missing-file"] * len(lacks)
+    assert (survey.shape, survey.channels) == (None, [])
+    assert (survey.label is not None) == label
+
+
+def test_a_label_is_not_held_against_a_channel_that_lies_on_another_grid_by_leave(case):
+    save(case.images[1], image_of((4, 4, 4)), TURNED)
+    rules = dataclasses.replace(RULES, resample_channels=True)
+    less = Case("c", case.images[1:], case.label, missing=(MissingFile("CT", "x.nii.gz"),))
+    assert [kind for kind, _ in told(less, rules)] == ["missing-file"]
+    assert [kind for kind, _ in told(less)] == ["missing-file", "shape"]
+
+
+def test_a_volume_of_several_channels_in_the_place_of_one(case):
+    save(case.images[1], image_of((*SHAPE, 2)), TURNED)
+    assert told(case) == [
+        (
+            "channels",
+            (
+                "c: PET is 7x6x5x2, 4-D (c_0001.nii.gz). Expected a 3-D volume: each channel has a "
+                "file of its own here. Split the file."
+            ),
+        )
+    ]
+
+
+def test_the_reason_stands_before_what_follows_from_it(case):
+    poke(case.images[0], 254, "<h", 0)
+    poke(case.images[0], 80, "<f", 0.0)
+    kinds = [kind for kind, _ in told(case)]
+    assert kinds == ["spacing", "affine", "affine"]
 
 
 def test_what_is_no_nifti(case):
@@ -94,7 +156,10 @@ def test_what_is_no_nifti(case):
     assert told(case) == [
         (
             "unreadable",
-            f"c: {case.label}: is not a NIfTI file. Expected NIfTI-1 or NIfTI-2 (.nii or .nii.gz).",
+            (
+                f"c: {case.label}: is not a NIfTI file. Expected NIfTI-1 or NIfTI-2 (.nii or "
+                f".nii.gz). Copy or convert the file again."
+            ),
         )
     ]
 

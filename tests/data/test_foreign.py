@@ -171,7 +171,7 @@ def read(path):
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
 def test_damaged_files_are_named(tmp_path, sitk, suffix):
     path = tmp_path / f"a{suffix}"
-    assert line(read_header, path) == f"{path}: does not exist."
+    assert line(read_header, path) == f"{path}: does not exist. Copy it there."
     path.write_bytes(b"NRRD0004\ntype: short\nnonsense" if suffix == ".nrrd" else b"NDims = x\n")
     for call in (read_header, read):
         assert f"{path}: is damaged or no " in line(call, path)

@@ -189,7 +189,9 @@ def test_what_is_not_nifti_is_called_so(tmp_path, content, text):
     path = tmp_path / "x.nii.gz"
     path.write_bytes(content)
     for read in (read_label, read_header):
-        with pytest.raises(UserError, match=text):
+        with pytest.raises(
+            UserError, match=rf"{text}\. Expected .* Copy or convert the file again"
+        ):
             read(path)
 
 
@@ -216,8 +218,10 @@ def patched(path, offset, form, *values):
 def test_a_header_that_cannot_be_true_is_refused_by_file(tmp_path, offset, form, values, text):
     path = save(tmp_path / "h.nii", image_of((4, 4, 4)))
     patched(path, offset, form, *values)
-    with pytest.raises(UserError, match=f"h.nii: .*{text}"):
+    with pytest.raises(UserError, match=f"h.nii: .*{text}") as caught:
         read_label(path)
+    cures = ("file again.", "Mend the header.", "to one of these.", "to one .nii.gz file.")
+    assert str(caught.value).endswith(cures)
 
 
 def test_pixdim_zero_of_zero_is_read_as_one(tmp_path):
@@ -245,7 +249,7 @@ def test_a_header_needs_only_the_start_of_the_file(tmp_path):
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"^.*gone.nii.gz: does not exist\.$"):
+    with pytest.raises(UserError, match=r"^.*gone.nii.gz: does not exist\. Copy it there\.$"):
         read_label(tmp_path / "gone.nii.gz")
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
         read_label(tmp_path)

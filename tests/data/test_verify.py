@@ -90,13 +90,27 @@ def test_brats_4_read_by_the_scheme_of_2023_gets_the_preset_as_cure(tmp_path):
 def test_brats_3_read_by_the_scheme_of_2020_gets_the_preset_as_cure(tmp_path):
     case = four_channels(tmp_path, label=label_of(SHAPE, (0, 1, 2, 3)))
     assert line_of(load_case, case, LabelScheme.preset("brats18-22"), CHANNELS).endswith(
-        "the config declares {0,1,2,4}. BraTS uses 3 for ET since 2023: set data.labels: brats23."
+        "the config declares {0,1,2,4}. BraTS uses 3 for ET since 2023: set data.labels: brats23, "
+        "or brats24 where other cases hold 4, the resection cavity."
     )
 
 
-def test_a_4_beside_a_3_is_no_brats_convention():
-    with pytest.raises(UserError, match=r"Declare 4 in data.labels"):
-        encode_label(np.array([0, 1, 2, 3, 4]), LabelScheme.preset("brats23"))
+@pytest.mark.parametrize(("preset", "value"), [("brats23", 4), ("brats18-22", 3)])
+def test_a_4_beside_a_3_is_the_convention_of_2024(preset, value):
+    label = np.array([0, 1, 2, 3, 4])
+    with pytest.raises(UserError) as caught:
+        encode_label(label, LabelScheme.preset(preset))
+    assert str(caught.value).partition(". ")[2] == (
+        "In BraTS 2024 4 is the resection cavity: if these are its labels, set data.labels: "
+        f"brats24; else declare {value} in data.labels."
+    )
+    assert encode_label(label, LabelScheme.preset("brats24")).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_4_beside_a_3_means_nothing_among_classes_without_regions():
+    scheme = LabelScheme(("background", "a", "b", "c"), (0, 1, 2, 3))
+    with pytest.raises(UserError, match=r"Declare 4 in data.labels, or set loss.ignore_index: 4"):
+        encode_label(np.array([0, 1, 2, 3, 4]), scheme)
 
 
 def test_a_mask_of_255_is_told_how_to_declare_it(tmp_path):

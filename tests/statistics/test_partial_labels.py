@@ -48,7 +48,7 @@ def test_class_weights_come_from_the_cases_that_know_every_class():
         partial_class_alpha(ORGANS.subset(["a", "c"]), known, "balanced")
     assert str(caught.value) == (
         "loss.alpha: balanced compares the classes' voxels in cases that were annotated for every "
-        "class, and the training split has none. Set loss.alpha to one number a class, or null."
+        "class, and there is none. Set loss.alpha to one number a class, or null."
     )
 
 
@@ -65,7 +65,7 @@ def test_each_regions_alpha_comes_from_the_cases_that_know_it():
     with pytest.raises(UserError) as caught:
         partial_region_alpha(TUMOURS, known, "balanced")
     assert str(caught.value) == (
-        "Class TC has no voxel in the 1 training cases annotated for it: alpha is undefined. "
+        "Class TC has no voxel in the 1 case annotated for it: alpha is undefined. "
         "Change the split, drop the class, or set loss.alpha."
     )
 

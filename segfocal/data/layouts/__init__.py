@@ -17,6 +17,7 @@ from segfocal.data.layouts.label_values import scheme_of_values
 from segfocal.data.layouts.msd import list_tests, read_msd
 from segfocal.data.layouts.nnunet import read_nnunet
 from segfocal.data.layouts.pattern import fits_images, is_folder, read_folder
+from segfocal.data.nifti_header import MAX_VOXELS
 from segfocal.data.partial import declare_partial
 from segfocal.errors import UserError
 from segfocal.labels import LabelScheme
@@ -50,6 +51,8 @@ def read_dataset(
     rules: FileRules | None = None,
     exclude: Sequence[str] = (),
     partial: Mapping[str, Sequence[str]] | None = None,
+    keep_incomplete: bool = False,
+    max_voxels: int = MAX_VOXELS,
 ) -> Dataset:
     """The labelled cases of a data set and what their values mean.
 
@@ -67,6 +70,10 @@ def read_dataset(
         exclude: Ids of cases to leave out, or patterns of them.
         partial: For cases annotated in part, what they were annotated for
             (`partial.declare_partial`).
+        keep_incomplete: Keep cases that lack files, with what they have and lack, and let `auto`
+            pass over labels that cannot be read: for a survey, which tells of each. Otherwise the
+            first such thing is an error.
+        max_voxels: For `auto`: voxels of a label above which its header is not believed.
 
     Raises:
         UserError: One line that names the file and what to do.
@@ -84,9 +91,17 @@ def read_dataset(
         raise UserError(f"{root}: does not exist. Expected the folder of a data set.")
     found = _read(chosen, root, descriptor, rules, skip)
     skip.check_met()
-    scheme, labels_from = _scheme(
-        found, descriptor, labels, regions_class_order, ignore_values, root
-    )
+    if not keep_incomplete:
+        found.complete()
+    if labels == "auto":
+        scheme = scheme_of_values(
+            found.cases, ignore_values, max_voxels=max_voxels, skip_unreadable=keep_incomplete
+        )
+        labels_from = "data.labels: auto, the values found"
+    else:
+        scheme, labels_from = _scheme(
+            found, descriptor, labels, regions_class_order, ignore_values, root
+        )
     name = root.resolve().name if descriptor is None else descriptor.name
     return Dataset(
         name,
@@ -171,7 +186,7 @@ def list_inputs(
     if path.is_file():
         if path.suffix in (".csv", ".tsv", ".json"):
             rules = FileRules(channels, case_list=path)
-            return list(read_list(folder, rules, Exclusion(), labelled=False).cases)
+            return list(read_list(folder, rules, Exclusion(), labelled=False).complete().cases)
         return list_file(path, channels)
     if not (path / FILE_NAME).is_file():
         return _list_elsewhere(path, channels, image_pattern)
@@ -197,15 +212,15 @@ def _list_elsewhere(
     if is_brats(path):
         return _brats_inputs(path, channels)
     if is_bids(path):
-        return list(read_bids(path, rules, Exclusion(), labelled=False).cases)
+        return list(read_bids(path, rules, Exclusion(), labelled=False).complete().cases)
     if image_pattern is not None and fits_images(path, rules):
-        return list(read_folder(path, rules, Exclusion(), labelled=False).cases)
+        return list(read_folder(path, rules, Exclusion(), labelled=False).complete().cases)
     return list_folder(path, channels)
 
 
 def _brats_inputs(path: Path, channels: Sequence[str]) -> list[Case]:
     """BraTS folders, their files in the order of the checkpoint's channels."""
-    found = read_brats(path, Exclusion(), labelled=False)
+    found = read_brats(path, Exclusion(), labelled=False).complete()
     held = [name.casefold() for name in found.channels]
     if not {name.casefold() for name in channels} <= set(held):
         raise UserError(
@@ -249,8 +264,6 @@ def _scheme(
     root: Path,
 ) -> tuple[LabelScheme, str]:
     """What the values mean, and who says so."""
-    if labels == "auto":
-        return scheme_of_values(found.cases, ignore_values), "data.labels: auto, the values found"
     if descriptor is not None:
         who = FILE_NAME if labels is None else _told(labels)
         return descriptor.scheme(labels, regions_class_order, ignore_values), who

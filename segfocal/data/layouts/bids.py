@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segfocal.data.cases import Case
+from segfocal.data.cases import Case, MissingFile
 from segfocal.data.layouts.found import (
     Exclusion,
     FileRules,
     Found,
-    complete_cases,
+    lacking_files,
+    sorted_cases,
     walk_volumes,
 )
 from segfocal.data.nifti_header import case_stem
@@ -64,8 +65,8 @@ def read_bids(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool =
         labelled: Whether a case must have a label.
 
     Raises:
-        UserError: If channels are not named, cases lack files (all are named), or several files
-            fit a channel or label equally well.
+        UserError: If channels are not named, there is no case, or several files fit a channel or
+            label equally well.
     """
     raw_folder = _raw_folder(root)
     if raw_folder is None:
@@ -81,10 +82,12 @@ def read_bids(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool =
             f"[{', '.join(suffixes[:2])}]. {raw_folder} holds {', '.join(suffixes)}."
         )
     channels = tuple(rules.channels)
-    lacking: dict[str, list[str]] = {}
+    wanted = rules.label_pattern or f"*_{{{','.join(LABEL_SUFFIXES)}}}.nii.gz"
+    raw_name = "" if raw_folder == root else f"{raw_folder.name}/"
     cases = []
     for key in sorted({file.case for file in raw}):
-        case_id = "_".join(f"{e}-{v}" for e, v in zip(("sub", "ses"), key, strict=True) if v)
+        parts = [f"{e}-{v}" for e, v in zip(("sub", "ses"), key, strict=True) if v]
+        case_id, folder = "_".join(parts), "/".join(parts)
         if skip(case_id):
             continue
         own = [file for file in raw if file.case == key]
@@ -93,17 +96,20 @@ def read_bids(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool =
         label = _label(case_id, besides, rules.label_pattern) if labelled else None
         if all(image is None for image in images) and label is None:
             continue
-        absent = [name for name, image in zip(channels, images, strict=True) if image is None]
-        absent += ["label"] if labelled and label is None else []
-        if absent:
-            lacking[case_id] = absent
-        else:
-            cases.append(Case(case_id, tuple(image for image in images if image), label))
+        missing = [
+            MissingFile(name, f"{raw_name}{folder}/.../*_{name}.nii.gz")
+            for name, image in zip(channels, images, strict=True)
+            if image is None
+        ]
+        if labelled and label is None:
+            missing.append(MissingFile("label", f"derivatives/.../{folder}/.../{wanted}"))
+        held = tuple(image for image in images if image)
+        cases.append(Case(case_id, held, label, missing=tuple(missing)))
     expected = f"{raw_folder.name}/sub-*/.../*_{{{','.join(channels)}}}.nii.gz"
     if labelled:
-        wanted = rules.label_pattern or f"*_{{{','.join(LABEL_SUFFIXES)}}}.nii.gz"
         expected += f" and derivatives/.../sub-*/.../{wanted}"
-    return Found(channels, complete_cases(str(root), lacking, cases, expected, labelled=labelled))
+    ordered = sorted_cases(str(root), cases, expected)
+    return Found(channels, ordered, lacking_files(str(root), ordered, expected, labelled=labelled))
 
 
 def _raw_folder(root: Path) -> Path | None:

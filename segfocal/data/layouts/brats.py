@@ -2,16 +2,24 @@
 
 2017-2020 and 2021: `BraTS20_Training_001/BraTS20_Training_001_flair.nii.gz`, t1, t1ce, t2, seg, in
 some years below HGG and LGG. Since 2023: `BraTS-GLI-00000-000/BraTS-GLI-00000-000-t2f.nii.gz`, t1n,
-t1c, t2w, seg. Enhancing tumour is label 4 in the former and 3 in the latter.
+t1c, t2w, seg. Enhancing tumour is label 4 in the former and 3 in the latter. In 2024 the glioma
+cases are numbered from 100 (`BraTS-GLI-00005-100`), and 4 is the resection cavity.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from segfocal.data.cases import Case
-from segfocal.data.layouts.found import Exclusion, Found, complete_cases, walk_volumes
+from segfocal.data.cases import Case, MissingFile
+from segfocal.data.layouts.found import (
+    Exclusion,
+    Found,
+    lacking_files,
+    sorted_cases,
+    walk_volumes,
+)
 from segfocal.data.nifti_header import case_stem
 from segfocal.errors import UserError
 
@@ -24,6 +32,7 @@ _KINDS = {
 }
 _SEPARATORS = {"until 2022": "_", "since 2023": "-"}
 _PRESETS = {"until 2022": "brats18-22", "since 2023": "brats23"}
+_AFTER_TREATMENT = re.compile(r"BraTS-GLI-\d+-[1-9]\d\d", re.IGNORECASE)
 _CHANGING = re.compile(r"BraTS-(PED|MEN-RT)\b", re.IGNORECASE)
 _DEPTH = 4
 
@@ -48,8 +57,8 @@ def read_brats(root: Path, skip: Exclusion, *, labelled: bool = True) -> Found:
         labelled: Whether a case must have its `seg` file.
 
     Raises:
-        UserError: If there is none, some lack files (all are named), two have one name, or cases
-            of both namings are there, whose labels differ.
+        UserError: If there is none, two have one name, or cases of both namings are there, whose
+            labels differ.
     """
     cases: dict[str, dict[str, Path]] = {}
     folders: dict[str, Path] = {}
@@ -80,29 +89,39 @@ def read_brats(root: Path, skip: Exclusion, *, labelled: bool = True) -> Found:
             f"Point data.root at one of them, or list the cases (data.case_list)."
         )
     year = next(iter(years), "since 2023")
-    kinds = _KINDS[year]
+    mark, kinds = _SEPARATORS[year], _KINDS[year]
     wanted = (*kinds, "seg") if labelled else kinds
-    lacking = {
-        case_id: absent
-        for case_id, files in cases.items()
-        if (absent := [kind for kind in wanted if kind not in files])
-    }
-    whole = (
-        Case(case_id, tuple(files[kind] for kind in kinds), files["seg"] if labelled else None)
-        for case_id, files in cases.items()
-        if case_id not in lacking
-    )
-    mark = _SEPARATORS[year]
     expected = f"CASE/CASE{mark}{'|'.join(wanted)}.nii.gz"
     if not cases:
         expected += " (or the names until 2022, CASE_flair.nii.gz)"
-    changing = next((case_id for case_id in cases if _CHANGING.match(case_id)), None)
-    return Found(
-        CHANNELS,
-        complete_cases(str(root), lacking, whole, expected, labelled=labelled),
-        None if changing else _PRESETS[year],
-        f"names as {year}",
+    names = dict(zip(CHANNELS, kinds, strict=True)) | ({"label": "seg"} if labelled else {})
+    built = (_case(root, folders[case_id], files, mark, names) for case_id, files in cases.items())
+    ordered = sorted_cases(str(root), built, expected)
+    refusal = lacking_files(str(root), ordered, expected, labelled=labelled, words=names)
+    return Found(CHANNELS, ordered, refusal, *_preset(year, tuple(cases)))
+
+
+def _preset(year: str, case_ids: Sequence[str]) -> tuple[str | None, str]:
+    """What the names imply of the labels, and why."""
+    if any(_CHANGING.match(case_id) for case_id in case_ids):
+        return None, ""
+    if any(_AFTER_TREATMENT.fullmatch(case_id) for case_id in case_ids):
+        return "brats24", "names as in 2024, after treatment"
+    return _PRESETS[year], f"names as {year}"
+
+
+def _case(
+    root: Path, folder: Path, files: Mapping[str, Path], mark: str, names: Mapping[str, str]
+) -> Case:
+    """A case of those files that its folder holds; `names` are their kinds by channel."""
+    missing = tuple(
+        MissingFile(name, f"{folder.relative_to(root) / folder.name}{mark}{kind}.nii.gz")
+        for name, kind in names.items()
+        if kind not in files
     )
+    images = tuple(files[names[name]] for name in CHANNELS if names[name] in files)
+    label = files.get("seg") if "label" in names else None
+    return Case(folder.name, images, label, missing=missing)
 
 
 def _kind_of(path: Path) -> tuple[str, str] | None:

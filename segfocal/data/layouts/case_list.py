@@ -16,8 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segfocal.data.cases import Case, channel_indices
-from segfocal.data.layouts.found import READABLE, Exclusion, FileRules, Found, complete_cases
+from segfocal.data.cases import Case, MissingFile, channel_indices
+from segfocal.data.layouts.found import (
+    READABLE,
+    Exclusion,
+    FileRules,
+    Found,
+    is_there,
+    lacking_files,
+    sorted_cases,
+)
 from segfocal.data.nifti_header import case_stem
 from segfocal.errors import UserError
 from segfocal.files import read_json_value
@@ -67,8 +75,8 @@ def read_list(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool =
         labelled: Whether a case must have a label.
 
     Raises:
-        UserError: If the list is missing or malformed, names a case twice, a path outside the
-            root, or files that are missing (all are named).
+        UserError: If the list is missing or malformed, or names a case twice or a path outside the
+            root.
     """
     path = _list_path(root, rules.case_list)
     rows = _json_rows(path, labelled=labelled) if path.suffix == ".json" else _csv_rows(path)
@@ -76,12 +84,11 @@ def read_list(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool =
         raise UserError(f"{path}: lists no case.")
     channels, is_single = _channels(path, rows, rules.channels)
     cases: dict[str, Case] = {}
-    lacking: dict[str, list[str]] = {}
     for row in rows:
         where = f"{path}: {row.place}"
         listed = _images(where, row, channels, is_single=is_single)
         case_id = _case_id(where, row, listed)
-        if case_id in cases or case_id in lacking:
+        if case_id in cases:
             raise UserError(f"{where}: case {case_id} is listed twice. Keep one.")
         if skip(case_id):
             continue
@@ -92,20 +99,22 @@ def read_list(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool =
             key: _resolve(where, root, path.parent, text) if text else None
             for key, text in named.items()
         }
-        absent = [key for key, file in files.items() if file is None or not file.is_file()]
-        if absent:
-            lacking[case_id] = absent
+        here = {key: file for key, file in files.items() if file is not None and is_there(file)}
         cases[case_id] = Case(
             case_id,
-            tuple(file for key, file in files.items() if key != "label" and file is not None),
-            files.get("label"),
+            tuple(here[key] for key in keys if key in here),
+            here.get("label"),
             _annotated(where, row),
             row.text("source"),
+            tuple(
+                MissingFile(key, named[key] or f"a path in {row.place} of {path.name}")
+                for key in named
+                if key not in here
+            ),
         )
     expected = f"the files that it lists, below {root}"
-    return Found(
-        channels, complete_cases(str(path), lacking, cases.values(), expected, labelled=labelled)
-    )
+    ordered = sorted_cases(str(path), cases.values(), expected)
+    return Found(channels, ordered, lacking_files(str(path), ordered, expected, labelled=labelled))
 
 
 def _list_path(root: Path, named: Path | None) -> Path:

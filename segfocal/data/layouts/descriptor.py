@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segfocal.data.cases import Case
+from segfocal.data.layouts.found import is_there, missing_below
 from segfocal.errors import SegfocalWarning, UserError
 from segfocal.files import read_json
 from segfocal.labels import LabelScheme
@@ -185,12 +187,39 @@ class Descriptor:
         return named
 
 
-def missing_files(root: Path, missing: Sequence[Path]) -> str:
-    """`3 files are missing: imagesTr/a.nii.gz, ...`: at most five by name."""
-    shown = [str(path.relative_to(root)) for path in missing[:12]]
+def listed_case(
+    descriptor: Descriptor,
+    case_id: str,
+    channels: Sequence[str],
+    images: Sequence[Path],
+    label: Path,
+) -> Case:
+    """A case by the paths that dataset.json lists, less those where nothing is."""
+    names = channels if len(images) > 1 else ("image",)
+    files = dict(zip(names, images, strict=True))
+    missing = missing_below(descriptor.path.parent, {**files, "label": label})
+    return Case(
+        case_id,
+        tuple(path for path in images if is_there(path)),
+        label if is_there(label) else None,
+        missing=missing,
+    )
+
+
+def missing_listed(descriptor: Descriptor, cases: Sequence[Case]) -> str:
+    """One line about listed files that are missing; "" where all are there."""
+    missing = [file.expected for case in cases for file in case.missing]
+    if not missing:
+        return ""
+    cure = "Copy them, or take them off the list."
+    return str(descriptor.error(f"{missing_files(missing)} {cure}"))
+
+
+def missing_files(missing: Sequence[str]) -> str:
+    """`3 files are missing: imagesTr/a.nii.gz, ...`: at most twelve by name."""
     more = f" and {len(missing) - 12} more" if len(missing) > 12 else ""
     are = "files are" if len(missing) > 1 else "file is"
-    return f"{len(missing)} {are} missing: {', '.join(shown)}{more}."
+    return f"{len(missing)} {are} missing: {', '.join(missing[:12])}{more}."
 
 
 def _integers(values: Any) -> bool:

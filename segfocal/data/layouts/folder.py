@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from segfocal.data.cases import Case
-from segfocal.data.layouts.found import READABLE, complete_cases, is_hidden
+from segfocal.data.cases import Case, MissingFile
+from segfocal.data.layouts.found import (
+    READABLE,
+    Found,
+    is_hidden,
+    is_there,
+    lacking_files,
+    sorted_cases,
+)
 from segfocal.data.nifti_header import case_stem
 from segfocal.errors import UserError
 
@@ -27,7 +34,7 @@ def volume_files(folder: Path) -> list[Path]:
     return [
         path
         for path in found
-        if path.name.endswith(READABLE) and not is_hidden(path.name) and path.is_file()
+        if path.name.endswith(READABLE) and not is_hidden(path.name) and is_there(path)
     ]
 
 
@@ -95,23 +102,24 @@ def group_channels(files: Sequence[Path], channels: Sequence[str]) -> list[Case]
             them are named).
     """
     grouped = numbered_channels(files, channels)
-    lacking = {
-        case_id: absent
-        for case_id, numbered in grouped.items()
-        if (absent := absent_channels(numbered, channels))
-    }
     cases = (
-        Case(case_id, tuple(numbered[i] for i in range(len(channels))), None)
+        Case(
+            case_id,
+            tuple(numbered[channel] for channel in sorted(numbered)),
+            None,
+            missing=tuple(
+                MissingFile(name, f"{case_id}_{channel:04d}.nii.gz")
+                for channel, name in enumerate(channels)
+                if channel not in numbered
+            ),
+        )
         for case_id, numbered in grouped.items()
-        if case_id not in lacking
     )
+    where = str(files[0].parent)
     expected = f"CASE_0000 to CASE_{len(channels) - 1:04d} of every case"
-    return list(complete_cases(str(files[0].parent), lacking, cases, expected, labelled=False))
-
-
-def absent_channels(numbered: Mapping[int, Path], channels: Sequence[str]) -> list[str]:
-    """Names of the channels that a case has no file of."""
-    return [name for i, name in enumerate(channels) if i not in numbered]
+    ordered = sorted_cases(where, cases, expected)
+    refusal = lacking_files(where, ordered, expected, labelled=False)
+    return list(Found(tuple(channels), ordered, refusal).complete().cases)
 
 
 def numbered_channels(files: Sequence[Path], channels: Sequence[str]) -> dict[str, dict[int, Path]]:
@@ -126,13 +134,13 @@ def numbered_channels(files: Sequence[Path], channels: Sequence[str]) -> dict[st
         if match is None:
             raise UserError(
                 f"{path}: has no channel number, but files beside it have. "
-                f"Expected CASE_0000 to CASE_{len(channels) - 1:04d}."
+                f"Expected CASE_0000 to CASE_{len(channels) - 1:04d}. Rename it, or move it away."
             )
         channel = int(match["channel"])
         if channel >= len(channels):
             raise UserError(
                 f"{path}: is channel {channel}, but there are {len(channels)} channels "
-                f"({', '.join(channels)}), numbered from 0000."
+                f"({', '.join(channels)}), numbered from 0000. Declare it, or move the file away."
             )
         numbered = grouped.setdefault(match["case"], {})
         if channel in numbered:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segfocal.data.cases import Case
+from segfocal.data.cases import Case, MissingFile
 from segfocal.data.foreign import FOREIGN_SUFFIXES
 from segfocal.data.nifti_header import SUFFIXES
 from segfocal.errors import UserError
@@ -43,15 +43,28 @@ class Found:
 
     Attributes:
         channels: Name of each channel in the image files, in file order.
-        cases: In any order.
+        cases: Sorted by id, those that lack files included.
+        refusal: Why a run takes none of them: one line that names those that lack files; "" where
+            none does.
         preset: The label preset that the files' names imply; None where they imply none.
         preset_reason: Why, in a few words.
     """
 
     channels: tuple[str, ...]
     cases: tuple[Case, ...]
+    refusal: str = ""
     preset: str | None = None
     preset_reason: str = ""
+
+    def complete(self) -> Found:
+        """Itself.
+
+        Raises:
+            UserError: If a case lacks a file; it names them all.
+        """
+        if self.refusal:
+            raise UserError(self.refusal)
+        return self
 
 
 class Exclusion:
@@ -99,6 +112,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file, or a link that should lead to one: reading it tells of a bad one."""
+    return path.is_file() or path.is_symlink()
+
+
 def walk_volumes(root: Path, max_depth: int | None = None) -> list[Path]:
     """Every volume below a folder, sorted; hidden files and folders are passed over.
 
@@ -126,39 +144,58 @@ def walk_volumes(root: Path, max_depth: int | None = None) -> list[Path]:
     return sorted(found)
 
 
-def complete_cases(
-    where: str,
-    lacking: Mapping[str, Sequence[str]],
-    cases: Iterable[Case],
-    expected: str,
-    *,
-    labelled: bool = True,
-) -> tuple[Case, ...]:
-    """The cases sorted by id, if none of them lacks a file.
+def sorted_cases(where: str, cases: Iterable[Case], expected: str) -> tuple[Case, ...]:
+    """The cases by id.
 
     Args:
         where: What to name first in the error: the list or the folder.
-        lacking: For each incomplete case, what is missing: channel names, `label`.
-        cases: The complete ones.
-        expected: Where the missing files are looked for, for the error.
-        labelled: Whether these are cases of a data set, which a config can leave out.
+        cases: In any order.
+        expected: Where files are looked for, for the error.
 
     Raises:
-        UserError: Naming every incomplete case, up to twelve; or if there is no case.
+        UserError: If there is none.
     """
-    if lacking:
-        shown = [f"{name} ({', '.join(lacking[name])})" for name in sorted(lacking)[:_SHOWN]]
-        more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
-        num = f"{len(lacking)} cases lack" if len(lacking) > 1 else "1 case lacks"
-        raise UserError(
-            f"{where}: {num} files: {', '.join(shown)}{more}. Expected {expected}. "
-            + (
-                "Add the files, or leave the cases out by data.exclude."
-                if labelled
-                else "Add them."
-            )
-        )
     ordered = tuple(sorted(cases, key=lambda case: case.case_id))
     if not ordered:
         raise UserError(f"{where}: holds no case. Expected {expected}.")
     return ordered
+
+
+def lacking_files(
+    where: str,
+    cases: Sequence[Case],
+    expected: str,
+    *,
+    labelled: bool = True,
+    words: Mapping[str, str] | None = None,
+) -> str:
+    """One line about the cases that lack files, up to twelve of them by name; "" without any.
+
+    Args:
+        where: What to name first: the list or the folder.
+        cases: Sorted by id.
+        expected: Where the missing files are looked for.
+        labelled: Whether these are cases of a data set, which a config can leave out.
+        words: What the names of the files call a channel, where that is another word.
+    """
+    words = words or {}
+    lacking = [
+        f"{case.case_id} ({', '.join(words.get(file.name, file.name) for file in case.missing)})"
+        for case in cases
+        if case.missing
+    ]
+    if not lacking:
+        return ""
+    more = f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else ""
+    num = f"{len(lacking)} cases lack" if len(lacking) > 1 else "1 case lacks"
+    cure = "Add the files, or leave the cases out by data.exclude." if labelled else "Add them."
+    return f"{where}: {num} files: {', '.join(lacking[:_SHOWN])}{more}. Expected {expected}. {cure}"
+
+
+def missing_below(root: Path, files: Mapping[str, Path | None]) -> tuple[MissingFile, ...]:
+    """Of the files that a case should have, by channel or `label`, those that are not there."""
+    return tuple(
+        MissingFile(name, os.path.relpath(path, root))
+        for name, path in files.items()
+        if path is not None and not is_there(path)
+    )

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from segfocal.data.cases import Case
-from segfocal.data.layouts.descriptor import Descriptor, missing_files
+from segfocal.data.layouts.descriptor import (
+    Descriptor,
+    listed_case,
+    missing_files,
+    missing_listed,
+)
 from segfocal.data.layouts.found import READABLE, Exclusion, Found
 from segfocal.data.nifti_header import case_stem
 
@@ -19,7 +24,7 @@ def read_msd(descriptor: Descriptor, skip: Exclusion) -> Found:
 
     Raises:
         UserError: If dataset.json is malformed, lists nothing, one case twice, a path outside the
-            folder or files that are missing, or declares 2-D images.
+            folder, or declares 2-D images.
     """
     size = descriptor.plain.get("tensorImageSize")
     if isinstance(size, str) and size.upper() == "2D":
@@ -42,10 +47,14 @@ def read_msd(descriptor: Descriptor, skip: Exclusion) -> Found:
             continue
         if case_id in cases:
             raise descriptor.error(f"training: case {case_id} is listed twice. Keep one.")
-        cases[case_id] = Case(case_id, _images(image, len(channels)), label)
-    _check_files(descriptor, cases)
-    descriptor.warn_count(len(cases) + skip.num_left_out)
-    return Found(channels, tuple(cases[case_id] for case_id in sorted(cases)))
+        cases[case_id] = listed_case(
+            descriptor, case_id, channels, _images(image, len(channels)), label
+        )
+    ordered = tuple(cases[case_id] for case_id in sorted(cases))
+    refusal = missing_listed(descriptor, ordered)
+    if not refusal:
+        descriptor.warn_count(len(cases) + skip.num_left_out)
+    return Found(channels, ordered, refusal)
 
 
 def list_tests(descriptor: Descriptor) -> list[Case]:
@@ -64,7 +73,7 @@ def list_tests(descriptor: Descriptor) -> list[Case]:
         if not image.name.startswith("._"):
             case_id = case_stem(image)
             cases[case_id] = Case(case_id, _images(image, num_channels), None)
-    _check_files(descriptor, cases)
+    _check_tests(descriptor, cases)
     return [cases[case_id] for case_id in sorted(cases)]
 
 
@@ -75,18 +84,17 @@ def _images(image: Path, num_channels: int) -> tuple[Path, ...]:
         image.with_name(f"{case_stem(image)}_{channel:04d}{ending}")
         for channel in range(num_channels)
     )
-    return parts if parts and not image.exists() and parts[0].exists() else (image,)
+    in_parts = not image.exists() and any(part.exists() for part in parts)
+    return parts if in_parts else (image,)
 
 
-def _check_files(descriptor: Descriptor, cases: dict[str, Case]) -> None:
-    listed = [
-        path
+def _check_tests(descriptor: Descriptor, cases: dict[str, Case]) -> None:
+    root = descriptor.path.parent
+    missing = [
+        str(path.relative_to(root))
         for case in cases.values()
-        for path in (*case.images, *([case.label] if case.label is not None else []))
+        for path in case.images
+        if not path.is_file()
     ]
-    missing = [path for path in listed if not path.is_file()]
     if missing:
-        raise descriptor.error(
-            f"{missing_files(descriptor.path.parent, missing)} "
-            f"Copy them, or take them off the list."
-        )
+        raise descriptor.error(f"{missing_files(missing)} Copy them, or take them off the list.")

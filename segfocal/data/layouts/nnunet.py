@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from segfocal.data.cases import Case
-from segfocal.data.layouts.descriptor import Descriptor, missing_files
-from segfocal.data.layouts.folder import absent_channels, numbered_channels, volume_files
-from segfocal.data.layouts.found import READABLE, Exclusion, Found, complete_cases
+from segfocal.data.cases import Case, MissingFile
+from segfocal.data.layouts.descriptor import Descriptor, listed_case, missing_listed
+from segfocal.data.layouts.folder import numbered_channels, volume_files
+from segfocal.data.layouts.found import (
+    READABLE,
+    Exclusion,
+    Found,
+    lacking_files,
+    sorted_cases,
+)
 from segfocal.data.nifti_header import case_stem
 
 
@@ -18,7 +24,7 @@ def read_nnunet(descriptor: Descriptor, skip: Exclusion) -> Found:
 
     Raises:
         UserError: If dataset.json is malformed, the files have another ending than segfocal reads,
-            there are none, or cases lack an image, a channel or a label (all are named).
+            or there are none.
     """
     channels = descriptor.channels()
     ending = descriptor.plain.get("file_ending", ".nii.gz")
@@ -29,38 +35,45 @@ def read_nnunet(descriptor: Descriptor, skip: Exclusion) -> Found:
         )
     if "dataset" in descriptor.plain:
         cases = tuple(_listed_cases(descriptor, channels, skip))
+        refusal = missing_listed(descriptor, cases)
     else:
-        cases = _paired_cases(descriptor, channels, ending, skip)
-    descriptor.warn_count(len(cases) + skip.num_left_out)
-    return Found(channels, cases)
+        cases, refusal = _paired_cases(descriptor, channels, ending, skip)
+    if not refusal:
+        descriptor.warn_count(len(cases) + skip.num_left_out)
+    return Found(channels, cases, refusal)
 
 
 def _paired_cases(
     descriptor: Descriptor, channels: Sequence[str], ending: str, skip: Exclusion
-) -> tuple[Case, ...]:
+) -> tuple[tuple[Case, ...], str]:
+    """The cases, and the line about those that lack an image, a channel or a label."""
     root = descriptor.path.parent
     images = _with_ending(root / "imagesTr", ending)
     if not images:
         raise descriptor.error(f"imagesTr holds no {ending} file.")
     numbered = numbered_channels(images, channels)
     labels = {case_stem(path): path for path in _with_ending(root / "labelsTr", ending)}
-    lacking: dict[str, list[str]] = {}
     cases = []
     for case_id in sorted({*numbered, *labels}):
         if skip(case_id):
             continue
         files = numbered.get(case_id, {})
-        absent = absent_channels(files, channels) + ([] if case_id in labels else ["label"])
-        if absent:
-            lacking[case_id] = absent
-        else:
-            paths = tuple(files[i] for i in range(len(channels)))
-            cases.append(Case(case_id, paths, labels[case_id]))
+        missing = [
+            MissingFile(name, f"imagesTr/{case_id}_{channel:04d}{ending}")
+            for channel, name in enumerate(channels)
+            if channel not in files
+        ]
+        if case_id not in labels:
+            missing.append(MissingFile("label", f"labelsTr/{case_id}{ending}"))
+        paths = tuple(files[channel] for channel in sorted(files))
+        cases.append(Case(case_id, paths, labels.get(case_id), missing=tuple(missing)))
     last = f"_{len(channels) - 1:04d}" if len(channels) > 1 else ""
     expected = (
         f"imagesTr/CASE_0000{f' to {last}' if last else ''}{ending} and labelsTr/CASE{ending}"
     )
-    return complete_cases(str(descriptor.path), lacking, cases, expected)
+    where = str(descriptor.path)
+    ordered = sorted_cases(where, cases, expected)
+    return ordered, lacking_files(where, ordered, expected)
 
 
 def _listed_cases(descriptor: Descriptor, channels: Sequence[str], skip: Exclusion) -> list[Case]:
@@ -84,12 +97,8 @@ def _listed_cases(descriptor: Descriptor, channels: Sequence[str], skip: Exclusi
                 f"{', '.join(channels)}."
             )
         paths = tuple(descriptor.inside(path) for path in images)
-        cases.append(Case(case_id, paths, descriptor.inside(entry["label"])))
-    missing = [
-        path for case in cases for path in (*case.images, case.label) if path and not path.is_file()
-    ]
-    if missing:
-        raise descriptor.error(missing_files(descriptor.path.parent, missing))
+        label = descriptor.inside(entry["label"])
+        cases.append(listed_case(descriptor, case_id, channels, paths, label))
     return cases
 
 

@@ -6,13 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from segfocal.data.cases import Case
+from segfocal.data.cases import Case, MissingFile
 from segfocal.data.layouts.found import (
     READABLE,
     Exclusion,
     FileRules,
     Found,
-    complete_cases,
+    lacking_files,
+    sorted_cases,
     walk_volumes,
 )
 from segfocal.errors import UserError
@@ -59,8 +60,7 @@ def read_folder(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool
         labelled: Whether a case must have a label.
 
     Raises:
-        UserError: If a pattern is malformed or meets nothing, cases lack files (all are named), or
-            two files fit one place.
+        UserError: If a pattern is malformed or meets nothing, or two files fit one place.
     """
     label_rule = _compiled("data.label_pattern", rules.label_pattern or LABELS, None)
     named = IMAGES if rules.image_pattern is None else rules.image_pattern
@@ -86,21 +86,30 @@ def read_folder(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool
             f"data.image_pattern: {_told(named)} meets no file in {root}. It holds {held}."
         )
     keys = channels if len(patterns) > 1 or "channel" in patterns[0][1].groupindex else (_SINGLE,)
-    lacking: dict[str, list[str]] = {}
     cases = []
     for case_id in sorted({*files, *(labels if labelled else ())}):
         if skip(case_id):
             continue
         held_files = files.get(case_id, {})
-        absent = [key for key in keys if key not in held_files]
-        absent += ["label"] if labelled and case_id not in labels else []
-        if absent:
-            lacking[case_id] = absent
-        else:
-            label = labels[case_id] if labelled else None
-            cases.append(Case(case_id, tuple(held_files[key] for key in keys), label))
+        missing = [
+            MissingFile(key, _place(named if isinstance(named, str) else named[key], case_id, key))
+            for key in keys
+            if key not in held_files
+        ]
+        if labelled and case_id not in labels:
+            missing.append(MissingFile("label", _place(rules.label_pattern or LABELS, case_id)))
+        images = tuple(held_files[key] for key in keys if key in held_files)
+        label = labels.get(case_id) if labelled else None
+        cases.append(Case(case_id, images, label, missing=tuple(missing)))
     expected = f"{_told(named)} and {rules.label_pattern or LABELS}" if labelled else _told(named)
-    return Found(channels, complete_cases(str(root), lacking, cases, expected, labelled=labelled))
+    ordered = sorted_cases(str(root), cases, expected)
+    return Found(channels, ordered, lacking_files(str(root), ordered, expected, labelled=labelled))
+
+
+def _place(pattern: str, case_id: str, channel: str = "") -> str:
+    """Where a pattern looks for a file: `images/p1_flair.nii.gz`."""
+    filled = pattern.replace("{case}", case_id).replace("{channel}", channel)
+    return filled if filled.endswith(READABLE) else f"{filled}{READABLE[0]}"
 
 
 def _image_patterns(

@@ -19,6 +19,8 @@ CHANNELS = ("FLAIR", "T1w", "T1gd", "T2w")
         (["BraTS2021_00000", "BraTS2021_00002"], "brats18-22", (0, 1, 2, 4)),
         (["BraTS-GLI-00000-000", "BraTS-GLI-00000-001"], "brats23", (0, 1, 2, 3)),
         (["train/BraTS-MET-00001-000"], "brats23", (0, 1, 2, 3)),
+        (["BraTS-GLI-00005-100", "BraTS-GLI-00005-101"], "brats24", (0, 1, 2, 3, 4)),
+        (["BraTS-GLI-00005-000", "BraTS-GLI-02073-105"], "brats24", (0, 1, 2, 3, 4)),
     ],
 )
 def test_each_year_is_known_by_its_names(tmp_path, cases, preset, values):
