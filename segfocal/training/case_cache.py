@@ -33,6 +33,16 @@ UNUSED_DAYS = 30
 
 _CHUNK = 1 << 20
 
+_OWN_CODE = (
+    "data",
+    "transforms",
+    "labels.py",
+    "training/build.py",
+    "training/case_file.py",
+    "training/case_tree.py",
+)
+"""What a prepared case depends on: readers, transforms, their composition, the file itself."""
+
 
 class CacheFolderError(UserError):
     """The folder of the cache cannot be written."""
@@ -153,7 +163,7 @@ def code_fingerprint() -> str:
     """Hash of the code that reads and prepares cases: a changed transform is never served stale."""
     root = Path(segfocal.__file__).parent
     digest = hashlib.sha256()
-    for part in ("data", "transforms", "labels.py", "training/case_file.py"):
+    for part in _OWN_CODE:
         place = root / part
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             digest.update(f"{path.relative_to(root).as_posix()}\n".encode())

@@ -12,6 +12,7 @@ import torch
 from segfocal.data.cases import Case
 from segfocal.training.case_cache import CacheFolderError, CaseCache, Prepared
 from segfocal.training.case_file import CaseFile
+from segfocal.training.case_memory import packed
 from segfocal.training.memory import available_bytes, readable_bytes
 
 CacheMode = Literal["auto", "ram", "disk", "none"]
@@ -112,12 +113,15 @@ class CaseStore(Sequence[Prepared]):
             if self.used_bytes >= self.budget_bytes:
                 return
             group = self.cases[start : start + num_threads]
-            for number, case in enumerate(pool.map(self.prepare, group), start):
+            for number, case in enumerate(pool.map(self._packed, group), start):
                 size = _size_bytes(case)
                 if self.used_bytes + size > self.budget_bytes:
                     return
                 self.used_bytes += size
                 yield number, case
+
+    def _packed(self, case: Case) -> Prepared:
+        return packed(self.prepare(case))
 
     def _keep_on_disk(
         self, pool: ThreadPoolExecutor, cache: CaseCache, on_case: Callable[[], None]

@@ -118,6 +118,19 @@ def test_a_folder_that_cannot_be_written_stops_disk_and_auto_goes_on_and_says_so
     )
 
 
+def test_a_case_in_memory_is_a_copy_of_what_was_prepared(cases, tmp_path):
+    made_of = {}
+
+    def prepare(case):
+        made_of[case.case_id] = torch.zeros(25)
+        return {"image": made_of[case.case_id], "case_id": case.case_id}
+
+    made = store(cases, prepare, "ram", tmp_path, budget_bytes=10_000)
+    made_of["case0"].fill_(9)
+    assert len(made.cached) == 5
+    assert float(made[0]["image"].abs().max()) == 0
+
+
 def test_a_loader_process_maps_files_of_its_own(cases, tmp_path):
     made = store(cases, PreparingLarge(), "disk", tmp_path)
     held = values(made)
