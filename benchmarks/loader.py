@@ -90,7 +90,8 @@ def ours(name, prepare, args, changed):
     cases = prepare.dataset.cases
     cache = CaseCache(args.cache, {"benchmark": str(args.patch)})
     mode = "disk" if "disk" in name else "ram"
-    store = CaseStore(cases, prepare, mode=mode, cache=cache, num_threads=1)  # as CacheDataset does
+    kept = Kept(prepare, ("case_id", "image", "label", "centres"))
+    store = CaseStore(cases, kept, mode=mode, cache=cache, num_threads=1)  # as CacheDataset does
     cut = RandPatchd(
         KEYS,
         args.patch,
@@ -136,7 +137,9 @@ def theirs(name, prepare, args, changed):
             RandShiftIntensityd("image", offsets=AUGMENT.intensity_shift, prob=0.8),
             RandGaussianNoised("image", prob=0.2, std=AUGMENT.noise_std),
         ]
-    chain = Compose([Prepared(prepare), *steps])
+    # Without what RandCropByPosNegLabeld would copy along for nothing.
+    kept = Kept(prepare, ("image", "label", "label_fg_indices", "label_bg_indices"))
+    chain = Compose([kept, *steps])
     dataset = CacheDataset(prepare.dataset.cases, chain, progress=False, copy_cache=copied)
     # Made once: MONAI's DataLoader seeds every transform anew, and alike, when it is made.
     loader = DataLoader(dataset, batch_size=max(args.batch // num_samples, 1), shuffle=True)
@@ -144,16 +147,16 @@ def theirs(name, prepare, args, changed):
         yield from loader
 
 
-class Prepared(Transform):
-    """The preprocessing as a transform that CacheDataset keeps the result of."""
+class Kept(Transform):
+    """The preprocessing as a transform whose result is kept, cut down to what one side needs."""
 
-    def __init__(self, prepare):
+    def __init__(self, prepare, keys):
         self.prepare = prepare
+        self.keys = keys
 
     def __call__(self, case):
-        # Without what RandCropByPosNegLabeld would copy along for nothing.
         ready = self.prepare(case)
-        return {key: ready[key] for key in ready if key not in ("centres", "case_id")}
+        return {key: ready[key] for key in self.keys}
 
 
 def stream(name, prepare, args, changed):
