@@ -36,6 +36,10 @@ class RandPatchd(Randomizable, MapTransform):
     is carried along, and a memory-mapped volume is read where the patch lies. The numbers drawn
     from a given seed are not MONAI's.
 
+    Rotation and zoom act in the plane of the first two axes (R and A), the zoom by one factor on
+    both; slices along the third stay where they are. `RandAffined(scale_range=0.15)` zooms its
+    first axis alone, and `scale_range=(0.15, 0.15)` each by a factor of its own.
+
     Everything random is a function of `set_random_state(seed)`; the last draw stands in `draw`.
 
     Args:
@@ -152,7 +156,7 @@ def cut_patch(volume: Any, draw: PatchDraw, size: Sequence[int], *, image: bool)
 
 
 def _turned(patch: Array, angle: float, zoom: float, *, interpolate: bool) -> Array:
-    """Rotated in the plane of the first two axes and zoomed along the first, about the centre.
+    """Rotated and zoomed in the plane of the first two axes, about the centre.
 
     What lies outside is reflected, as in `grid_sample(padding_mode="reflection",
     align_corners=False)`. Slices across the other axes stay in place, so each of their voxels is
@@ -162,9 +166,9 @@ def _turned(patch: Array, angle: float, zoom: float, *, interpolate: bool) -> Ar
     rows = patch.reshape(num_channels, height * width, -1)
     i = np.arange(height)[:, None] - (height - 1) / 2
     j = np.arange(width)[None] - (width - 1) / 2
-    cos, sin = math.cos(angle), math.sin(angle)
-    x = _reflected(cos * zoom * i - sin * j + (height - 1) / 2, height)
-    y = _reflected(sin * zoom * i + cos * j + (width - 1) / 2, width)
+    cos, sin = zoom * math.cos(angle), zoom * math.sin(angle)
+    x = _reflected(cos * i - sin * j + (height - 1) / 2, height)
+    y = _reflected(sin * i + cos * j + (width - 1) / 2, width)
     if not interpolate:
         nearest = (np.rint(x) * width + np.rint(y)).astype(np.int64).ravel()
         turned: Array = rows.take(nearest, axis=1).reshape(patch.shape)

@@ -15,7 +15,13 @@ from monai.transforms.transform import RandomizableTrait
 
 from segfocal.config.schema import AugmentConfig
 from segfocal.transforms.crop_indices import ClassCropIndicesd
-from segfocal.transforms.patch_draw import CHANGE_PROB, NOISE_PROB, draw_patch, draw_start
+from segfocal.transforms.patch_draw import (
+    CHANGE_PROB,
+    NOISE_PROB,
+    PatchDraw,
+    draw_patch,
+    draw_start,
+)
 from segfocal.transforms.rand_patch import RandPatchd, cut_patch
 
 SIZE = (8, 7, 6)
@@ -47,7 +53,7 @@ def monais(volume, draw, size, image):
     if draw.angle or draw.zoom != 1:
         turn = Affine(
             rotate_params=(0.0, 0.0, draw.angle),
-            scale_params=(draw.zoom, 1.0, 1.0),
+            scale_params=(draw.zoom, draw.zoom, 1.0),
             padding_mode="reflection",
             mode="bilinear" if image else "nearest",
             image_only=True,
@@ -211,6 +217,17 @@ def test_image_and_label_move_together():
     for _ in range(20):
         patch = cut(data)
         assert torch.equal(patch["image"], (patch["label"] > 0).float())
+
+
+def test_a_zoom_is_alike_along_both_axes_and_leaves_slices_apart():
+    # Coordinates as intensities: what a voxel shows tells where in the volume it came from.
+    size = (9, 9, 3)
+    where = torch.stack(torch.meshgrid(*map(torch.arange, size), indexing="ij")).float()
+    still = PatchDraw((0, 0, 0), zoom=0.8)
+    moved = cut_patch(where, still, size, image=True) - where
+    centred = where - torch.tensor([4.0, 4.0, 1.0]).reshape(3, 1, 1, 1)
+    expected = centred * torch.tensor([-0.2, -0.2, 0.0]).reshape(3, 1, 1, 1)
+    assert torch.allclose(moved, expected, atol=1e-5)
 
 
 def test_labels_keep_their_type_and_values_when_turned():
