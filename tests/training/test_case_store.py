@@ -88,12 +88,16 @@ def test_the_summary_tells_sizes_budget_and_place(cases, tmp_path):
     folder = tmp_path / "cache"
     told = {m: store(cases, Preparing(), m, tmp_path).summary() for m in ("auto", "ram", "none")}
     assert told["auto"] == (
-        f"2 in memory (0 MB of at most 0 MB), 3 on disk (0 MB in {folder}, written now)"
+        f"2 in memory (0 MB of at most 0 MB), 3 on disk (0 MB in {folder}, written now; mapped)"
     )
     assert told["ram"] == "2 in memory (0 MB of at most 0 MB), 3 prepared anew at every access"
+    none_fits = store(cases, Preparing(), "ram", tmp_path, budget_bytes=3)
+    assert none_fits.summary() == (
+        "0 in memory (0 MB of at most 0 MB), 5 prepared anew at every access"
+    )
     assert told["none"] == "5 prepared anew at every access"
     again = store(cases, Preparing(), "disk", tmp_path)
-    assert again.summary() == f"5 on disk (0 MB in {folder}, 3 found there)"
+    assert again.summary() == f"5 on disk (0 MB in {folder}, 3 found there; mapped)"
 
 
 def test_progress_is_told_once_for_each_case_that_is_kept(cases, tmp_path):
