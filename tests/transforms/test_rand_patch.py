@@ -12,6 +12,7 @@ from monai.transforms.intensity.array import ScaleIntensity, ShiftIntensity
 from monai.transforms.spatial.array import Affine, Flip
 from monai.transforms.spatial.dictionary import RandFlipd
 from monai.transforms.transform import RandomizableTrait
+from monai.utils.misc import MAX_SEED
 
 from segfocal.config.schema import AugmentConfig
 from segfocal.transforms.crop_indices import ClassCropIndicesd
@@ -183,6 +184,32 @@ def test_a_case_without_a_centre_and_one_that_is_too_small_are_named():
         "c: a patch of (8, 13, 8) does not fit into (13, 12, 11). Pad the case, or take a smaller "
         "patch."
     )
+
+
+@pytest.mark.parametrize("seed", [0, np.int64(7), 2**31, MAX_SEED + 3, -1])
+def test_a_seed_gives_monais_numbers(seed):
+    cut = cutter().set_random_state(seed=5)
+    cut.R.random_sample(3)
+    theirs = RandFlipd("image").set_random_state(seed=seed)
+    assert cut.set_random_state(seed=seed) is cut
+    assert cut.R.random_sample(5).tolist() == theirs.R.random_sample(5).tolist()
+
+
+def test_seeding_leaves_a_generator_that_was_handed_in_and_other_transforms_alone():
+    given, same = np.random.RandomState(3), np.random.RandomState(3)
+    cut, other = cutter(), cutter().set_random_state(seed=3)
+    cut.set_random_state(state=given)
+    assert cut.R is given
+    cut.set_random_state(seed=8)
+    expected = same.random_sample(5).tolist()
+    assert given.random_sample(5).tolist() == expected
+    assert other.R.random_sample(5).tolist() == expected
+
+
+def test_without_a_seed_the_system_chooses():
+    cut = cutter().set_random_state(seed=1)
+    first = cut.R.random_sample()
+    assert cut.set_random_state(seed=1).set_random_state().R.random_sample() != first
 
 
 def test_the_same_seed_gives_the_same_patch_whatever_was_cut_before():
