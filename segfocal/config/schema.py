@@ -197,11 +197,11 @@ class AugmentConfig(Section):
     flip_axes: list[Literal[0, 1, 2]] = [0, 1, 2]
     """Axes (R, A, S) mirrored with probability one half."""
     affine_prob: float = Field(0.2, ge=0, le=1)
-    """How often a patch is rotated and scaled."""
+    """How often a patch is rotated and zoomed."""
     rotate_degrees: float = Field(15.0, ge=0, le=180)
     """Largest rotation about the S axis."""
     scale: float = Field(0.15, ge=0, lt=1)
-    """Largest relative zoom."""
+    """Largest relative zoom in the R-A plane, the same along both axes; S is left alone."""
     intensity_scale: float = Field(0.1, ge=0, lt=1)
     """Largest relative change of contrast."""
     intensity_shift: float = Field(0.1, ge=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,15 @@ def _description(config: Config, plan: Plan, *, for_training: bool) -> dict[str,
         "file_channels": list(plan.dataset.channels),
         "channels": list(plan.channels),
         "crops": crops if for_training else None,
-        "versions": versions(("torch", "monai", "numpy", "scipy", "nibabel")),
+        "versions": versions(("torch", "monai", "numpy", "scipy", "nibabel", *_other_readers())),
         "code": code_fingerprint(),
     }
+
+
+def _other_readers() -> list[str]:
+    """The packages that read other formats (`segfocal.data.foreign`), of those installed."""
+    modules = {"pynrrd": "nrrd", "SimpleITK": "SimpleITK"}
+    return [package for package, module in modules.items() if find_spec(module)]
 
 
 def make_loader(

@@ -31,7 +31,20 @@ SUFFIX = ".segfocal-case"
 UNUSED_DAYS = 30
 """A cached case that no run has used for so long is removed."""
 
+_UNFINISHED_DAYS = 1
+"""A file that a run was killed while writing is removed after so long; writing takes seconds."""
+
 _CHUNK = 1 << 20
+
+_OWN_CODE = (
+    "data",
+    "transforms",
+    "labels.py",
+    "training/build.py",
+    "training/case_file.py",
+    "training/case_tree.py",
+)
+"""What a prepared case depends on: readers, transforms, their composition, the file itself."""
 
 
 class CacheFolderError(UserError):
@@ -74,7 +87,13 @@ class CaseCache:
         """
         identity = self._identity(case)
         path = self.path(case)
-        found = self._found(path, identity, case.case_id)
+        found = self._found(
+            path,
+            identity,
+            lambda why: self.on_note(
+                f"cache  {case.case_id}: {path} is damaged ({why}); prepared anew"
+            ),
+        )
         if found is not None:
             return found, True
         prepared = prepare(case)
@@ -83,6 +102,10 @@ class CaseCache:
                 f"{case.case_id}: its files changed while they were read. Start again when nothing "
                 f"writes to them."
             )
+        made_meanwhile = self._found(path, identity, lambda _line: None)
+        if made_meanwhile is not None:
+            # Another run's: replaced now, it would be another file to whoever opened it.
+            return made_meanwhile, False
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_case_file(path, identity, prepared)
@@ -100,14 +123,16 @@ class CaseCache:
         name = re.sub(r"[^\w.-]", "_", case.case_id)[:80]
         return self.folder / f"{name}-{hashlib.blake2b(key, digest_size=8).hexdigest()}{SUFFIX}"
 
-    def _found(self, path: Path, identity: Any, case_id: str) -> CaseFile | None:
+    def _found(
+        self, path: Path, identity: Any, on_damage: Callable[[str], None]
+    ) -> CaseFile | None:
         try:
             file = open_case_file(path)
             if file.identity != identity:
                 return None
             file.load(verify=True)
         except DamagedCaseFileError as error:
-            self.on_note(f"cache  {case_id}: {path} is damaged ({error}); prepared anew")
+            on_damage(str(error))
             return None
         except OSError:
             return None  # absent, or not to be read: made anew, and a folder that fails says so
@@ -153,7 +178,7 @@ def code_fingerprint() -> str:
     """Hash of the code that reads and prepares cases: a changed transform is never served stale."""
     root = Path(segfocal.__file__).parent
     digest = hashlib.sha256()
-    for part in ("data", "transforms", "labels.py", "training/case_file.py"):
+    for part in _OWN_CODE:
         place = root / part
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
@@ -168,14 +193,19 @@ def default_folder() -> Path:
 
 
 def remove_unused(folder: Path, days: float = UNUSED_DAYS) -> int:
-    """Removes cached cases that no run has used for so many days.
+    """Removes cached cases that no run has used for so many days, and what killed runs left.
 
     Returns:
         How many bytes were freed.
     """
+    unfinished = _remove_older(folder, f".*{SUFFIX}.*.tmp", _UNFINISHED_DAYS)
+    return unfinished + _remove_older(folder, f"*{SUFFIX}", days)
+
+
+def _remove_older(folder: Path, pattern: str, days: float) -> int:
     freed, limit = 0, time.time() - days * 86_400
-    for path in folder.glob(f"*{SUFFIX}") if folder.is_dir() else ():
-        with contextlib.suppress(FileNotFoundError):  # another run may remove it first
+    for path in folder.glob(pattern) if folder.is_dir() else ():
+        with contextlib.suppress(OSError):  # another run removed it first, or it is not ours to
             status = path.stat()
             if status.st_mtime < limit:
                 path.unlink()

@@ -15,21 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from monai.data.meta_tensor import MetaTensor
-from monai.utils.enums import TraceKeys
 
 from segfocal.files import atomic_write
+from segfocal.training.case_tree import ALIGNMENT, Array, decode, encode, starts
 
 _MAGIC = b"SEGFOCAL-CASE-1\n"
 _LENGTH_BYTES = 8
 _HASH_BYTES = 32
-_ALIGNMENT = 64
 _LARGEST_HEADER = 1 << 26
 _CHUNK_BYTES = 1 << 20
-
-Array = npt.NDArray[Any]
 
 
 class DamagedCaseFileError(Exception):
@@ -80,7 +75,7 @@ class CaseFile:
             start = self._data_start + entry["start"]
             part = raw.numpy()[start : start + entry["bytes"]]
             arrays.append(part.view(entry["dtype"]).reshape(entry["shape"]))
-        case: dict[str, Any] = _decode(self._tree, arrays)
+        case: dict[str, Any] = decode(self._tree, arrays)
         return case
 
 
@@ -98,19 +93,18 @@ def write_case_file(path: Path, identity: Any, case: Mapping[str, Any]) -> None:
         OSError: If the file cannot be written.
     """
     arrays: list[Array] = []
-    tree = _encode(case, arrays)
+    tree = encode(case, arrays)
     entries: list[dict[str, Any]] = []
     parts: list[Any] = []
-    start = 0
-    for array in arrays:
-        gap = -start % _ALIGNMENT
-        parts += [bytes(gap), array.reshape(-1).view(np.uint8).data]
-        place = {"start": start + gap, "bytes": array.nbytes}
+    end = 0
+    for array, start in zip(arrays, starts(arrays), strict=False):
+        parts += [bytes(start - end), array.reshape(-1).view(np.uint8).data]
+        place = {"start": start, "bytes": array.nbytes}
         entries.append({"dtype": array.dtype.str, "shape": list(array.shape), **place})
-        start += gap + array.nbytes
+        end = start + array.nbytes
     header = {"identity": identity, "tree": tree, "arrays": entries, "data_hash": _hash(*parts)}
     text = json.dumps(header).encode()
-    text += b" " * (-(len(_MAGIC) + _LENGTH_BYTES + len(text) + _HASH_BYTES) % _ALIGNMENT)
+    text += b" " * (-(len(_MAGIC) + _LENGTH_BYTES + len(text) + _HASH_BYTES) % ALIGNMENT)
     with atomic_write(path) as stream:
         stream.write(_MAGIC + len(text).to_bytes(_LENGTH_BYTES, "little"))
         stream.write(text + bytes.fromhex(_hash(text)))
@@ -172,61 +166,3 @@ def _hash_of_rest(path: Path, start: int) -> str:
 def _new_hash() -> hashlib._Hash:
     # Twice as fast as blake2b where the processor has instructions for it, as most have.
     return hashlib.sha256()
-
-
-def _encode(value: Any, arrays: list[Array]) -> Any:
-    """Plain JSON values; arrays are put aside and numbered."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, MetaTensor):
-        return {
-            "volume": _put(value.as_tensor(), arrays),
-            "affine": _encode(value.affine, arrays),
-            # The ids are those of transform objects of this process: MONAI compares them, or not.
-            "operations": _encode(
-                [{**done, TraceKeys.ID: TraceKeys.NONE} for done in value.applied_operations],
-                arrays,
-            ),
-        }
-    if isinstance(value, torch.Tensor):
-        return {"tensor": _put(value, arrays)}
-    if isinstance(value, np.ndarray | np.generic):
-        return {"array": _put(torch.from_numpy(np.array(value)), arrays)}
-    if isinstance(value, Mapping):
-        return {"dict": [[_text(name), _encode(part, arrays)] for name, part in value.items()]}
-    if isinstance(value, list | tuple):
-        kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [_encode(part, arrays) for part in value]}
-    raise TypeError(f"a case file holds arrays and plain values, got {type(value).__name__}.")
-
-
-def _decode(plain: Any, arrays: list[Array]) -> Any:
-    """The inverse of `_encode`."""
-    if not isinstance(plain, dict):
-        return plain
-    if "volume" in plain:
-        return MetaTensor(
-            torch.from_numpy(arrays[plain["volume"]]),
-            affine=_decode(plain["affine"], arrays).clone(),
-            applied_operations=_decode(plain["operations"], arrays),
-        )
-    (kind, content), *_ = plain.items()
-    if kind == "tensor":
-        return torch.from_numpy(arrays[content])
-    if kind == "array":
-        return arrays[content]
-    if kind == "dict":
-        return {name: _decode(part, arrays) for name, part in content}
-    parts = [_decode(part, arrays) for part in content]
-    return parts if kind == "list" else tuple(parts)
-
-
-def _put(tensor: torch.Tensor, arrays: list[Array]) -> int:
-    arrays.append(tensor.detach().cpu().contiguous().numpy())
-    return len(arrays) - 1
-
-
-def _text(name: Any) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"a case file holds dicts with text keys, got {name!r}.")
-    return str(name)

@@ -12,6 +12,7 @@ import torch
 from segfocal.data.cases import Case
 from segfocal.training.case_cache import CacheFolderError, CaseCache, Prepared
 from segfocal.training.case_file import CaseFile
+from segfocal.training.case_memory import packed
 from segfocal.training.memory import available_bytes, readable_bytes
 
 CacheMode = Literal["auto", "ram", "disk", "none"]
@@ -52,6 +53,7 @@ class CaseStore(Sequence[Prepared]):
         assert cache is not None or mode in ("ram", "none")
         self.cases = tuple(cases)
         self.prepare = prepare
+        self.mode = mode
         self.cached: dict[int, Prepared] = {}
         self.files: dict[int, CaseFile] = {}
         self.used_bytes = self.num_found = 0
@@ -90,15 +92,15 @@ class CaseStore(Sequence[Prepared]):
 
     def summary(self) -> str:
         """Where the cases are and what that takes, in one line."""
+        used = readable_bytes(self.used_bytes)
+        most = readable_bytes(self.budget_bytes)
         parts = []
-        if self.cached:
-            budget = readable_bytes(self.budget_bytes)
-            used = readable_bytes(self.used_bytes)
-            parts.append(f"{len(self.cached)} in memory ({used} of at most {budget})")
+        if self.mode in ("auto", "ram"):
+            parts.append(f"{len(self.cached)} in memory ({used} of at most {most})")
         if self.files:
             size = readable_bytes(sum(file.num_bytes for file in self.files.values()))
             found = f"{self.num_found} found there" if self.num_found else "written now"
-            parts.append(f"{len(self.files)} on disk ({size} in {self.folder}, {found})")
+            parts.append(f"{len(self.files)} on disk ({size} in {self.folder}, {found}; mapped)")
         left = len(self.cases) - len(self.cached) - len(self.files)
         if left:
             parts.append(f"{left} prepared anew at every access")
@@ -112,12 +114,15 @@ class CaseStore(Sequence[Prepared]):
             if self.used_bytes >= self.budget_bytes:
                 return
             group = self.cases[start : start + num_threads]
-            for number, case in enumerate(pool.map(self.prepare, group), start):
+            for number, case in enumerate(pool.map(self._packed, group), start):
                 size = _size_bytes(case)
                 if self.used_bytes + size > self.budget_bytes:
                     return
                 self.used_bytes += size
                 yield number, case
+
+    def _packed(self, case: Case) -> Prepared:
+        return packed(self.prepare(case))
 
     def _keep_on_disk(
         self, pool: ThreadPoolExecutor, cache: CaseCache, on_case: Callable[[], None]

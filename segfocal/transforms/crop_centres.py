@@ -11,7 +11,8 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from scipy import ndimage
 
-Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.signedinteger[Any]]
+"""Flat indices of voxels: int32 where every voxel of the volume has one, else int64."""
 
 Absent = Literal["anywhere", "skip"]
 """What a class without a voxel gets: every voxel that is not ignored, or an empty list."""
@@ -112,10 +113,28 @@ def equally_by_group(groups: Sequence[Indices], most: int) -> Indices:
     return np.concatenate(parts)
 
 
-def filled(lists: Sequence[Indices], absent: Absent, most: int, valid: Indices) -> list[Indices]:
-    """Lists cut down to `most` entries, the empty ones filled as `absent` says."""
-    anywhere = thinned(valid, most) if absent == "anywhere" else valid[:0]
-    return [thinned(indices, most) if indices.size else anywhere for indices in lists]
+def filled(
+    lists: Sequence[Indices],
+    absent: Absent,
+    most: int,
+    classes: npt.NDArray[Any],
+    ignore_index: int,
+) -> list[Indices]:
+    """Lists as they are kept: cut down to `most`, empty ones filled, in the smallest integers.
+
+    Args:
+        lists: Flat indices.
+        absent: What an empty list gets.
+        most: Entries at most.
+        classes: The volume they are indices of.
+        ignore_index: Its value where nobody annotated.
+    """
+    anywhere = np.empty(0, dtype=np.int64)
+    if absent == "anywhere" and not all(indices.size for indices in lists):
+        anywhere = np.flatnonzero(classes != ignore_index)
+    # Half the memory: the lists of a small volume can take as much as its image.
+    smallest = np.int32 if classes.size <= np.iinfo(np.int32).max else np.int64
+    return [thinned(i if i.size else anywhere, most).astype(smallest) for i in lists]
 
 
 def as_classes(label: Any) -> npt.NDArray[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import numpy as np
 from monai.config.type_definitions import KeysCollection
 from monai.transforms.transform import MapTransform
 
@@ -24,7 +23,8 @@ class ClassCropIndicesd(MapTransform):
         keys: Keys of labels `(1, *S)`, class indices with `ignore_index` where ignored.
         num_classes: C, background included.
         ignore_index: Value of a voxel that nobody annotated.
-        indices_postfix: Appended to the key: `label_cls_indices` holds a list of C int64 arrays.
+        indices_postfix: Appended to the key: `label_cls_indices` holds a list of C arrays, int32
+            where that counts every voxel, else int64.
         max_samples_per_class: Keep at most so many, drawn without replacement by a generator
             seeded from the count: memory stays bounded on large volumes.
         absent: What a class without a voxel gets. `anywhere`: every voxel that is not ignored, so
@@ -66,8 +66,7 @@ class ClassCropIndicesd(MapTransform):
         for key in self.key_iterator(out):
             classes = as_classes(out[key])
             lists = class_indices(classes, self.num_classes, self.ignore_index, case_name(out, key))
-            valid = np.flatnonzero(classes != self.ignore_index)
             out[f"{key}{self.indices_postfix}"] = filled(
-                lists, self.absent, self.max_samples_per_class, valid
+                lists, self.absent, self.max_samples_per_class, classes, self.ignore_index
             )
         return out

@@ -23,7 +23,8 @@ class ForegroundCropIndicesd(MapTransform):
         keys: Keys of labels `(1, *S)`, integers with `ignore_index` where ignored.
         foreground: Values that count as foreground; None is every value but 0.
         ignore_index: Value of a voxel that nobody annotated.
-        fg_postfix: Appended to the key: `label_fg_indices` holds an int64 array.
+        fg_postfix: Appended to the key: `label_fg_indices` holds an array, int32 where
+            that counts every voxel, else int64.
         bg_postfix: The same for background, which is whatever is neither foreground nor ignored.
         max_samples: Keep at most so many of each, always the same ones.
         absent: What an empty side gets: `anywhere`, every voxel that is not ignored, so that a
@@ -64,7 +65,8 @@ class ForegroundCropIndicesd(MapTransform):
         """Writes two index arrays per key."""
         out = dict(data)
         for key in self.key_iterator(out):
-            flat = as_classes(out[key]).ravel()
+            classes = as_classes(out[key])
+            flat = classes.ravel()
             known = flat != self.ignore_index
             if not known.any():
                 raise ValueError(
@@ -73,6 +75,6 @@ class ForegroundCropIndicesd(MapTransform):
                 )
             inside = flat != 0 if self.foreground is None else np.isin(flat, self.foreground)
             lists = [np.flatnonzero(known & inside), np.flatnonzero(known & ~inside)]
-            fg, bg = filled(lists, self.absent, self.max_samples, np.flatnonzero(known))
+            fg, bg = filled(lists, self.absent, self.max_samples, classes, self.ignore_index)
             out[f"{key}{self.fg_postfix}"], out[f"{key}{self.bg_postfix}"] = fg, bg
         return out

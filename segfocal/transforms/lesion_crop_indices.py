@@ -41,9 +41,10 @@ class LesionCropIndicesd(MapTransform):
             every class but background does, as where classes nest (core within oedema), and a
             class is then drawn by the lesions that hold some of it.
         ignore_index: Value of a voxel that nobody annotated.
-        indices_postfix: Appended to the key: a list of C int64 arrays.
-        fg_postfix: Appended to the key: entries of every foreground lesion, one int64 array.
-        bg_postfix: Appended to the key: background, one int64 array.
+        indices_postfix: Appended to the key: a list of C arrays, int32 where that counts
+            every voxel, else int64.
+        fg_postfix: Appended to the key: entries of every foreground lesion, one array.
+        bg_postfix: Appended to the key: background, one array.
         max_samples_per_class: Length of a list at most, shared out among its lesions.
         absent: What an empty list gets, as in `ClassCropIndicesd`.
         allow_missing_keys: Pass over a missing key.
@@ -91,8 +92,8 @@ class LesionCropIndicesd(MapTransform):
             most = self.max_samples_per_class
             lesions, by_class = self._lesions(classes, lists)
             drawn = [lists[0], *(equally_by_group(groups, most) for groups in by_class)]
-            valid = np.flatnonzero(classes != self.ignore_index)
-            every = filled([equally_by_group(lesions, most), *drawn], self.absent, most, valid)
+            found = [equally_by_group(lesions, most), *drawn]
+            every = filled(found, self.absent, most, classes, self.ignore_index)
             out[f"{key}{self.fg_postfix}"] = every[0]
             out[f"{key}{self.bg_postfix}"] = every[1]
             out[f"{key}{self.indices_postfix}"] = every[1:]

@@ -26,7 +26,8 @@ class PatchDraw:
     Attributes:
         start: First voxel of the crop on each axis.
         angle: Rotation in the plane of the first two axes, radians; 0 is none.
-        zoom: Factor of the first axis.
+        zoom: Length of a step in the volume for a step of one voxel in the patch, on both of those
+            axes: below 1 magnifies.
         flips: Spatial axes that are mirrored.
         gain: Factor of the intensities.
         shift: Added to the intensities, after the factor.

@@ -1,10 +1,14 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from segfocal.config.schema import Config
 from segfocal.errors import UserError
 from segfocal.inference.device import resolve_amp, resolve_device
+from segfocal.labels import LabelScheme
+from segfocal.training.build import CasePreparation
 from segfocal.training.case_store import CaseStore
 
 
@@ -29,3 +33,63 @@ def test_cases_beyond_the_memory_budget_are_read_at_each_access():
     for number in range(3):
         store[number]
     assert len(reads) == before + 2
+
+
+SCHEME = LabelScheme(("background", "lesion"), (0, 1))
+
+
+def described(data=None, train=None, *, scheme=SCHEME, seen=("T1",), for_training=True):
+    """What a cached case is said to be made by, under these settings."""
+    config = Config.model_validate({"data": {"root": "a", **(data or {})}, "train": train or {}})
+    dataset = SimpleNamespace(scheme=scheme, channels=("T1", "T2"))
+    plan = SimpleNamespace(dataset=dataset, channels=seen)
+    return CasePreparation(config, plan, for_training=for_training).description
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"data": {"normalize": "none"}},
+        {"data": {"normalize": (-100, 300)}},
+        {"data": {"spacing_mm": (1, 1, 2)}},
+        {"data": {"pad": False}},
+        {"data": {"channel_dim": 3}},
+        {"data": {"affine_tolerance_mm": 0.2}},
+        {"data": {"resample_channels": True}},
+        {"train": {"patch_size": (16, 16, 24)}},
+        {"train": {"foreground_by": "lesion"}},
+        {"scheme": LabelScheme(("background", "lesion"), (0, 2))},
+        {"seen": ("T2",)},
+        {"for_training": False},
+    ],
+    ids=str,
+)
+def test_a_case_prepared_in_another_way_is_another_case_to_the_cache(changed):
+    assert described(**changed) != described()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"data": {"root": "b"}},
+        {"data": {"num_workers": 2}},
+        {"data": {"cache_dir": "c"}},
+        {"train": {"lr": 0.5}},
+        {"train": {"augment": {"scale": 0.0}}},
+    ],
+    ids=str,
+)
+def test_what_comes_after_the_cache_makes_no_new_files(changed):
+    assert described(**changed) == described()
+
+
+@pytest.mark.parametrize("package", ["torch", "monai", "numpy", "scipy", "nibabel", "pynrrd"])
+def test_another_version_of_a_package_makes_new_files(monkeypatch, package):
+    pytest.importorskip({"pynrrd": "nrrd"}.get(package, package))
+    from importlib import metadata
+
+    before, version = described(), metadata.version
+    monkeypatch.setattr(
+        metadata, "version", lambda name: "0.0" if name == package else version(name)
+    )
+    assert described() != before

@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import threading
@@ -180,6 +181,62 @@ def test_two_writers_at_once_leave_one_whole_file(case, cache):
         assert bool((file.load(verify=True)["image"] == 7).all())
 
 
+def test_what_another_run_made_meanwhile_is_served_and_not_replaced(case, cache):
+    # Rounding may differ between two runs (threads); whoever has opened the first file maps it yet.
+    made = {}
+
+    def slow(case):
+        made["first"], _ = cache.fetch(case, lambda _: {"image": torch.zeros(50)})
+        return {"image": torch.full((50,), 1e-16)}
+
+    second, found = cache.fetch(case, slow)
+    assert not found
+    assert bool((made["first"].load(verify=False)["image"] == 0).all())
+    assert bool((second.load(verify=True)["image"] == 0).all())
+
+
+def test_a_full_disk_says_so_and_leaves_nothing(case, cache, monkeypatch):
+    def full(_handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CacheFolderError) as error:
+        cache.fetch(case, Preparing())
+    assert str(error.value) == (
+        f"data.cache_dir: {cache.folder} cannot be written: No space left on device. Set it to "
+        f"another folder, or data.cache: ram."
+    )
+    assert list(cache.folder.iterdir()) == []
+
+
+def test_a_folder_that_only_may_be_read_serves_what_is_in_it(case, cache, monkeypatch):
+    # Also where the tests run as root, whom permission bits do not stop.
+    cache.fetch(case, Preparing())
+
+    def refused(*_args, **_options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "utime", refused)
+    monkeypatch.setattr("segfocal.training.case_cache.write_case_file", refused)
+    monkeypatch.setattr("pathlib.Path.unlink", refused)
+    assert cache.fetch(case, Preparing())[1]
+    monkeypatch.setattr("time.time", lambda: 4e9)
+    assert remove_unused(cache.folder) == 0
+    case.label.write_bytes(b"other bytes")
+    with pytest.raises(CacheFolderError, match="cannot be written: Permission denied"):
+        cache.fetch(case, Preparing())
+
+
+def test_what_a_killed_run_was_writing_goes_after_a_day(case, cache):
+    file, _ = cache.fetch(case, Preparing())
+    left, at_work = (cache.folder / f".{file.path.name}.{n}-ab.tmp" for n in (1, 2))
+    for path in (left, at_work):
+        path.write_bytes(b"x" * 50)
+    os.utime(left, (time.time() - 2 * 86_400,) * 2)
+    assert remove_unused(cache.folder) == 50
+    assert sorted(cache.folder.iterdir()) == sorted([at_work, file.path])
+
+
 def test_a_name_with_a_slash_stays_inside_the_folder(case, cache):
     assert cache.path(replace(case, case_id="../../etc/passwd")).parent == cache.folder
 
@@ -231,9 +288,11 @@ def test_a_changed_source_file_of_ours_changes_the_fingerprint(tmp_path, monkeyp
     before = code_fingerprint()
     monkeypatch.setattr(segfocal, "__file__", str(package / "__init__.py"))
     assert code_fingerprint() == before
-    changed = package / "transforms" / "normalize.py"
-    changed.write_text(changed.read_text() + "\n# one comment more\n")
-    assert code_fingerprint() != before
+    for name in ("transforms/normalize.py", "data/nifti.py", "training/case_tree.py", "labels.py"):
+        changed = package / name
+        changed.write_text(changed.read_text() + "\n# one comment more\n")
+        assert code_fingerprint() != before
+        before = code_fingerprint()
 
 
 def test_the_default_folder_follows_the_systems_convention(monkeypatch, tmp_path):

@@ -88,12 +88,16 @@ def test_the_summary_tells_sizes_budget_and_place(cases, tmp_path):
     folder = tmp_path / "cache"
     told = {m: store(cases, Preparing(), m, tmp_path).summary() for m in ("auto", "ram", "none")}
     assert told["auto"] == (
-        f"2 in memory (0 MB of at most 0 MB), 3 on disk (0 MB in {folder}, written now)"
+        f"2 in memory (0 MB of at most 0 MB), 3 on disk (0 MB in {folder}, written now; mapped)"
     )
     assert told["ram"] == "2 in memory (0 MB of at most 0 MB), 3 prepared anew at every access"
+    none_fits = store(cases, Preparing(), "ram", tmp_path, budget_bytes=3)
+    assert none_fits.summary() == (
+        "0 in memory (0 MB of at most 0 MB), 5 prepared anew at every access"
+    )
     assert told["none"] == "5 prepared anew at every access"
     again = store(cases, Preparing(), "disk", tmp_path)
-    assert again.summary() == f"5 on disk (0 MB in {folder}, 3 found there)"
+    assert again.summary() == f"5 on disk (0 MB in {folder}, 3 found there; mapped)"
 
 
 def test_progress_is_told_once_for_each_case_that_is_kept(cases, tmp_path):
@@ -116,6 +120,19 @@ def test_a_folder_that_cannot_be_written_stops_disk_and_auto_goes_on_and_says_so
         f"cache  data.cache_dir: {tmp_path / 'file'} cannot be written: File exists. Set it to "
         f"another folder, or data.cache: ram."
     )
+
+
+def test_a_case_in_memory_is_a_copy_of_what_was_prepared(cases, tmp_path):
+    made_of = {}
+
+    def prepare(case):
+        made_of[case.case_id] = torch.zeros(25)
+        return {"image": made_of[case.case_id], "case_id": case.case_id}
+
+    made = store(cases, prepare, "ram", tmp_path, budget_bytes=10_000)
+    made_of["case0"].fill_(9)
+    assert len(made.cached) == 5
+    assert float(made[0]["image"].abs().max()) == 0
 
 
 def test_a_loader_process_maps_files_of_its_own(cases, tmp_path):

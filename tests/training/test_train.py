@@ -104,7 +104,7 @@ def test_the_cache_on_disk_and_a_damaged_file_in_it_change_no_weight(finished, p
     tiny_run(phantom, tmp_path / "c", *where)
     told = (tmp_path / "c" / "log.txt").read_text()
     assert told.count(f"{victim} is damaged (its checksum is wrong); prepared anew") == 1
-    assert " found there); validation cases: 2 on disk (" in told
+    assert " found there; mapped); validation cases: 2 on disk (" in told
     assert len(list(cache.iterdir())) == 6
     for name in "bc":
         run = tmp_path / name

@@ -122,3 +122,14 @@ def test_a_label_with_channels_is_refused():
         ValueError, match=r"expected a label \(1, \*S\) of class indices, got shape"
     ):
         ClassCropIndicesd("label", 2)({"label": torch.zeros(3, 4, 4)})
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(24, np.int32), (23, np.int64)])
+def test_indices_are_as_small_as_the_volume_allows(monkeypatch, limit, expected):
+    monkeypatch.setattr(np, "iinfo", lambda _dtype: type("Limits", (), {"max": limit}))
+    label = np.zeros((1, 2, 3, 4), dtype=np.uint8)
+    label[0, 0, 0, 0] = 1
+    found = ClassCropIndicesd("label", 3)({"label": label})["label_cls_indices"]
+    assert [indices.dtype for indices in found] == [expected] * 3
+    assert found[1].tolist() == [0]
+    assert found[2].tolist() == list(range(24))

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -44,3 +45,21 @@ def test_wrong_rules_are_refused():
         NormalizeChannelsd("image", [(3.0, 3.0)])
     with pytest.raises(ValueError, match=r"expected 1 channels \(one per rule\), got 2"):
         scaled(torch.zeros(2, 3), "none")
+
+
+@pytest.mark.parametrize("rule", ["zscore", "zscore_nonzero"])
+def test_zscore_is_numpys_in_float64_whatever_the_strides(rule):
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(1, 6, 5, 4, generator=generator).permute(0, 3, 1, 2) * 1000 + 5000
+    image[:, 1] = 0
+    known = image.numpy().astype(np.float64)
+    inside = known != 0 if rule == "zscore_nonzero" else np.ones_like(known, dtype=bool)
+    expected = (known - known[inside].mean()) / known[inside].std()
+    expected[~inside] = 0
+    np.testing.assert_allclose(scaled(image, rule).numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_channel_of_zeros_stays_beside_one_that_is_scaled():
+    image = torch.tensor([[[0.0, 0.0]], [[2.0, 4.0]]])
+    out = scaled(image, "zscore_nonzero", "zscore_nonzero")
+    assert out.tolist() == [[[0.0, 0.0]], [[-1.0, 1.0]]]

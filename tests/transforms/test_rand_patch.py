@@ -12,10 +12,17 @@ from monai.transforms.intensity.array import ScaleIntensity, ShiftIntensity
 from monai.transforms.spatial.array import Affine, Flip
 from monai.transforms.spatial.dictionary import RandFlipd
 from monai.transforms.transform import RandomizableTrait
+from monai.utils.misc import MAX_SEED
 
 from segfocal.config.schema import AugmentConfig
 from segfocal.transforms.crop_indices import ClassCropIndicesd
-from segfocal.transforms.patch_draw import CHANGE_PROB, NOISE_PROB, draw_patch, draw_start
+from segfocal.transforms.patch_draw import (
+    CHANGE_PROB,
+    NOISE_PROB,
+    PatchDraw,
+    draw_patch,
+    draw_start,
+)
 from segfocal.transforms.rand_patch import RandPatchd, cut_patch
 
 SIZE = (8, 7, 6)
@@ -47,7 +54,7 @@ def monais(volume, draw, size, image):
     if draw.angle or draw.zoom != 1:
         turn = Affine(
             rotate_params=(0.0, 0.0, draw.angle),
-            scale_params=(draw.zoom, 1.0, 1.0),
+            scale_params=(draw.zoom, draw.zoom, 1.0),
             padding_mode="reflection",
             mode="bilinear" if image else "nearest",
             image_only=True,
@@ -179,6 +186,32 @@ def test_a_case_without_a_centre_and_one_that_is_too_small_are_named():
     )
 
 
+@pytest.mark.parametrize("seed", [0, np.int64(7), 2**31, MAX_SEED + 3, -1])
+def test_a_seed_gives_monais_numbers(seed):
+    cut = cutter().set_random_state(seed=5)
+    cut.R.random_sample(3)
+    theirs = RandFlipd("image").set_random_state(seed=seed)
+    assert cut.set_random_state(seed=seed) is cut
+    assert cut.R.random_sample(5).tolist() == theirs.R.random_sample(5).tolist()
+
+
+def test_seeding_leaves_a_generator_that_was_handed_in_and_other_transforms_alone():
+    given, same = np.random.RandomState(3), np.random.RandomState(3)
+    cut, other = cutter(), cutter().set_random_state(seed=3)
+    cut.set_random_state(state=given)
+    assert cut.R is given
+    cut.set_random_state(seed=8)
+    expected = same.random_sample(5).tolist()
+    assert given.random_sample(5).tolist() == expected
+    assert other.R.random_sample(5).tolist() == expected
+
+
+def test_without_a_seed_the_system_chooses():
+    cut = cutter().set_random_state(seed=1)
+    first = cut.R.random_sample()
+    assert cut.set_random_state(seed=1).set_random_state().R.random_sample() != first
+
+
 def test_the_same_seed_gives_the_same_patch_whatever_was_cut_before():
     cut, data = cutter(ALL), case()
     first = cut.set_random_state(seed=5)(data)
@@ -211,6 +244,17 @@ def test_image_and_label_move_together():
     for _ in range(20):
         patch = cut(data)
         assert torch.equal(patch["image"], (patch["label"] > 0).float())
+
+
+def test_a_zoom_is_alike_along_both_axes_and_leaves_slices_apart():
+    # Coordinates as intensities: what a voxel shows tells where in the volume it came from.
+    size = (9, 9, 3)
+    where = torch.stack(torch.meshgrid(*map(torch.arange, size), indexing="ij")).float()
+    still = PatchDraw((0, 0, 0), zoom=0.8)
+    moved = cut_patch(where, still, size, image=True) - where
+    centred = where - torch.tensor([4.0, 4.0, 1.0]).reshape(3, 1, 1, 1)
+    expected = centred * torch.tensor([-0.2, -0.2, 0.0]).reshape(3, 1, 1, 1)
+    assert torch.allclose(moved, expected, atol=1e-5)
 
 
 def test_labels_keep_their_type_and_values_when_turned():
