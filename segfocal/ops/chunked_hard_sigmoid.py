@@ -8,17 +8,14 @@ Shapes: B samples of a block, C channels, N voxels of a block; BCN is one number
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from segfocal.ops.chunked_blocks import Scratch, unless_all
+from segfocal.ops.chunked_blocks import LOG2_E, Scratch, unless_all
 from segfocal.ops.elementwise import Gamma, Upstream, accumulation_dtype, as_weight
 from segfocal.ops.flat_target import FlatTarget, both, validity
 from segfocal.ops.formula import Formula
 
-LOG2_E = 1 / math.log(2)
 HARD_CLASSES = 2**24
 """Labels are compared as float32, which holds all integers below."""
 
@@ -47,8 +44,9 @@ class HardSigmoid:
                 values.mul_(valid)
         fields = p.new_zeros(batch, 7, channels)
         focal_pos, focal_neg, tp, p_sum, p_sq, t, n_valid = fields.unbind(1)
-        torch.sum(torch.mul(belongs, focal, out=product), -1, out=focal_pos)
-        torch.sum(focal.sub_(product), -1, out=focal_neg)
+        positives, negatives = _split(focal, belongs, product)
+        torch.sum(positives, -1, out=focal_pos)
+        torch.sum(negatives, -1, out=focal_neg)
         torch.sum(torch.mul(belongs, p, out=product), -1, out=tp)
         torch.sum(p, -1, out=p_sum)
         torch.sum(p.square_(), -1, out=p_sq)
@@ -95,18 +93,30 @@ class HardSigmoid:
             return belongs.copy_(values).ne_(0)
         labels = target.values.to(z.dtype)
         found = self._scratch("found", labels.shape)
+        first = labels.new_tensor([classes[0] for classes in target.channel_classes])
+        torch.eq(labels.unsqueeze(1), first.unsqueeze(-1), out=belongs)
         for channel, classes in zip(belongs.unbind(1), target.channel_classes, strict=True):
-            torch.eq(labels, classes[0], out=channel)
             for label in classes[1:]:
                 torch.maximum(channel, torch.eq(labels, label, out=found), out=channel)
         return belongs
 
     def _towards_wrong(self, z: Tensor, belongs: Tensor) -> Tensor:
         """-z where a voxel is in the channel, else z."""
-        sign = torch.mul(belongs, -2, out=self._scratch("y", z.shape)).add_(1)
-        return sign.mul_(z)
+        y = self._scratch("y", z.shape)
+        return torch.sub(z.new_ones(()), belongs, alpha=2, out=y).mul_(z)
 
     def _nll(self, y: Tensor) -> Tensor:
-        """softplus(y), by the exp2 that torch vectorises everywhere."""
+        """softplus(y)."""
         nll = torch.abs(y, out=self._scratch("nll", y.shape)).mul_(-LOG2_E).exp2_().log1p_()
         return nll.add_(torch.clamp(y, min=0, out=self._scratch("product", y.shape)))
+
+
+def _split(focal: Tensor, belongs: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
+    """The focal terms of the positives and of the negatives, 0 elsewhere; `focal` is written over.
+
+    A product keeps no infinite or NaN term to its own side, but is several times as quick.
+    """
+    if bool(focal.sum().isfinite()):
+        positives = torch.mul(belongs, focal, out=room)
+        return positives, focal.sub_(positives)
+    return torch.where(belongs > 0, focal, 0), torch.where(belongs > 0, 0, focal)

@@ -9,7 +9,6 @@ are runs of channels of a block `(B, C, N)`, as many as one operation takes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import reduce
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segfocal.ops.chunked_blocks import Scratch, operation_elements, unless_all
+from segfocal.ops.chunked_blocks import LOG2_E, Scratch, operation_elements, unless_all
 from segfocal.ops.elementwise import (
     Channel,
     Gamma,
@@ -29,9 +28,6 @@ from segfocal.ops.elementwise import (
 from segfocal.ops.flat_target import FlatTarget, validity
 from segfocal.ops.formula import Formula
 
-LOG2_E = 1 / math.log(2)
-"""exp(x) is computed as 2^(x log2 e): torch's exp2 is vectorised, and its exp takes three times as
-long where it calls MKL on some CPUs."""
 FEW = 12
 """Up to so many classes, comparing every label with every class beats counting by label."""
 
@@ -134,7 +130,7 @@ class LabelSoftmax:
         rows = labels.long()
         if batch > 1:
             rows = rows + channels * torch.arange(batch).unsqueeze(1)
-        places = torch.add(self._voxels(batch, voxels), rows, alpha=voxels).view(-1)
+        places = torch.add(self._voxels(batch, voxels), rows, alpha=voxels).reshape(-1)
         z = e.view(-1).index_select(0, places).view(batch, 1, voxels)
         for group in groups:
             group.mul_(LOG2_E).exp2_()
