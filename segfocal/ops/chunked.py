@@ -92,7 +92,7 @@ def _run(
     logits: Tensor,
 ) -> None:
     def alone(first: int, last: int) -> None:
-        with torch.no_grad():  # which is said for each thread anew
+        with torch.inference_mode():  # said for each thread anew; quicker to call than no_grad
             run(make_path(), first, last)
 
     if logits.device.type == "cpu":

@@ -29,6 +29,7 @@ class HardSigmoid:
         gamma = formula.gamma
         self._gamma: Gamma = gamma.unsqueeze(-1) if isinstance(gamma, Tensor) else gamma
         self._scratch = Scratch(accumulation_dtype(logits))
+        self._first: Tensor | None = None
 
     def sums(self, logits: Tensor, target: FlatTarget) -> Tensor:
         """The sums `(B, 7, C)` of a block."""
@@ -65,12 +66,14 @@ class HardSigmoid:
         gradient = nll.clamp_(max=torch.finfo(nll.dtype).max).mul_(p).mul_(self._gamma).add_(q)
         room = self._scratch("product", z.shape)
         gradient.mul_(torch.pow(q, self._gamma, out=room))
-        gradient.mul_(torch.lerp(above.focal_neg, -above.focal_pos, belongs, out=room))
         slope = p.mul_(q)
-        worth = torch.lerp(above.p, above.p + above.tp, belongs, out=room)
+        worth = torch.addcmul(above.p, belongs, above.tp, out=room)
         if bool(above.p_sq.any()):
             worth.addcmul_(torch.sigmoid(z, out=q), above.p_sq, value=2)
-        gradient.addcmul_(worth, slope)
+        slope.mul_(worth)
+        weight = torch.sub(belongs, 1, out=room).mul_(above.focal_neg)
+        weight.addcmul_(belongs, above.focal_pos)
+        torch.addcmul(slope, gradient, weight, value=-1, out=gradient)
         out.copy_(gradient if valid is None else gradient.mul_(valid))
 
     def _logits(self, logits: Tensor, target: FlatTarget) -> tuple[Tensor, Tensor | None]:
@@ -92,9 +95,11 @@ class HardSigmoid:
             values = values.view(torch.uint8) if values.dtype == torch.bool else values
             return belongs.copy_(values).ne_(0)
         labels = target.values.to(z.dtype)
+        if self._first is None:
+            first = [classes[0] for classes in target.channel_classes]
+            self._first = labels.new_tensor(first).unsqueeze(-1)
+        torch.eq(labels.unsqueeze(1), self._first, out=belongs)
         found = self._scratch("found", labels.shape)
-        first = labels.new_tensor([classes[0] for classes in target.channel_classes])
-        torch.eq(labels.unsqueeze(1), first.unsqueeze(-1), out=belongs)
         for channel, classes in zip(belongs.unbind(1), target.channel_classes, strict=True):
             for label in classes[1:]:
                 torch.maximum(channel, torch.eq(labels, label, out=found), out=channel)
