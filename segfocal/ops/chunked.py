@@ -4,58 +4,46 @@ The volume is walked block by block, all channels of a block at once. No tempora
 block, and nothing of the logits' size is allocated but the gradient. The blocks are added up in
 their order.
 
-Shapes: B samples of a block, C channels, N voxels of a block; BN is one number a voxel.
+Shapes: B samples of a block, C channels, N voxels of a block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from segfocal.ops.chunked_any_target import AnyTarget
+from segfocal.ops.chunked_blocks import Path, Task, cut, part_of
+from segfocal.ops.chunked_hard_sigmoid import HARD_CLASSES, HardSigmoid
+from segfocal.ops.chunked_label_softmax import LabelSoftmax
 from segfocal.ops.cpu_threads import share_out
-from segfocal.ops.elementwise import (
-    Channel,
-    Sides,
-    Upstream,
-    accumulation_dtype,
-    binary_focal,
-    binary_steepness,
-    on_each_side,
-    overlap,
-    p_slope,
-    sides_of,
-    smoothed,
-    softmax_steepness,
-    weigh,
-)
-from segfocal.ops.flat_target import FlatTarget, Validity, both, membership, validity
+from segfocal.ops.elementwise import Upstream, accumulation_dtype
+from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
-
-BLOCK_ELEMENTS = {"cpu": 2**15}
-"""Logits of a block by device type: 128 KiB of float32, so that ten temporaries fit a cache. torch
-does not split up so small an operation: on the CPU the blocks are what threads share."""
-OTHER_DEVICE_ELEMENTS = 2**22
-"""Elsewhere a block has to keep a whole device busy."""
-BLOCKS_A_TASK = 16
 
 
 def class_sums(logits: Tensor, target: FlatTarget, formula: Formula) -> Tensor:
     """The sums `(B, 7, C)` of `ClassSums`, in the accumulation dtype."""
     batch, channels, _voxels = logits.shape
-    tasks = _cut(logits)
+    kind = path_for(logits, target, formula)
+    tasks = cut(logits, kind.breadth)
     partials: dict[int, Tensor] = {}
 
-    def run(first: int, last: int) -> None:
-        with torch.no_grad():  # which is said for each thread anew
-            for index in range(first, last):
-                blocks = _blocks(tasks[index], logits, target, formula)
-                partials[index] = sum((_block_sums(block, formula) for block in blocks), start=zero)
+    def run(path: Path, first: int, last: int) -> None:
+        for index in range(first, last):
+            samples, spans = tasks[index]
+            partials[index] = sum(
+                (
+                    path.sums(logits[samples, :, span], part_of(target, samples, span))
+                    for span in spans
+                ),
+                start=zero,
+            )
 
     zero = logits.new_zeros((), dtype=accumulation_dtype(logits))
-    _run(run, tasks, logits)
+    _run(run, lambda: kind(logits, formula), tasks, logits)
     sums = logits.new_zeros((batch, 7, channels), dtype=zero.dtype)
     for index, task in enumerate(tasks):
         sums[task.samples] += partials[index]
@@ -68,166 +56,46 @@ def class_sums_backward(
     """Gradient with respect to the logits `(B, C, S)`, given that of the sums `(B, 7, C)`."""
     gradient = torch.empty_like(logits)
     upstream = upstream.to(accumulation_dtype(logits)).unsqueeze(-1)
-    backward = _softmax_gradient if formula.activation == "softmax" else _sigmoid_gradient
-    tasks = _cut(logits)
+    kind = path_for(logits, target, formula)
+    tasks = cut(logits, kind.breadth)
 
-    def run(first: int, last: int) -> None:
-        with torch.no_grad():
-            for task in tasks[first:last]:
-                above = Upstream(*upstream[task.samples, :5].unbind(1))
-                for block in _blocks(task, logits, target, formula):
-                    gradient[task.samples, :, block.voxels] = backward(above, block, formula)
+    def run(path: Path, first: int, last: int) -> None:
+        for samples, spans in tasks[first:last]:
+            above = Upstream(*upstream[samples, :5].unbind(1))
+            for span in spans:
+                part, block = part_of(target, samples, span), logits[samples, :, span]
+                path.gradient(above, block, part, gradient[samples, :, span])
 
-    _run(run, tasks, logits)
+    _run(run, lambda: kind(logits, formula), tasks, logits)
     return gradient
 
 
-class _Task(NamedTuple):
-    """Blocks that are computed one after the other, of the same samples."""
-
-    samples: slice
-    spans: list[slice]
-
-
-class _Block(NamedTuple):
-    """A part of the volume: where it lies, and what its logits and its target say.
-
-    `log_total` is -log p of a channel whose logit is the largest, `(B, 1, N)`; softmax only.
-    """
-
-    voxels: slice
-    at: Channel
-    sides: Sides
-    gamma: float | Tensor
-    log_total: Tensor
+def path_for(
+    logits: Tensor, target: FlatTarget, formula: Formula
+) -> type[AnyTarget | HardSigmoid | LabelSoftmax]:
+    """The quickest way that can do it. Two of them look at their data: on the CPU alone."""
+    if logits.device.type != "cpu" or not target.is_hard or formula.label_smoothing > 0:
+        return AnyTarget
+    if formula.activation == "sigmoid":
+        highest = max((label for table in target.channel_classes for label in table), default=0)
+        return HardSigmoid if highest < HARD_CLASSES else AnyTarget
+    plain = tuple((channel,) for channel in range(logits.shape[1]))
+    one_class = target.is_labels and target.channel_classes == plain
+    by_voxel = target.mask is None or target.mask.shape[1] == 1
+    return LabelSoftmax if one_class and by_voxel else AnyTarget
 
 
-def _cut(logits: Tensor) -> list[_Task]:
-    """Depends on shape and device alone, and so do the sums."""
-    batch, channels, voxels = logits.shape
-    if logits.numel() == 0:
-        return []
-    elements = BLOCK_ELEMENTS.get(logits.device.type, OTHER_DEVICE_ELEMENTS)
-    width = max(1, min(voxels, elements // channels))
-    height = max(1, elements // (channels * width))
-    spans = [slice(start, start + width) for start in range(0, voxels, width)]
-    return [
-        _Task(slice(row, row + height), spans[first : first + BLOCKS_A_TASK])
-        for row in range(0, batch, height)
-        for first in range(0, len(spans), BLOCKS_A_TASK)
-    ]
+def _run(
+    run: Callable[[Path, int, int], None],
+    make_path: Callable[[], Path],
+    tasks: list[Task],
+    logits: Tensor,
+) -> None:
+    def alone(first: int, last: int) -> None:
+        with torch.inference_mode():  # said for each thread anew; quicker to call than no_grad
+            run(make_path(), first, last)
 
-
-def _run(run: Callable[[int, int], None], tasks: list[_Task], logits: Tensor) -> None:
     if logits.device.type == "cpu":
-        share_out(run, len(tasks))
+        share_out(alone, len(tasks))
     else:
-        run(0, len(tasks))
-
-
-def _block_sums(block: _Block, formula: Formula) -> Tensor:
-    """Sums `(B, 7, C)`."""
-    at, sides = block.at, block.sides
-    focal_sides = smoothed(sides, formula, at.p.shape[1])
-    if formula.activation == "softmax":
-        loss = at.q.pow(block.gamma) * (block.log_total - at.z)
-        focal_pos = weigh(loss, focal_sides.positive, focal_sides).sum(-1)
-        focal_neg = torch.zeros_like(focal_pos)
-    else:
-        both_sides = on_each_side(binary_focal, at.z, focal_sides, block.gamma)
-        focal_pos, focal_neg = (loss.sum(-1) for loss in both_sides)
-    p = at.p if sides.valid is None else at.p * sides.valid
-    fields = (
-        focal_pos,
-        focal_neg,
-        overlap(formula, at, sides).sum(-1),
-        p.sum(-1),
-        p.square().sum(-1),
-        sides.positive.sum(-1),
-        (sides.positive + sides.negative).sum(-1),
-    )
-    return torch.stack(fields, 1)
-
-
-def _blocks(task: _Task, logits: Tensor, target: FlatTarget, formula: Formula) -> Iterator[_Block]:
-    channels = logits.shape[1]
-    gamma = formula.gamma
-    gamma = gamma.unsqueeze(-1) if isinstance(gamma, Tensor) else gamma
-    exclusive = formula.activation == "softmax"
-    read = _softmax if exclusive else _sigmoid
-    plain = tuple((channel,) for channel in range(channels))
-    is_plain = target.is_labels and target.channel_classes == plain
-    for span in task.spans:
-        part = _part(target, task.samples, span)
-        valid = validity(part, exclusive=exclusive)
-        at, log_total = read(logits[task.samples, :, span], valid)
-        belongs = _classes_of(part, channels) if is_plain else _members(part, channels)
-        sides = sides_of(belongs, _inside(valid), at.p.dtype)
-        yield _Block(span, at, sides, gamma, log_total)
-
-
-def _part(target: FlatTarget, samples: slice, voxels: slice) -> FlatTarget:
-    mask = None if target.mask is None else target.mask[samples, :, voxels]
-    return target._replace(values=target.values[samples, ..., voxels], mask=mask)
-
-
-def _inside(valid: Validity) -> Tensor | None:
-    """Validity of every channel, `(B, C, N)` or `(B, 1, N)`."""
-    voxel = None if valid.voxel is None else valid.voxel.unsqueeze(1)
-    return both(voxel, valid.mask)
-
-
-def _classes_of(target: FlatTarget, channels: int) -> Tensor:
-    """Membership `(B, C, N)` where channel c is class c."""
-    classes = torch.arange(channels, device=target.values.device)
-    return target.values.unsqueeze(1) == classes.unsqueeze(-1)
-
-
-def _members(target: FlatTarget, channels: int) -> Tensor:
-    """Membership `(B, C, N)`: bool for hard targets, else 0 to 1."""
-    if not target.is_labels:
-        return target.values if target.values.is_floating_point() else target.values != 0
-    return torch.stack([membership(target, channel) for channel in range(channels)], 1)
-
-
-def _softmax(logits: Tensor, valid: Validity) -> tuple[Channel, Tensor]:
-    """The channels' probabilities, and log_total. Masked channels stand at minus infinity.
-
-    `rest` is the sum of all e but one that is 1; the fractions of e are e but for those.
-    """
-    z = logits.to(accumulation_dtype(logits))
-    if valid.mask is not None:
-        z = z.masked_fill(~valid.mask, -torch.inf)
-    z = z - z.amax(1, keepdim=True)
-    if valid.voxel is not None:
-        z = torch.where(valid.voxel.unsqueeze(1), z, 0)
-    e = z.exp()
-    small = e.frac().sum(1, keepdim=True)
-    tops = (e.sum(1, keepdim=True) - small).round()
-    rest = small + (tops - 1)
-    share = 1 / (1 + rest)
-    return Channel(z, p=e * share, q=(rest + (1 - e)) * share), rest.log1p()
-
-
-def _sigmoid(logits: Tensor, valid: Validity) -> tuple[Channel, Tensor]:
-    z, inside = logits.to(accumulation_dtype(logits)), _inside(valid)
-    z = z if inside is None else torch.where(inside, z, 0)
-    return Channel(z, p=z.sigmoid(), q=(-z).sigmoid()), z
-
-
-def _softmax_gradient(above: Upstream, block: _Block, formula: Formula) -> Tensor:
-    at, sides = block.at, block.sides
-    share = smoothed(sides, formula, at.p.shape[1]).positive
-    focal = softmax_steepness(at, block.log_total, block.gamma) * share * -above.focal_pos
-    slope = p_slope(formula, above, at, sides)
-    focal_total, slope_total = focal.sum(1, keepdim=True), slope.sum(1, keepdim=True)
-    gradient = focal * at.q - at.p * (focal_total - focal) + slope - at.p * slope_total
-    return gradient if sides.valid is None else gradient * sides.valid
-
-
-def _sigmoid_gradient(above: Upstream, block: _Block, formula: Formula) -> Tensor:
-    at, sides = block.at, block.sides
-    focal_sides = smoothed(sides, formula, at.p.shape[1])
-    steep_pos, steep_neg = on_each_side(binary_steepness, at.z, focal_sides, block.gamma)
-    slope = p_slope(formula, above, at, sides)
-    return above.focal_neg * steep_neg - above.focal_pos * steep_pos + slope * at.q
+        alone(0, len(tasks))

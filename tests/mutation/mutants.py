@@ -26,6 +26,7 @@ OPS = (
     "tests/ops/test_every_backend.py",
 )
 BACKENDS = ("tests/ops/test_every_backend.py",)
+CHUNKED = ("tests/ops/test_chunked.py",)
 GRADIENTS = ("tests/ops/test_differentiable.py", "tests/functional/test_focal.py")
 FOCAL = ("tests/functional/test_focal.py",)
 PER_VOXEL = ("tests/functional/test_per_voxel.py",)
@@ -142,6 +143,55 @@ MUTANTS = (
         "sums[task.samples] += partials[index]",
         "sums[task.samples] = partials[index]",
         BACKENDS,
+    ),
+    Mutant(
+        "chunked softmax: the own class keeps its place among the others",
+        "ops/chunked_label_softmax.py",
+        "        e.view(-1).scatter_(0, places, torch.zeros_like(p).view(-1))\n",
+        "",
+        CHUNKED,
+    ),
+    Mutant(
+        "chunked softmax: the own class's gradient forgotten",
+        "ops/chunked_label_softmax.py",
+        "        block.all.view(-1).scatter_(0, block.places, own.view(-1))\n",
+        "",
+        CHUNKED,
+    ),
+    Mutant(
+        "chunked softmax: the own class cancels where it is certain",
+        "ops/chunked_label_softmax.py",
+        "log_total = (p - 1).add_(q).log1p_()",
+        "log_total = (p + q).log_()",
+        CHUNKED,
+    ),
+    Mutant(
+        "chunked softmax: voxels that do not count are counted by label",
+        "ops/chunked_label_softmax.py",
+        "(*values, block.valid)",
+        "(*values, None)",
+        CHUNKED,
+    ),
+    Mutant(
+        "chunked sigmoid: only the first class of a region",
+        "ops/chunked_hard_sigmoid.py",
+        "for label in classes[1:]:",
+        "for label in classes[1:1]:",
+        CHUNKED,
+    ),
+    Mutant(
+        "chunked sigmoid: an infinite loss reaches the other side",
+        "ops/chunked_hard_sigmoid.py",
+        "if bool(focal.sum().isfinite()):",
+        "if True:",
+        CHUNKED,
+    ),
+    Mutant(
+        "chunked: operations that torch splits up",
+        "ops/chunked_blocks.py",
+        'OPERATION_ELEMENTS = {"cpu": 2**15 - 2**6}',
+        'OPERATION_ELEMENTS = {"cpu": 2**16}',
+        CHUNKED,
     ),
     Mutant(
         "numba: squares of p forgotten in the softmax gradient",

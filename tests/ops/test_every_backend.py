@@ -340,9 +340,9 @@ def test_chunks_of_any_size_give_the_same(monkeypatch, activation):
 
 
 def chunked_sizes():
-    from segfocal.ops import chunked
+    from segfocal.ops import chunked_blocks
 
-    return chunked.BLOCK_ELEMENTS
+    return chunked_blocks.OPERATION_ELEMENTS
 
 
 def test_forward_alone_does_no_backward_work(monkeypatch):
