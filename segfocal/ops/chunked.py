@@ -16,6 +16,7 @@ from torch import Tensor
 
 from segfocal.ops.chunked_any_target import AnyTarget
 from segfocal.ops.chunked_blocks import Path, Task, cut, part_of
+from segfocal.ops.chunked_float_maps import FloatMapSigmoid
 from segfocal.ops.chunked_hard_sigmoid import HARD_CLASSES, HardSigmoid
 from segfocal.ops.chunked_label_softmax import LabelSoftmax
 from segfocal.ops.cpu_threads import share_out
@@ -72,10 +73,12 @@ def class_sums_backward(
 
 def path_for(
     logits: Tensor, target: FlatTarget, formula: Formula
-) -> type[AnyTarget | HardSigmoid | LabelSoftmax]:
-    """The quickest way that can do it. Two of them look at their data: on the CPU alone."""
-    if logits.device.type != "cpu" or not target.is_hard or formula.label_smoothing > 0:
+) -> type[AnyTarget | FloatMapSigmoid | HardSigmoid | LabelSoftmax]:
+    """The quickest way that can do it. All but one look at their data: on the CPU alone."""
+    if logits.device.type != "cpu" or formula.label_smoothing > 0:
         return AnyTarget
+    if not target.is_hard:
+        return FloatMapSigmoid if formula.activation == "sigmoid" else AnyTarget
     if formula.activation == "sigmoid":
         highest = max((label for table in target.channel_classes for label in table), default=0)
         return HardSigmoid if highest < HARD_CLASSES else AnyTarget

@@ -8,6 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from segfocal.ops import chunked, class_sums
 from segfocal.ops.chunked_any_target import AnyTarget
+from segfocal.ops.chunked_float_maps import FloatMapSigmoid
 from segfocal.ops.chunked_hard_sigmoid import HardSigmoid
 from segfocal.ops.chunked_label_softmax import FEW, LabelSoftmax
 from segfocal.ops.flat_target import FlatTarget
@@ -22,10 +23,10 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def sums_and_gradient(logits, target, **options):
+def sums_and_gradient(logits, target, backend="chunked", **options):
     """The sums `(7, B, C)` and the gradient of a sum that weighs every one differently."""
     leaf = logits.detach().requires_grad_()
-    sums = class_sums(leaf, target, backend="chunked", **options)
+    sums = class_sums(leaf, target, backend=backend, **options)
     weights = torch.randn(5, *sums.p.shape, generator=seeded(9)).to(sums.p.dtype)
     (gradient,) = torch.autograd.grad((torch.stack(sums[:5]) * weights).sum(), leaf)
     return torch.stack(sums).detach(), gradient
@@ -43,11 +44,12 @@ def make_case(shape, *, activation="softmax", target="labels", valid="all", dtyp
         width = 1 if valid == "voxels" else channels
         options["mask"] = torch.rand(batch, width, voxels, generator=seeded(2)) > 0.3
         logits = logits.masked_fill(~options["mask"], torch.nan)
-    if valid == "voxels" and target != "maps":
+    if valid == "voxels" and not target.endswith("maps"):
         labels[:, ::7], options["ignore_index"] = 255, 255
         logits[:, :, ::7] = torch.inf
-    if target == "maps":
+    if target.endswith("maps"):
         labels = torch.rand(shape, generator=seeded(3)) > 0.6
+        labels = labels.to(dtype) if target == "float maps" else labels
     return logits, labels, options
 
 
@@ -59,7 +61,9 @@ WAYS = [
     ("softmax", torch.zeros(1, 9, dtype=torch.int64), None, {"label_smoothing": 0.1}, AnyTarget),
     ("sigmoid", torch.zeros(1, 9, dtype=torch.int64), 3, {"overlap": "minimum"}, HardSigmoid),
     ("sigmoid", torch.zeros(1, 3, 9, dtype=torch.bool), 1, {}, HardSigmoid),
-    ("sigmoid", torch.zeros(1, 3, 9), None, {}, AnyTarget),
+    ("sigmoid", torch.zeros(1, 3, 9), None, {}, FloatMapSigmoid),
+    ("sigmoid", torch.zeros(1, 3, 9), None, {"label_smoothing": 0.1}, AnyTarget),
+    ("softmax", torch.zeros(1, 3, 9), None, {}, AnyTarget),
     ("sigmoid", torch.zeros(1, 9, dtype=torch.int64), None, {"label_smoothing": 0.1}, AnyTarget),
 ]
 
@@ -91,6 +95,7 @@ QUICK = [
     ("sigmoid", "regions", "all"),
     ("sigmoid", "regions", "channels"),
     ("sigmoid", "maps", "voxels"),
+    ("sigmoid", "float maps", "channels"),
 ]
 
 
@@ -109,6 +114,31 @@ def test_the_quick_ways_agree_with_the_general_one(
     general, general_gradient = sums_and_gradient(logits, labels, **options)
     torch.testing.assert_close(sums, general, **FLOAT64_ROUNDING)
     torch.testing.assert_close(gradient, general_gradient, **FLOAT64_ROUNDING)
+
+
+@pytest.mark.parametrize("overlap", ["product", "minimum"])
+def test_a_block_of_float_maps_with_shares_is_not_taken_for_a_hard_one(monkeypatch, overlap):
+    logits, maps, options = make_case((1, 2, 40_000), activation="sigmoid", target="float maps")
+    maps[..., 7:11] = torch.tensor([0.25, 0.5, 0.75, 1.0], dtype=maps.dtype)
+    ways = set()
+
+    def noting(way):
+        plain = way.sums
+
+        def sums(self, *block):
+            ways.add(way)
+            return plain(self, *block)
+
+        monkeypatch.setattr(way, "sums", sums)
+
+    noting(HardSigmoid)
+    noting(AnyTarget)
+    options["overlap"] = overlap
+    sums, gradient = sums_and_gradient(logits, maps, **options)
+    assert ways == {HardSigmoid, AnyTarget}
+    expected, expected_gradient = sums_and_gradient(logits, maps, backend="reference", **options)
+    torch.testing.assert_close(sums, expected, **FLOAT64_ROUNDING)
+    torch.testing.assert_close(gradient, expected_gradient, **FLOAT64_ROUNDING)
 
 
 @pytest.mark.parametrize(
