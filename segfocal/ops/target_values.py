@@ -9,7 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from segfocal.ops.cpu_threads import share_out
 from segfocal.ops.flat_target import FlatTarget, is_any_of, validity
+
+_PIECE = 2**16
+"""Labels that are looked at in one go."""
 
 SUM_TOLERANCE = 1e-2
 """How far the channels of a softmax target may sum from 1: bfloat16 targets round by 0.4 %."""
@@ -34,8 +38,7 @@ def _check_labels(target: FlatTarget, activation: str) -> None:
     if labels.numel() == 0:
         return
     highest = max(max(classes) for classes in target.channel_classes)
-    smallest, largest = (int(end) for end in torch.aminmax(labels))
-    if smallest >= 0 and largest <= highest:
+    if _all_within(labels, highest):
         return
     wrong = (labels < 0) | (labels > min(highest, torch.iinfo(labels.dtype).max))
     if target.ignored:
@@ -50,6 +53,23 @@ def _check_labels(target: FlatTarget, activation: str) -> None:
             f"target holds labels that are neither classes nor ignored: expected 0 to {highest}, "
             f"got {_count(labels[wrong])}. Correct the labels, or name the value in ignore_index."
         )
+
+
+def _all_within(labels: Tensor, highest: int) -> bool:
+    """Whether every label lies in [0, highest]."""
+    if labels.device.type != "cpu" or not labels.is_contiguous():
+        smallest, largest = (int(end) for end in torch.aminmax(labels))
+        return smallest >= 0 and largest <= highest
+    # Read without its sign a negative number is a large one: one pass, which numpy vectorises.
+    values = labels.numpy().reshape(-1)
+    unsigned = values.view(f"u{values.itemsize}")
+    largest_of = []
+
+    def look(first: int, last: int) -> None:
+        largest_of.append(int(unsigned[first * _PIECE : last * _PIECE].max()))
+
+    share_out(look, -(-unsigned.size // _PIECE))
+    return max(largest_of) <= highest
 
 
 def _check_channels(target: FlatTarget, activation: str) -> None:

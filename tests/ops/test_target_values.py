@@ -138,3 +138,18 @@ def test_the_check_runs_before_anything_is_computed(monkeypatch):
         class_sums(LOGITS, torch.full((1, 6), 9), backend="reference")
     with pytest.raises(AssertionError, match="the kernel ran"):
         class_sums(LOGITS, torch.full((1, 6), 2), backend="reference")
+
+
+@pytest.mark.parametrize("place", [0, 70_000, 150_000])
+@pytest.mark.parametrize("wrong", [-1, 3])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.int64], ids=str)
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_one_wrong_label_is_found_wherever_it_lies(dtype, wrong, place, contiguous):
+    labels = torch.full((1, 150_001), 2, dtype=dtype)
+    if not contiguous:
+        labels = labels.repeat_interleave(2, 1)[:, ::2]
+    logits = torch.zeros(1, 3, 1).expand(1, 3, 150_001)
+    class_sums(logits, labels)
+    labels[0, place] = wrong
+    with pytest.raises(ValueError, match=rf"expected 0 to 2, got {wrong} \(1 voxel\)"):
+        class_sums(logits, labels)
