@@ -36,6 +36,7 @@ class ClassCropIndicesd(MapTransform):
         ValueError: On call, naming the file: if every voxel is ignored or a value is no class.
 
     Example:
+        >>> import numpy as np
         >>> label = np.array([[[0, 0, 1], [255, 255, 2]]], dtype=np.uint8)
         >>> found = ClassCropIndicesd("label", 3)({"label": label})
         >>> [indices.tolist() for indices in found["label_cls_indices"]]

@@ -15,8 +15,15 @@ from tests.runs import TINY, tiny_run
 pytestmark = pytest.mark.slow
 
 
+# A shell that starts a job in the background has it ignore SIGINT, and so would its children.
+COMMAND = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from segfocal.cli.train import main; main()"
+)
+
+
 def start(root, out, *settings):
-    code = "from segfocal.cli.train import main; main()"
+    code = COMMAND
     arguments = ["--config", "phantom.yaml", "--out", str(out), "--set", f"data.root={root}"]
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments, *TINY, *settings],
