@@ -14,7 +14,6 @@ from tests.runs import TINY, tiny_run
 
 pytestmark = pytest.mark.slow
 
-
 # A shell that starts a job in the background has it ignore SIGINT, and so would its children.
 COMMAND = (
     "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -23,10 +22,9 @@ COMMAND = (
 
 
 def start(root, out, *settings):
-    code = COMMAND
     arguments = ["--config", "phantom.yaml", "--out", str(out), "--set", f"data.root={root}"]
     return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments, *TINY, *settings],
+        [sys.executable, "-c", COMMAND, *arguments, *TINY, *settings],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
