@@ -208,6 +208,9 @@ class AugmentConfig(Section):
     """Largest change of brightness, in normalised units."""
     noise_std: float = Field(0.05, ge=0)
     """Largest standard deviation of Gaussian noise, in normalised units."""
+    channel_drop_prob: float = Field(0.0, ge=0, le=1)
+    """How often one of several channels is blanked (to 0: a z-score's mean, a window's middle), so
+    that the network learns not to follow a single one."""
 
 
 class TrainConfig(Section):

@@ -33,6 +33,7 @@ class PatchDraw:
         shift: Added to the intensities, after the factor.
         noise_std: Standard deviation of the noise; 0 is none.
         noise_seed: Seed of the noise's own generator.
+        dropped: The channel that is blanked; None for none.
     """
 
     start: tuple[int, ...]
@@ -43,6 +44,7 @@ class PatchDraw:
     shift: float = 0.0
     noise_std: float = 0.0
     noise_seed: int = 0
+    dropped: int | None = None
 
 
 def draw_patch(
@@ -52,6 +54,7 @@ def draw_patch(
     indices: Sequence[Indices],
     ratios: Sequence[float],
     augment: AugmentConfig,
+    num_channels: int = 1,
 ) -> PatchDraw:
     """Where to cut and what to change, with the probabilities of MONAI's transforms.
 
@@ -62,6 +65,7 @@ def draw_patch(
         indices: For each class the flat indices of voxels to centre a crop on; some may be empty.
         ratios: How often each class is the centre; those of empty ones go to the others.
         augment: The settings of `train.augment`.
+        num_channels: Channels of the image; the only one is never blanked.
 
     Raises:
         ValueError: If every list is empty.
@@ -81,7 +85,11 @@ def draw_patch(
     if augment.noise_std > 0 and random.random_sample() < NOISE_PROB:
         noise_std = random.uniform(0, augment.noise_std)
         noise_seed = int(random.randint(2**31))
-    return PatchDraw(start, angle, zoom, flips, gain, shift, noise_std, noise_seed)
+    dropped = None
+    droppable = num_channels > 1 and augment.channel_drop_prob > 0
+    if droppable and random.random_sample() < augment.channel_drop_prob:
+        dropped = int(random.randint(num_channels))
+    return PatchDraw(start, angle, zoom, flips, gain, shift, noise_std, noise_seed, dropped)
 
 
 def draw_start(

@@ -103,6 +103,39 @@ def test_contrast_brightness_and_noise_come_in_monais_order():
     assert (noise.std() > 0) == (draw.noise_std > 0)
 
 
+def test_one_channel_of_several_is_blanked_as_often_as_asked_and_each_alike():
+    augment = AugmentConfig(channel_drop_prob=0.3)
+    cut, data = cutter(augment), case(channels=3)
+    data["image"] = data["image"] + 100  # no voxel of it is 0
+    blank = []
+    for seed in range(2000):
+        patch = cut.set_random_state(seed=seed)(data)["image"]
+        blank.append([not channel.any() for channel in patch])
+        assert [bool(channel.all()) for channel in patch] == [
+            not is_blank for is_blank in blank[-1]
+        ]
+    shares = np.mean(blank, axis=0)
+    # Five standard deviations of a share of 0.1 over 2000 draws are 0.034.
+    assert shares == pytest.approx([0.1] * 3, abs=0.034)
+    assert np.sum(blank, axis=1).max() == 1
+
+
+def test_the_only_channel_is_never_blanked_and_blanking_changes_no_other_draw():
+    always = cutter(AugmentConfig(channel_drop_prob=1.0))
+    never = cutter(AugmentConfig())
+    for seed in range(50):
+        single = case(channels=1)
+        assert torch.equal(
+            always.set_random_state(seed=seed)(single)["image"],
+            never.set_random_state(seed=seed)(single)["image"],
+        )
+        blanked = always.set_random_state(seed=seed)(case(channels=2))
+        whole = never.set_random_state(seed=seed)(case(channels=2))
+        kept = 1 - always.draw.dropped
+        assert torch.equal(blanked["image"][kept], whole["image"][kept])
+        assert torch.equal(blanked["label"], whole["label"])
+
+
 def test_noise_has_the_drawn_deviation_and_mean_zero():
     from dataclasses import replace
 
