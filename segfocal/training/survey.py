@@ -129,6 +129,13 @@ def _tell_stats(
 ) -> int:
     from segfocal.reports import survey_tables
 
+    # First the files, which an hour of reading may lie behind: `| head` ends what is printed.
+    if out is not None:
+        from segfocal.reports.survey_figure import survey_figure
+
+        picture = out.with_suffix(".png")
+        write_json(out, stats.to_dict())
+        survey_figure(stats, picture)
     if request.as_json:
         _print_json(stats.to_dict())
     console.line(survey_tables.headline(stats), "bold")
@@ -142,11 +149,6 @@ def _tell_stats(
         console.line(stats.alpha_note)
     _tell_left_out(stats, console)
     if out is not None:
-        from segfocal.reports.survey_figure import survey_figure
-
-        picture = out.with_suffix(".png")
-        write_json(out, stats.to_dict())
-        survey_figure(stats, picture)
         console.line(f"{out} and {picture}")
     return 0
 

@@ -94,6 +94,17 @@ def test_quiet_says_nothing_and_writes_all_the_same(run, phantom, tmp_path):
     assert names == ["stats.json", "stats.png"]
 
 
+def test_a_reader_that_goes_away_costs_no_file(run, tmp_path, monkeypatch):
+    def gone(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("segfocal.reports.survey_tables.headline", gone)
+    status, _, err = run("--data", nnunet(tmp_path / "data", channels=("CT",)))
+    assert (status, err) == (1, "")
+    assert json.loads(Path("stats.json").read_text())["num_cases"] == 2
+    assert Path("stats.png").is_file()
+
+
 def test_json_is_all_that_is_said_and_nothing_is_written(run, phantom, tmp_path):
     status, out, err = run("--data", phantom, "--json")
     assert (status, err) == (0, "")
