@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nibabel.orientations import aff2axcodes
 
 from segfocal.data.cases import Case
-from segfocal.data.defects import DefectError, Problem, collecting
+from segfocal.data.defects import DefectError, Problem, collecting, empty_label
 from segfocal.data.header_defects import CaseGrid, CaseHeaders, read_case_headers
 from segfocal.data.nifti import channels_first, label_volume, not_finite
 from segfocal.data.nifti_header import Header, stored_scaling
@@ -192,14 +192,7 @@ def _check_annotation(voxels: tuple[int, ...], defects: list[DefectError]) -> No
             )
         )
     elif not any(classes[1:]):
-        rest = f" besides {ignored} ignored voxels" if ignored else ""
-        defects.append(
-            DefectError(
-                f"label holds background alone{rest}. Right for a healthy case; otherwise the "
-                f"annotation was lost on the way.",
-                "empty-label",
-            )
-        )
+        defects.append(empty_label(ignored))
 
 
 def _survey_image(

@@ -65,6 +65,8 @@ class Dataset:
         cases: Those with a label, sorted by id.
         synthetic: A phantom: no picture or table made of it may pass for clinical evidence.
         labels_from: Who says what the label values mean, for a line on the terminal.
+        faults: What is wrong with files or rows that are of no case, a line each. Only a survey
+            meets them; training and prediction refuse the first.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Dataset:
     cases: tuple[Case, ...]
     synthetic: bool
     labels_from: str = "dataset.json"
+    faults: tuple[str, ...] = ()
 
     @property
     def case_ids(self) -> tuple[str, ...]:

@@ -100,6 +100,7 @@ class DatasetStats:
             },
             "num_cases": self.counts.num_cases,
             "left_out": list(self.left_out),
+            "faults": list(self.dataset.faults),
             "annotated": {
                 case.case_id: list(case.annotated)
                 for case in self.dataset.cases

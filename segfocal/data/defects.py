@@ -89,6 +89,20 @@ class Problem:
         return f"{self.case_id}: {self.text}" if self.case_id else self.text
 
 
+def empty_label(num_ignored: int) -> DefectError:
+    """The doubt about a label without a voxel of any class.
+
+    Args:
+        num_ignored: Its ignored voxels.
+    """
+    rest = f" besides {num_ignored} ignored voxels" if num_ignored else ""
+    return DefectError(
+        f"label holds background alone{rest}. Right for a healthy case; otherwise the annotation "
+        f"was lost on the way.",
+        "empty-label",
+    )
+
+
 @contextmanager
 def collecting(found: list[DefectError]) -> Iterator[None]:
     """Appends a `DefectError` raised inside to `found` and goes on behind the block."""

@@ -138,6 +138,13 @@ def parse_header(path: Path, raw: bytes) -> Header:
     except (HeaderDataError, KeyError, ValueError, OverflowError) as error:
         raise _senseless(path, str(error)) from error
     if singular or not np.isfinite(sizes).all():
+        if not int(nifti["sform_code"]) and not np.isfinite(pixdim).all():
+            told = ", ".join(f"{length:g}" for length in pixdim)
+            raise DefectError(
+                f"{path}: has the voxel size [{told}] mm (pixdim) and no sform to tell the true "
+                f"one. Write the scanner's voxel size into it.",
+                "spacing",
+            )
         raise DefectError(
             f"{path}: its affine is singular or not finite, so voxels have no place in the body. "
             f"Mend the header."

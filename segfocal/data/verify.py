@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segfocal.data.cases import Case, naming
-from segfocal.data.defects import DefectError
+from segfocal.data.defects import DefectError, Problem
 from segfocal.data.grids import AFFINE_TOLERANCE_MM
 from segfocal.data.header_defects import CaseGrid, read_case_headers
 from segfocal.data.nifti import read_image, read_label
@@ -51,6 +51,7 @@ def verify_headers(
     affine_tolerance_mm: float = AFFINE_TOLERANCE_MM,
     resample_channels: bool = False,
     max_voxels: int = MAX_VOXELS,
+    doubts: list[Problem] | None = None,
 ) -> CaseGrid:
     """Checks what headers can tell: files, sizes, channel count, shapes, affines.
 
@@ -61,6 +62,7 @@ def verify_headers(
         affine_tolerance_mm: Largest distance between corners that is taken for rounding.
         resample_channels: Whether channel files may lie on other grids than the first.
         max_voxels: Voxels of a file above which its header is not believed.
+        doubts: Gets what a run does not stop for, appended.
 
     Raises:
         UserError: The first error that `read_case_headers` finds, after the case's id.
@@ -77,6 +79,8 @@ def verify_headers(
         for defect in found.defects:
             if defect.severity == "error":
                 raise defect
+    if doubts is not None:
+        doubts += [Problem.of(case.case_id, defect) for defect in found.defects]
     assert found.grid is not None
     return found.grid
 

@@ -127,9 +127,11 @@ def problem_summary(problems: Sequence[Problem], num_cases: int) -> str:
     listed = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
     errors = sum(problem.severity == "error" for problem in problems)
     doubts = len(problems) - errors
-    affected = len({problem.case_id for problem in problems})
+    affected = {problem.case_id for problem in problems}
+    places = [_some(len(affected - {""}), "case")] if affected - {""} else []
+    places += ["what is of no case"] if "" in affected else []
     return (
-        f"{checked}: {_some(len(problems), 'problem')} in {_some(affected, 'case')} ({listed}). "
+        f"{checked}: {_some(len(problems), 'problem')} in {' and '.join(places)} ({listed}). "
         f"Training stops at {_some(errors, 'error')}; {_some(doubts, 'doubt')} may be as "
         f"{'it' if doubts == 1 else 'they'} should be."
     )

@@ -105,6 +105,25 @@ def files_line(
     return SEPARATOR.join(parts)
 
 
+def doubts_line(doubts: Sequence[tuple[str, str]]) -> str:
+    """`doubts forms STS_006 · empty-label c1, c2, c3 and 4 more · segfocal-stats --check ...`.
+
+    Args:
+        doubts: Kind and case of each.
+    """
+    cases: dict[str, list[str]] = {}
+    for kind, case_id in doubts:
+        cases.setdefault(kind, [])
+        if case_id not in cases[kind]:
+            cases[kind].append(case_id)
+    parts = [
+        f"{kind} {', '.join(ids[:3])}" + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
+        for kind, ids in cases.items()
+    ]
+    parts[0] = f"doubts {parts[0]}"
+    return SEPARATOR.join([*parts, "segfocal-stats --check says what to look at"])
+
+
 def alpha_line(
     scheme: str,
     alpha: Mapping[str, float],

@@ -18,6 +18,7 @@ from nibabel.orientations import io_orientation
 from segfocal.config.load import LoadedConfig
 from segfocal.config.schema import AlphaScheme
 from segfocal.data.cases import Case, Dataset, channel_indices, naming
+from segfocal.data.defects import Problem, empty_label
 from segfocal.data.header_defects import CaseGrid
 from segfocal.data.label_values import ValueCounts, count_label_values
 from segfocal.data.layouts import read_dataset
@@ -26,6 +27,7 @@ from segfocal.data.partial import annotated_outputs, annotated_targets, check_an
 from segfocal.data.split import Split, make_split, read_split
 from segfocal.data.verify import check_declared, load_case, verify_headers
 from segfocal.errors import UserError
+from segfocal.labels import IGNORE_CLASS
 from segfocal.statistics.class_alpha import ClassAlpha
 from segfocal.statistics.partial_labels import partial_class_alpha, partial_region_alpha
 from segfocal.statistics.voxel_counts import VoxelCounts
@@ -43,6 +45,7 @@ class Plan:
         split: Which cases train and which validate.
         counts: Voxels of the training split.
         alpha: Weights derived from them; None where the config gives its own or none.
+        doubts: What headers and labels have against cases, and may be as it should be.
     """
 
     dataset: Dataset
@@ -50,6 +53,7 @@ class Plan:
     split: Split
     counts: VoxelCounts
     alpha: ClassAlpha | None
+    doubts: tuple[Problem, ...] = ()
 
     @property
     def annotated(self) -> dict[str, tuple[bool, ...]]:
@@ -132,6 +136,7 @@ def preflight(
     split = _split(loaded, dataset, split_path)
     _check_known_outputs(dataset, split)
     cases = {case.case_id: case for case in dataset.cases}
+    doubts: list[Problem] = []
     grids = [
         verify_headers(
             cases[case_id],
@@ -140,13 +145,15 @@ def preflight(
             affine_tolerance_mm=config.data.affine_tolerance_mm,
             resample_channels=config.data.resample_channels,
             max_voxels=config.data.max_voxels,
+            doubts=doubts,
         )
         for case_id in (*split.train, *split.val)
     ]
     if not config.data.pad:
         _check_patch(loaded, grids[: len(split.train)])
-    counts = _count(dataset, split, config.data.max_voxels, on_case)
-    return Plan(dataset, channels, split, counts, _alpha(loaded, dataset, counts))
+    counts = _count(dataset, split, config.data.max_voxels, on_case, doubts)
+    alpha = _alpha(loaded, dataset, counts)
+    return Plan(dataset, channels, split, counts, alpha, tuple(doubts))
 
 
 def check_images(loaded: LoadedConfig, plan: Plan) -> None:
@@ -190,7 +197,9 @@ def _split(loaded: LoadedConfig, dataset: Dataset, split_path: Path | None) -> S
     )
 
 
-def _count(dataset: Dataset, split: Split, max_voxels: int, on_case: OnCase) -> VoxelCounts:
+def _count(
+    dataset: Dataset, split: Split, max_voxels: int, on_case: OnCase, doubts: list[Problem]
+) -> VoxelCounts:
     """Reads every label, none of them whole; counts those of the training split."""
     scheme = dataset.scheme
     total = VoxelCounts(scheme)
@@ -219,6 +228,10 @@ def _count(dataset: Dataset, split: Split, max_voxels: int, on_case: OnCase) -> 
                             f"{case_id}: every voxel is ignored: nothing to learn from. Take the "
                             f"case out, or name another loss.ignore_index."
                         )
+                codes = scheme.encode(counted.values)
+                if set(codes.tolist()) in ({0}, {0, IGNORE_CLASS}):
+                    ignored = int(counted.voxels[codes == IGNORE_CLASS].sum())
+                    doubts.append(Problem.of(case_id, empty_label(ignored)))
                 on_case(number + 1, len(order))
     return total
 

@@ -110,6 +110,8 @@ class Reporter:
                 num_partial=sum(case.annotated is not None for case in dataset.cases),
             )
         )
+        if plan.doubts:
+            self.console.line(text.doubts_line([(p.kind, p.case_id) for p in plan.doubts]))
         alpha = plan.alpha.summary() if plan.alpha is not None else f"{config.loss.alpha or 'none'}"
         self.console.line(f"alpha  {alpha}")
         patch = "x".join(map(str, config.train.patch_size))

@@ -86,7 +86,8 @@ def survey(request: SurveyRequest) -> int:
             found = [Problem("", "dataset", str(error))]
             return _tell_problems(found, 0, request, out, console)
         surveys = _walk(dataset, loaded, request, console)
-    problems = [problem for one in surveys for problem in one.problems]
+    problems = [Problem("", "dataset", fault) for fault in dataset.faults]
+    problems += [problem for one in surveys for problem in one.problems]
     kept = [problem for problem in problems if problem.kind not in request.accept]
     return _tell_problems(kept, len(surveys), request, out, console)
 
@@ -128,6 +129,13 @@ def _tell_stats(
 ) -> int:
     from segfocal.reports import survey_tables
 
+    # First the files, which an hour of reading may lie behind: `| head` ends what is printed.
+    if out is not None:
+        from segfocal.reports.survey_figure import survey_figure
+
+        picture = out.with_suffix(".png")
+        write_json(out, stats.to_dict())
+        survey_figure(stats, picture)
     if request.as_json:
         _print_json(stats.to_dict())
     console.line(survey_tables.headline(stats), "bold")
@@ -141,17 +149,12 @@ def _tell_stats(
         console.line(stats.alpha_note)
     _tell_left_out(stats, console)
     if out is not None:
-        from segfocal.reports.survey_figure import survey_figure
-
-        picture = out.with_suffix(".png")
-        write_json(out, stats.to_dict())
-        survey_figure(stats, picture)
         console.line(f"{out} and {picture}")
     return 0
 
 
 def _tell_left_out(stats: DatasetStats, console: Console) -> None:
-    problems = [problem for one in stats.surveys for problem in one.problems]
+    num_problems = len(stats.dataset.faults) + sum(len(one.problems) for one in stats.surveys)
     if stats.left_out:
         shown = ", ".join(stats.left_out[:5])
         more = f" and {len(stats.left_out) - 5} more" if len(stats.left_out) > 5 else ""
@@ -160,8 +163,8 @@ def _tell_left_out(stats: DatasetStats, console: Console) -> None:
             f"refuse: {shown}{more}",
             "red",
         )
-    if problems:
-        console.line(f"problems: {len(problems)}. segfocal-stats --check lists each with its cure.")
+    if num_problems:
+        console.line(f"problems: {num_problems}. segfocal-stats --check lists each with its cure.")
 
 
 def _tell_problems(

@@ -18,6 +18,7 @@ from segfocal.config.load import load_config
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.statistics.voxel_counts import VoxelCounts
 from segfocal.training.preflight import preflight
+from tests.data.nifti_files import nnunet
 
 
 @pytest.fixture
@@ -91,6 +92,17 @@ def test_quiet_says_nothing_and_writes_all_the_same(run, phantom, tmp_path):
     assert run("--data", phantom, "--quiet") == (0, "", "")
     names = sorted(path.name for path in (tmp_path / "empty").iterdir())
     assert names == ["stats.json", "stats.png"]
+
+
+def test_a_reader_that_goes_away_costs_no_file(run, tmp_path, monkeypatch):
+    def gone(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("segfocal.reports.survey_tables.headline", gone)
+    status, _, err = run("--data", nnunet(tmp_path / "data", channels=("CT",)))
+    assert (status, err) == (1, "")
+    assert json.loads(Path("stats.json").read_text())["num_cases"] == 2
+    assert Path("stats.png").is_file()
 
 
 def test_json_is_all_that_is_said_and_nothing_is_written(run, phantom, tmp_path):
@@ -175,6 +187,26 @@ def test_a_missing_partner_is_a_problem_of_its_case_and_hides_no_other(run, data
         "left out: 3 of 6 cases, which training would refuse: PHANTOM_001, PHANTOM_002, "
         "PHANTOM_004" in out
     )
+
+
+def test_a_stray_file_is_a_problem_and_hides_no_other(run, tmp_path):
+    root = nnunet(tmp_path / "data", channels=("CT",))
+    shutil.copy(root / "imagesTr/c1_0000.nii.gz", root / "imagesTr/notes.nii.gz")
+    damaged = root / "imagesTr/c2_0000.nii.gz"
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+    status, out, _ = run("--data", root, "--check")
+    assert status == 1
+    stray, other, summary = out.splitlines()
+    assert stray.startswith(f"error  {root}/imagesTr/notes.nii.gz: has no channel number, but ")
+    assert stray.endswith("[dataset]")
+    assert other.startswith("error  c2: ")
+    assert summary.startswith(
+        "2 cases checked: 2 problems in 1 case and what is of no case (dataset 1, damaged-gzip 1)."
+    )
+    status, out, _ = run("--data", root)
+    assert status == 0
+    assert "problems: 2. segfocal-stats --check lists each with its cure." in out
+    assert json.loads(Path("stats.json").read_text())["faults"][0] in stray
 
 
 def test_a_folder_that_makes_no_sense_is_a_problem_of_the_data_set(run, data):

@@ -1,6 +1,6 @@
 """Mutated NIfTI files against the reader, under a limit on memory. Run by test_nifti_fuzz.py.
 
-    python -m tests.data.fuzz_nifti [EXAMPLES]
+    python -m tests.data.fuzz_nifti [EXAMPLES [SEED]]          without SEED the same files each time
 
 Every file is read in every way there is. What may come out: the voxels, or a `DefectError` of one
 line. What may not: any other exception (warnings count as exceptions), more memory than the cap on
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisWarning
 
@@ -174,13 +174,13 @@ def try_every_reader(path):
         gzip.decompress(raw)  # what was accepted, Python's own reader accepts as well
 
 
-def run(max_examples, derandomize):
+def run(max_examples, seed_number=None):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "f.nii.gz"
 
         @settings(
             max_examples=max_examples,
-            derandomize=derandomize,
+            derandomize=seed_number is None,
             deadline=2000,
             database=None,
             suppress_health_check=list(HealthCheck),
@@ -190,7 +190,7 @@ def run(max_examples, derandomize):
             path.write_bytes(raw)
             try_every_reader(path)
 
-        fuzz()
+        (fuzz if seed_number is None else seed(seed_number)(fuzz))()
 
 
 def address_space_bytes():
@@ -205,6 +205,6 @@ if __name__ == "__main__":
     nifti_voxels._MAX_TRAILING_BYTES = 1 << 12
     limit = address_space_bytes() + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    given_examples = sys.argv[1:]
-    run(int(given_examples[0]) if given_examples else EXAMPLES, derandomize=not given_examples)
+    numbers = [int(text) for text in sys.argv[1:]]
+    run(*(numbers or [EXAMPLES]))
     sys.stdout.write("survived\n")

@@ -306,6 +306,18 @@ def test_a_voxel_size_of_zero_and_no_sform(case):
     ) in told(case)
 
 
+def test_a_voxel_size_of_nan_and_no_sform(case):
+    poke(case.images[0], 254, "<h", 0)
+    poke(case.images[0], 80, "<f", float("nan"))
+    assert (
+        "spacing",
+        (
+            f"c: {case.images[0]}: has the voxel size [nan, 2, 3] mm (pixdim) and no sform to tell "
+            f"the true one. Write the scanner's voxel size into it."
+        ),
+    ) in told(case)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_voxels_that_are_not_finite(case, bad):
     data = image_of(SHAPE).astype(np.float32)

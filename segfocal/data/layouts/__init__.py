@@ -70,9 +70,10 @@ def read_dataset(
         exclude: Ids of cases to leave out, or patterns of them.
         partial: For cases annotated in part, what they were annotated for
             (`partial.declare_partial`).
-        keep_incomplete: Keep cases that lack files, with what they have and lack, and let `auto`
-            pass over labels that cannot be read: for a survey, which tells of each. Otherwise the
-            first such thing is an error.
+        keep_incomplete: Keep cases that lack files, with what they have and lack, pass over files
+            and rows that no case can be made of (`Dataset.faults`), and let `auto` pass over labels
+            that cannot be read: for a survey, which tells of each. Otherwise the first such thing
+            is an error.
         max_voxels: For `auto`: voxels of a label above which its header is not believed.
 
     Raises:
@@ -112,6 +113,7 @@ def read_dataset(
         declare_partial(found.cases, partial or {}, scheme),
         "PHANTOM" in name.upper() if descriptor is None else descriptor.synthetic,
         labels_from,
+        found.faults,
     )
 
 

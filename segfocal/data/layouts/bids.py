@@ -17,6 +17,7 @@ from segfocal.data.layouts.found import (
     FileRules,
     Found,
     lacking_files,
+    noting,
     sorted_cases,
     walk_volumes,
 )
@@ -64,9 +65,10 @@ def read_bids(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool =
         skip: Cases to leave out: `sub-01`, `sub-01_ses-02`.
         labelled: Whether a case must have a label.
 
+    A case of which several files fit a channel or the label equally well is among the faults.
+
     Raises:
-        UserError: If channels are not named, there is no case, or several files fit a channel or
-            label equally well.
+        UserError: If channels are not named, or there is no case.
     """
     raw_folder = _raw_folder(root)
     if raw_folder is None:
@@ -85,6 +87,7 @@ def read_bids(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool =
     wanted = rules.label_pattern or f"*_{{{','.join(LABEL_SUFFIXES)}}}.nii.gz"
     raw_name = "" if raw_folder == root else f"{raw_folder.name}/"
     cases = []
+    faults: list[str] = []
     for key in sorted({file.case for file in raw}):
         parts = [f"{e}-{v}" for e, v in zip(("sub", "ses"), key, strict=True) if v]
         case_id, folder = "_".join(parts), "/".join(parts)
@@ -92,9 +95,15 @@ def read_bids(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool =
             continue
         own = [file for file in raw if file.case == key]
         besides = [file for file in derived if _belongs(file, key, raw)]
-        images = [_channel(case_id, own, besides, name) for name in channels]
-        label = _label(case_id, besides, rules.label_pattern) if labelled else None
-        if all(image is None for image in images) and label is None:
+        num_faults = len(faults)
+        images: list[Path | None] = []
+        label = None
+        for name in channels:
+            with noting(faults):
+                images.append(_channel(case_id, own, besides, name))
+        with noting(faults):
+            label = _label(case_id, besides, rules.label_pattern) if labelled else None
+        if len(faults) > num_faults or (all(image is None for image in images) and label is None):
             continue
         missing = [
             MissingFile(name, f"{raw_name}{folder}/.../*_{name}.nii.gz")
@@ -108,8 +117,9 @@ def read_bids(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool =
     expected = f"{raw_folder.name}/sub-*/.../*_{{{','.join(channels)}}}.nii.gz"
     if labelled:
         expected += f" and derivatives/.../sub-*/.../{wanted}"
-    ordered = sorted_cases(str(root), cases, expected)
-    return Found(channels, ordered, lacking_files(str(root), ordered, expected, labelled=labelled))
+    ordered = sorted_cases(str(root), cases, expected, faults)
+    refusal = lacking_files(str(root), ordered, expected, labelled=labelled)
+    return Found(channels, ordered, refusal, faults=tuple(faults))
 
 
 def _raw_folder(root: Path) -> Path | None:

@@ -17,6 +17,7 @@ from segfocal.data.layouts.found import (
     Exclusion,
     Found,
     lacking_files,
+    noting,
     sorted_cases,
     walk_volumes,
 )
@@ -56,13 +57,15 @@ def read_brats(root: Path, skip: Exclusion, *, labelled: bool = True) -> Found:
         skip: Cases to leave out.
         labelled: Whether a case must have its `seg` file.
 
+    A second folder of one case, and a second file of one image, are among the faults.
+
     Raises:
-        UserError: If there is none, two have one name, or cases of both namings are there, whose
-            labels differ.
+        UserError: If there is none, or cases of both namings are there, whose labels differ.
     """
     cases: dict[str, dict[str, Path]] = {}
     folders: dict[str, Path] = {}
     years: dict[str, str] = {}
+    faults: list[str] = []
     for path in walk_volumes(root, _DEPTH):
         found = _kind_of(path)
         if found is None:
@@ -71,15 +74,10 @@ def read_brats(root: Path, skip: Exclusion, *, labelled: bool = True) -> Found:
         case_id = path.parent.name
         if skip(case_id):
             continue
-        if folders.setdefault(case_id, path.parent) != path.parent:
-            raise UserError(
-                f"{root}: {folders[case_id].relative_to(root)} and {path.parent.relative_to(root)} "
-                f"are both case {case_id}. Keep one, or point data.root at one part."
-            )
         files = cases.setdefault(case_id, {})
-        if kind in files:
-            raise UserError(f"{files[kind]} and {path.name} are the same image. Remove one.")
-        files[kind] = path
+        with noting(faults):
+            _check_alone(root, folders.setdefault(case_id, path.parent), path, files.get(kind))
+            files[kind] = path
         if year:
             years.setdefault(year, case_id)
     if len(years) > 1:
@@ -96,9 +94,28 @@ def read_brats(root: Path, skip: Exclusion, *, labelled: bool = True) -> Found:
         expected += " (or the names until 2022, CASE_flair.nii.gz)"
     names = dict(zip(CHANNELS, kinds, strict=True)) | ({"label": "seg"} if labelled else {})
     built = (_case(root, folders[case_id], files, mark, names) for case_id, files in cases.items())
-    ordered = sorted_cases(str(root), built, expected)
+    ordered = sorted_cases(str(root), built, expected, faults)
     refusal = lacking_files(str(root), ordered, expected, labelled=labelled, words=names)
-    return Found(CHANNELS, ordered, refusal, *_preset(year, tuple(cases)))
+    told = tuple(dict.fromkeys(faults))
+    return Found(CHANNELS, ordered, refusal, *_preset(year, tuple(cases)), told)
+
+
+def _check_alone(root: Path, folder: Path, path: Path, same: Path | None) -> None:
+    """Refuses a case in two folders, and an image in two files.
+
+    Args:
+        root: The data set's.
+        folder: Where the case was first met.
+        path: The file.
+        same: The file met before that is the same image; None without one.
+    """
+    if folder != path.parent:
+        raise UserError(
+            f"{root}: {folder.relative_to(root)} and {path.parent.relative_to(root)} are both case "
+            f"{path.parent.name}. Keep one, or point data.root at one part."
+        )
+    if same is not None:
+        raise UserError(f"{same} and {path.name} are the same image. Remove one.")
 
 
 def _preset(year: str, case_ids: Sequence[str]) -> tuple[str | None, str]:

@@ -24,6 +24,7 @@ from segfocal.data.layouts.found import (
     Found,
     is_there,
     lacking_files,
+    noting,
     sorted_cases,
 )
 from segfocal.data.nifti_header import case_stem
@@ -74,47 +75,65 @@ def read_list(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool =
         skip: Cases to leave out.
         labelled: Whether a case must have a label.
 
+    A row that is no case, is one that stood before, or names a path outside the root is among the
+    faults.
+
     Raises:
-        UserError: If the list is missing or malformed, or names a case twice or a path outside the
-            root.
+        UserError: If the list is missing or malformed, or names no case.
     """
     path = _list_path(root, rules.case_list)
     rows = _json_rows(path, labelled=labelled) if path.suffix == ".json" else _csv_rows(path)
     if not rows:
         raise UserError(f"{path}: lists no case.")
     channels, is_single = _channels(path, rows, rules.channels)
+    keys = ("image",) if is_single else channels
     cases: dict[str, Case] = {}
+    faults: list[str] = []
     for row in rows:
         where = f"{path}: {row.place}"
-        listed = _images(where, row, channels, is_single=is_single)
-        case_id = _case_id(where, row, listed)
-        if case_id in cases:
-            raise UserError(f"{where}: case {case_id} is listed twice. Keep one.")
-        if skip(case_id):
-            continue
-        label = row.text("label") if labelled else ""
-        keys = ("image",) if is_single else channels
-        named = {**dict(zip(keys, listed, strict=True)), **({"label": label} if labelled else {})}
-        files = {
-            key: _resolve(where, root, path.parent, text) if text else None
-            for key, text in named.items()
-        }
-        here = {key: file for key, file in files.items() if file is not None and is_there(file)}
-        cases[case_id] = Case(
-            case_id,
-            tuple(here[key] for key in keys if key in here),
-            here.get("label"),
-            _annotated(where, row),
-            row.text("source"),
-            tuple(
-                MissingFile(key, named[key] or f"a path in {row.place} of {path.name}")
-                for key in named
-                if key not in here
-            ),
-        )
+        with noting(faults):
+            listed = _images(where, row, channels, is_single=is_single)
+            case_id = _case_id(where, row, listed)
+            if case_id in cases:
+                raise UserError(f"{where}: case {case_id} is listed twice. Keep one.")
+            if not skip(case_id):
+                named = dict(zip(keys, listed, strict=True))
+                if labelled:
+                    named["label"] = row.text("label")
+                cases[case_id] = _case(root, path, row, case_id, keys, named)
     expected = f"the files that it lists, below {root}"
-    ordered = sorted_cases(str(path), cases.values(), expected)
-    return Found(channels, ordered, lacking_files(str(path), ordered, expected, labelled=labelled))
+    ordered = sorted_cases(str(path), cases.values(), expected, faults)
+    refusal = lacking_files(str(path), ordered, expected, labelled=labelled)
+    return Found(channels, ordered, refusal, faults=tuple(faults))
+
+
+def _case(
+    root: Path,
+    path: Path,
+    row: _Row,
+    case_id: str,
+    keys: Sequence[str],
+    named: Mapping[str, str],
+) -> Case:
+    """A case of those files of `named` (by channel, and `label`) that are there."""
+    where = f"{path}: {row.place}"
+    files = {
+        key: _resolve(where, root, path.parent, text) if text else None
+        for key, text in named.items()
+    }
+    here = {key: file for key, file in files.items() if file is not None and is_there(file)}
+    return Case(
+        case_id,
+        tuple(here[key] for key in keys if key in here),
+        here.get("label"),
+        _annotated(where, row),
+        row.text("source"),
+        tuple(
+            MissingFile(key, named[key] or f"a path in {row.place} of {path.name}")
+            for key in named
+            if key not in here
+        ),
+    )
 
 
 def _list_path(root: Path, named: Path | None) -> Path:

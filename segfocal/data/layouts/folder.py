@@ -13,6 +13,7 @@ from segfocal.data.layouts.found import (
     is_hidden,
     is_there,
     lacking_files,
+    noting,
     sorted_cases,
 )
 from segfocal.data.nifti_header import case_stem
@@ -101,7 +102,7 @@ def group_channels(files: Sequence[Path], channels: Sequence[str]) -> list[Case]
         UserError: If a file has no channel number or one too high, or cases lack channels (all of
             them are named).
     """
-    grouped = numbered_channels(files, channels)
+    grouped, faults = numbered_channels(files, channels)
     cases = (
         Case(
             case_id,
@@ -117,36 +118,47 @@ def group_channels(files: Sequence[Path], channels: Sequence[str]) -> list[Case]
     )
     where = str(files[0].parent)
     expected = f"CASE_0000 to CASE_{len(channels) - 1:04d} of every case"
-    ordered = sorted_cases(where, cases, expected)
+    ordered = sorted_cases(where, cases, expected, faults)
     refusal = lacking_files(where, ordered, expected, labelled=False)
-    return list(Found(tuple(channels), ordered, refusal).complete().cases)
+    return list(Found(tuple(channels), ordered, refusal, faults=faults).complete().cases)
 
 
-def numbered_channels(files: Sequence[Path], channels: Sequence[str]) -> dict[str, dict[int, Path]]:
-    """Case id to channel number to file, for files named `CASE_0000`.
+def numbered_channels(
+    files: Sequence[Path], channels: Sequence[str]
+) -> tuple[dict[str, dict[int, Path]], tuple[str, ...]]:
+    """Case id to channel number to file, for files named `CASE_0000`; and what fits nowhere.
 
-    Raises:
-        UserError: If a file has no channel number or one too high, or two are one channel.
+    Returns:
+        The files; and a line for each that has no channel number or one too high, or is a channel
+        that another file is already.
     """
     grouped: dict[str, dict[int, Path]] = {}
+    faults: list[str] = []
     for path in files:
-        match = _NUMBERED.fullmatch(case_stem(path))
-        if match is None:
-            raise UserError(
-                f"{path}: has no channel number, but files beside it have. "
-                f"Expected CASE_0000 to CASE_{len(channels) - 1:04d}. Rename it, or move it away."
-            )
-        channel = int(match["channel"])
-        if channel >= len(channels):
-            raise UserError(
-                f"{path}: is channel {channel}, but there are {len(channels)} channels "
-                f"({', '.join(channels)}), numbered from 0000. Declare it, or move the file away."
-            )
-        numbered = grouped.setdefault(match["case"], {})
-        if channel in numbered:
-            raise UserError(
-                f"{path.parent}: {numbered[channel].name} and {path.name} are the same channel. "
-                f"Remove one."
-            )
-        numbered[channel] = path
-    return grouped
+        with noting(faults):
+            case_id, channel = _numbered(path, channels)
+            numbered = grouped.setdefault(case_id, {})
+            if channel in numbered:
+                raise UserError(
+                    f"{path.parent}: {numbered[channel].name} and {path.name} are the same "
+                    f"channel. Remove one."
+                )
+            numbered[channel] = path
+    return grouped, tuple(faults)
+
+
+def _numbered(path: Path, channels: Sequence[str]) -> tuple[str, int]:
+    """The case and the channel that a file's name tells."""
+    match = _NUMBERED.fullmatch(case_stem(path))
+    if match is None:
+        raise UserError(
+            f"{path}: has no channel number, but files beside it have. "
+            f"Expected CASE_0000 to CASE_{len(channels) - 1:04d}. Rename it, or move it away."
+        )
+    channel = int(match["channel"])
+    if channel >= len(channels):
+        raise UserError(
+            f"{path}: is channel {channel}, but there are {len(channels)} channels "
+            f"({', '.join(channels)}), numbered from 0000. Declare it, or move the file away."
+        )
+    return match["case"], channel

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class Found:
             none does.
         preset: The label preset that the files' names imply; None where they imply none.
         preset_reason: Why, in a few words.
+        faults: What is wrong with a file or a row that no case could be made of, a line each. A
+            run takes nothing then; a survey tells of them and goes on with the other cases.
     """
 
     channels: tuple[str, ...]
@@ -55,13 +58,16 @@ class Found:
     refusal: str = ""
     preset: str | None = None
     preset_reason: str = ""
+    faults: tuple[str, ...] = ()
 
     def complete(self) -> Found:
         """Itself.
 
         Raises:
-            UserError: If a case lacks a file; it names them all.
+            UserError: For the first fault; or if a case lacks a file: it names them all.
         """
+        if self.faults:
+            raise UserError(self.faults[0])
         if self.refusal:
             raise UserError(self.refusal)
         return self
@@ -107,6 +113,15 @@ class Exclusion:
                 raise UserError(f"data.exclude: {pattern} meets no case. {cure}")
 
 
+@contextmanager
+def noting(faults: list[str]) -> Iterator[None]:
+    """Appends the line of a `UserError` raised inside to `faults` and goes on behind the block."""
+    try:
+        yield
+    except UserError as error:
+        faults.append(str(error))
+
+
 def is_hidden(name: str) -> bool:
     """MacOS' `._*`, `.DS_Store` and `__MACOSX`, and whatever else begins with a dot."""
     return name.startswith(".") or name == "__MACOSX"
@@ -144,18 +159,23 @@ def walk_volumes(root: Path, max_depth: int | None = None) -> list[Path]:
     return sorted(found)
 
 
-def sorted_cases(where: str, cases: Iterable[Case], expected: str) -> tuple[Case, ...]:
+def sorted_cases(
+    where: str, cases: Iterable[Case], expected: str, faults: Sequence[str] = ()
+) -> tuple[Case, ...]:
     """The cases by id.
 
     Args:
         where: What to name first in the error: the list or the folder.
         cases: In any order.
         expected: Where files are looked for, for the error.
+        faults: Why some could not be made.
 
     Raises:
-        UserError: If there is none.
+        UserError: If there is none: the first fault, if there is one.
     """
     ordered = tuple(sorted(cases, key=lambda case: case.case_id))
+    if not ordered and faults:
+        raise UserError(faults[0])
     if not ordered:
         raise UserError(f"{where}: holds no case. Expected {expected}.")
     return ordered

@@ -12,7 +12,7 @@ from segfocal.data.layouts.descriptor import (
     missing_files,
     missing_listed,
 )
-from segfocal.data.layouts.found import READABLE, Exclusion, Found
+from segfocal.data.layouts.found import READABLE, Exclusion, Found, noting, sorted_cases
 from segfocal.data.nifti_header import case_stem
 
 
@@ -22,9 +22,10 @@ def read_msd(descriptor: Descriptor, skip: Exclusion) -> Found:
     An image that is not there under its own name but as `CASE_0000.nii.gz`, `CASE_0001.nii.gz`
     (nnU-Net v1) is taken as one file per channel.
 
+    An entry that is no case, is one that stood before, or leaves the folder is among the faults.
+
     Raises:
-        UserError: If dataset.json is malformed, lists nothing, one case twice, a path outside the
-            folder, or declares 2-D images.
+        UserError: If dataset.json is malformed, lists nothing, or declares 2-D images.
     """
     size = descriptor.plain.get("tensorImageSize")
     if isinstance(size, str) and size.upper() == "2D":
@@ -34,27 +35,33 @@ def read_msd(descriptor: Descriptor, skip: Exclusion) -> Found:
     if not isinstance(entries, list) or not entries:
         raise descriptor.error('training: expected a list of {"image": path, "label": path}.')
     cases: dict[str, Case] = {}
+    faults: list[str] = []
     for entry in entries:
-        if not isinstance(entry, dict) or not {"image", "label"} <= set(entry):
-            raise descriptor.error(
-                f'training: expected {{"image": path, "label": path}}, got {entry!r}.'
+        with noting(faults):
+            image, label = _listed(descriptor, entry)
+            case_id = case_stem(image)
+            if image.name.startswith("._") or skip(case_id):
+                continue
+            if case_id in cases:
+                raise descriptor.error(f"training: case {case_id} is listed twice. Keep one.")
+            cases[case_id] = listed_case(
+                descriptor, case_id, channels, _images(image, len(channels)), label
             )
-        image, label = descriptor.inside(entry["image"]), descriptor.inside(entry["label"])
-        if image.name.startswith("._"):
-            continue
-        case_id = case_stem(image)
-        if skip(case_id):
-            continue
-        if case_id in cases:
-            raise descriptor.error(f"training: case {case_id} is listed twice. Keep one.")
-        cases[case_id] = listed_case(
-            descriptor, case_id, channels, _images(image, len(channels)), label
-        )
-    ordered = tuple(cases[case_id] for case_id in sorted(cases))
+    expected = "cases that data.exclude does not leave out"
+    ordered = sorted_cases(str(descriptor.path), cases.values(), expected, faults)
     refusal = missing_listed(descriptor, ordered)
-    if not refusal:
+    if not refusal and not faults:
         descriptor.warn_count(len(cases) + skip.num_left_out)
-    return Found(channels, ordered, refusal)
+    return Found(channels, ordered, refusal, faults=tuple(faults))
+
+
+def _listed(descriptor: Descriptor, entry: Any) -> tuple[Path, Path]:
+    """Image and label of an entry of `training`."""
+    if not isinstance(entry, dict) or not {"image", "label"} <= set(entry):
+        raise descriptor.error(
+            f'training: expected {{"image": path, "label": path}}, got {entry!r}.'
+        )
+    return descriptor.inside(entry["image"]), descriptor.inside(entry["label"])
 
 
 def list_tests(descriptor: Descriptor) -> list[Case]:

@@ -14,6 +14,7 @@ from segfocal.data.layouts.found import (
     Exclusion,
     Found,
     lacking_files,
+    noting,
     sorted_cases,
 )
 from segfocal.data.nifti_header import case_stem
@@ -21,6 +22,9 @@ from segfocal.data.nifti_header import case_stem
 
 def read_nnunet(descriptor: Descriptor, skip: Exclusion) -> Found:
     """The training cases: those in imagesTr and labelsTr, or those that the key `dataset` lists.
+
+    A file of imagesTr that is no channel of a case, and an entry of `dataset` that is none, are
+    among the faults.
 
     Raises:
         UserError: If dataset.json is malformed, the files have another ending than segfocal reads,
@@ -34,24 +38,23 @@ def read_nnunet(descriptor: Descriptor, skip: Exclusion) -> Found:
             f"Convert the files to NIfTI."
         )
     if "dataset" in descriptor.plain:
-        cases = tuple(_listed_cases(descriptor, channels, skip))
-        refusal = missing_listed(descriptor, cases)
+        found = _listed_cases(descriptor, channels, skip)
     else:
-        cases, refusal = _paired_cases(descriptor, channels, ending, skip)
-    if not refusal:
-        descriptor.warn_count(len(cases) + skip.num_left_out)
-    return Found(channels, cases, refusal)
+        found = _paired_cases(descriptor, channels, ending, skip)
+    if not found.refusal and not found.faults:
+        descriptor.warn_count(len(found.cases) + skip.num_left_out)
+    return found
 
 
 def _paired_cases(
-    descriptor: Descriptor, channels: Sequence[str], ending: str, skip: Exclusion
-) -> tuple[tuple[Case, ...], str]:
-    """The cases, and the line about those that lack an image, a channel or a label."""
+    descriptor: Descriptor, channels: tuple[str, ...], ending: str, skip: Exclusion
+) -> Found:
+    """The cases of the two folders."""
     root = descriptor.path.parent
     images = _with_ending(root / "imagesTr", ending)
     if not images:
         raise descriptor.error(f"imagesTr holds no {ending} file.")
-    numbered = numbered_channels(images, channels)
+    numbered, faults = numbered_channels(images, channels)
     labels = {case_stem(path): path for path in _with_ending(root / "labelsTr", ending)}
     cases = []
     for case_id in sorted({*numbered, *labels}):
@@ -72,34 +75,42 @@ def _paired_cases(
         f"imagesTr/CASE_0000{f' to {last}' if last else ''}{ending} and labelsTr/CASE{ending}"
     )
     where = str(descriptor.path)
-    ordered = sorted_cases(where, cases, expected)
-    return ordered, lacking_files(where, ordered, expected)
+    ordered = sorted_cases(where, cases, expected, faults)
+    refusal = lacking_files(where, ordered, expected)
+    return Found(channels, ordered, refusal, faults=faults)
 
 
-def _listed_cases(descriptor: Descriptor, channels: Sequence[str], skip: Exclusion) -> list[Case]:
+def _listed_cases(descriptor: Descriptor, channels: tuple[str, ...], skip: Exclusion) -> Found:
+    """The cases that the key `dataset` lists."""
     listed: Any = descriptor.plain["dataset"]
     if not isinstance(listed, dict) or not listed:
         raise descriptor.error(
             'dataset: expected {"CASE": {"images": [path, ...], "label": path}}.'
         )
-    cases = []
-    for case_id, entry in sorted(listed.items()):
-        if skip(case_id):
-            continue
-        images = entry.get("images") if isinstance(entry, dict) else None
-        if not isinstance(images, list) or "label" not in entry:
-            raise descriptor.error(
-                f'dataset: {case_id}: expected {{"images": [path, ...], "label": path}}.'
-            )
-        if len(images) != len(channels):
-            raise descriptor.error(
-                f"dataset: {case_id}: has {len(images)} images, expected one for each of "
-                f"{', '.join(channels)}."
-            )
-        paths = tuple(descriptor.inside(path) for path in images)
-        label = descriptor.inside(entry["label"])
-        cases.append(listed_case(descriptor, case_id, channels, paths, label))
-    return cases
+    cases: list[Case] = []
+    faults: list[str] = []
+    for case_id, entry in listed.items():
+        if not skip(case_id):
+            with noting(faults):
+                cases.append(_listed_case(descriptor, case_id, channels, entry))
+    expected = "cases under the key `dataset`"
+    ordered = sorted_cases(str(descriptor.path), cases, expected, faults)
+    return Found(channels, ordered, missing_listed(descriptor, ordered), faults=tuple(faults))
+
+
+def _listed_case(descriptor: Descriptor, case_id: str, channels: Sequence[str], entry: Any) -> Case:
+    images = entry.get("images") if isinstance(entry, dict) else None
+    if not isinstance(images, list) or "label" not in entry:
+        raise descriptor.error(
+            f'dataset: {case_id}: expected {{"images": [path, ...], "label": path}}.'
+        )
+    if len(images) != len(channels):
+        raise descriptor.error(
+            f"dataset: {case_id}: has {len(images)} images, expected one for each of "
+            f"{', '.join(channels)}."
+        )
+    paths = tuple(descriptor.inside(path) for path in images)
+    return listed_case(descriptor, case_id, channels, paths, descriptor.inside(entry["label"]))
 
 
 def _with_ending(folder: Path, ending: str) -> list[Path]:

@@ -13,6 +13,7 @@ from segfocal.data.layouts.found import (
     FileRules,
     Found,
     lacking_files,
+    noting,
     sorted_cases,
     walk_volumes,
 )
@@ -59,31 +60,38 @@ def read_folder(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool
         skip: Cases to leave out.
         labelled: Whether a case must have a label.
 
+    A second file that fits one place is among the faults.
+
     Raises:
-        UserError: If a pattern is malformed or meets nothing, or two files fit one place.
+        UserError: If a pattern is malformed or meets nothing.
     """
     label_rule = _compiled("data.label_pattern", rules.label_pattern or LABELS, None)
     named = IMAGES if rules.image_pattern is None else rules.image_pattern
     channels, patterns = _image_patterns(named, rules.channels)
     files: dict[str, dict[str, Path]] = {}
     labels: dict[str, Path] = {}
+    faults: list[str] = []
     volumes = walk_volumes(root)
     for path in volumes:
         relative = path.relative_to(root).as_posix()
         match = label_rule.fullmatch(relative)
         if match is not None:
-            _add(labels, match["case"], path, f"labels of {match['case']}")
+            with noting(faults):
+                _add(labels, match["case"], path, f"labels of {match['case']}")
             continue
         for name, pattern in patterns:
             match = pattern.fullmatch(relative)
             if match is not None:
                 channel = match.groupdict().get("channel") or name
-                _add(files.setdefault(match["case"], {}), channel, path, f"{channel} of one case")
+                held = files.setdefault(match["case"], {})
+                with noting(faults):
+                    _add(held, channel, path, f"{channel} of one case")
                 break
     if not files:
-        held = ", ".join(str(path.relative_to(root)) for path in volumes[:3]) or "no volume at all"
+        shown = ", ".join(str(path.relative_to(root)) for path in volumes[:3])
         raise UserError(
-            f"data.image_pattern: {_told(named)} meets no file in {root}. It holds {held}."
+            f"data.image_pattern: {_told(named)} meets no file in {root}. It holds "
+            f"{shown or 'no volume at all'}."
         )
     keys = channels if len(patterns) > 1 or "channel" in patterns[0][1].groupindex else (_SINGLE,)
     cases = []
@@ -102,8 +110,9 @@ def read_folder(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool
         label = labels.get(case_id) if labelled else None
         cases.append(Case(case_id, images, label, missing=tuple(missing)))
     expected = f"{_told(named)} and {rules.label_pattern or LABELS}" if labelled else _told(named)
-    ordered = sorted_cases(str(root), cases, expected)
-    return Found(channels, ordered, lacking_files(str(root), ordered, expected, labelled=labelled))
+    ordered = sorted_cases(str(root), cases, expected, faults)
+    refusal = lacking_files(str(root), ordered, expected, labelled=labelled)
+    return Found(channels, ordered, refusal, faults=tuple(faults))
 
 
 def _place(pattern: str, case_id: str, channel: str = "") -> str:

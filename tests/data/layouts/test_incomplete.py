@@ -1,4 +1,6 @@
-"""Cases that lack files: kept with what they have where every problem is wanted, else refused."""
+"""What is wrong with files and rows: told beside the good cases by a survey, refused by a run."""
+
+import shutil
 
 import pytest
 
@@ -7,8 +9,8 @@ from segfocal.data.layouts.found import FileRules
 from segfocal.data.verify import load_case
 from segfocal.errors import UserError
 
-from ..nifti_files import msd, nnunet
-from .trees import bids, brats, plain, write_rows
+from ..nifti_files import image_of, label_of, msd, nnunet, save
+from .trees import SHAPE, bids, brats, plain, write_rows
 
 LABELS = {"background": 0, "lesion": 1}
 
@@ -125,6 +127,99 @@ def test_incomplete_cases_are_kept_with_what_they_have_and_lack(tree, tmp_path):
     with pytest.raises(UserError) as caught:
         read_dataset(root, **options)
     assert "\n" not in str(caught.value)
+
+
+def _stray_files(root):
+    nnunet(root)
+    save(root / "imagesTr/notes.nii.gz", image_of(SHAPE))
+    save(root / "imagesTr/c1_0002.nii.gz", image_of(SHAPE))
+    return {}, {"c1", "c2"}, ["c1_0002.nii.gz: is channel 2", "notes.nii.gz: has no channel number"]
+
+
+def _entries_of_nnunet(root):
+    good = {
+        "images": [f"imagesTr/c1_{n:04d}.nii.gz" for n in range(2)],
+        "label": "labelsTr/c1.nii.gz",
+    }
+    outside = {**good, "label": "../labelsTr/c1.nii.gz"}
+    nnunet(root, dataset={"far": outside, "few": {**good, "images": []}, "c1": good, "none": 7})
+    texts = ["lies outside the data set", "few: has 0 images", 'none: expected {"images"']
+    return {}, {"c1"}, texts
+
+
+def _entries_of_msd(root):
+    pair = {"image": "imagesTr/c1.nii.gz", "label": "labelsTr/c1.nii.gz"}
+    msd(root, training=[pair, {**pair, "image": "/etc/c2.nii.gz"}, pair, "c3"])
+    texts = ["/etc/c2.nii.gz lies outside", "case c1 is listed twice", "got 'c3'"]
+    return {}, {"c1"}, texts
+
+
+def _rows(root):
+    plain(root, ["a.nii"], ["s.nii"])
+    row = {"id": "a", "image": "a.nii", "label": "s.nii"}
+    rows = [{**row, "id": "b", "image": "../a.nii"}, row, row, {**row, "id": "c/d"}]
+    write_rows(root / "cases.csv", rows)
+    texts = ["line 2: ../a.nii lies outside", "line 4: case a is listed twice", "line 5: id 'c/d'"]
+    return {"labels": LABELS}, {"a"}, texts
+
+
+def _labels_of_bids(root):
+    bids(root, [("01", ""), ("02", "")])
+    save(root / "derivatives/sub-01/sub-01_desc-b_mask.nii.gz", label_of(SHAPE))
+    options = {"labels": LABELS, "rules": FileRules(("dwi", "adc"))}
+    return options, {"sub-02"}, ["sub-01: 2 files may be its label"]
+
+
+def _folders_of_brats(root):
+    brats(root, ["HGG/BraTS20_Training_001", "HGG/BraTS20_Training_002"], values=(0, 1, 2, 4))
+    shutil.copytree(root / "HGG/BraTS20_Training_001", root / "LGG/BraTS20_Training_001")
+    folder = root / "HGG/BraTS20_Training_002"
+    shutil.copy(folder / "BraTS20_Training_002_t1.nii.gz", folder / "BraTS20_Training_002_t1.nii")
+    texts = [
+        "BraTS20_Training_002_t1.nii.gz are the same image",
+        "are both case BraTS20_Training_001",
+    ]
+    return {}, {"BraTS20_Training_001", "BraTS20_Training_002"}, texts
+
+
+def _two_endings(root):
+    plain(
+        root, ["images/a.nii", "images/a.nii.gz", "images/b.nii"], ["labels/a.nii", "labels/b.nii"]
+    )
+    return {"labels": LABELS}, {"a", "b"}, ["images/a.nii.gz are both image of one case"]
+
+
+FAULTY = [
+    _stray_files,
+    _entries_of_nnunet,
+    _entries_of_msd,
+    _rows,
+    _labels_of_bids,
+    _folders_of_brats,
+    _two_endings,
+]
+
+
+@pytest.mark.filterwarnings("ignore::segfocal.errors.SegfocalWarning")
+@pytest.mark.parametrize("tree", FAULTY)
+def test_what_is_of_no_case_is_told_and_the_other_cases_are_kept(tree, tmp_path):
+    root = tmp_path / "data"
+    options, case_ids, texts = tree(root)
+    dataset = read_dataset(root, **options, keep_incomplete=True)
+    assert set(dataset.case_ids) == case_ids
+    assert not any(case.missing for case in dataset.cases)
+    for fault, text in zip(dataset.faults, texts, strict=True):
+        assert text in fault
+    with pytest.raises(UserError) as caught:
+        read_dataset(root, **options)
+    assert str(caught.value) == dataset.faults[0]
+
+
+def test_without_a_good_case_the_first_fault_is_told(tmp_path):
+    root = plain(tmp_path / "data", [], ["s.nii"])
+    write_rows(root / "cases.csv", [{"id": "b", "image": "../a.nii", "label": "s.nii"}])
+    with pytest.raises(UserError, match=r"line 2: \.\./a\.nii lies outside"):
+        read_dataset(root, labels=LABELS, keep_incomplete=True)
 
 
 @pytest.mark.parametrize("tree", [msd, nnunet])
