@@ -7,6 +7,7 @@ backend first runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -76,10 +77,10 @@ def class_sums(logits: Tensor, target: FlatTarget, formula: Formula) -> Tensor:
     batch, channels, _voxels = logits.shape
     if logits.numel() == 0:
         return logits.new_zeros((batch, 7, channels), dtype=torch.float32)
-    kernels, grid = _kernels(), _cut(logits)
+    kernels, grid = _kernels(), _cut(logits, formula)
     partials = np.zeros((batch * grid.tasks, 7, channels + 1))
     shared = _shared(kernels, logits, target, formula)
-    kernel = getattr(kernels, f"{formula.activation}_sums")
+    kernel = _kernel(kernels, "sums", grid, formula)
     share_out(partial(kernel, *shared, grid, partials), batch * grid.tasks)
     sums = partials.reshape(batch, grid.tasks, 7, channels + 1).sum(1)[:, :, :channels]
     return torch.from_numpy(sums.astype(np.float32))
@@ -92,10 +93,10 @@ def class_sums_backward(
     gradient = torch.empty_like(logits)
     if logits.numel() == 0:
         return gradient
-    kernels, grid = _kernels(), _cut(logits)
+    kernels, grid = _kernels(), _cut(logits, formula)
     above = F.pad(upstream.detach().to(torch.float32), (0, 1)).contiguous().numpy()
     shared = _shared(kernels, logits, target, formula)
-    kernel = getattr(kernels, f"{formula.activation}_gradient")
+    kernel = _kernel(kernels, "gradient", grid, formula)
     written = _view(kernels, gradient)
     share_out(partial(kernel, above, *shared, grid, written), len(logits) * grid.tasks)
     return gradient
@@ -105,10 +106,28 @@ def _kernels() -> ModuleType:
     return import_module("segfocal.ops.native_cpu_kernels")
 
 
-def _cut(logits: Tensor) -> Grid:
+def _is_unrolled(channels: int, formula: Formula) -> bool:
+    return formula.activation == "softmax" and channels <= _kernels().UNROLLED
+
+
+def _kernel(
+    kernels: ModuleType, direction: str, grid: Grid, formula: Formula
+) -> Callable[..., None]:
+    """The kernel for "sums" or "gradient"."""
+    if _is_unrolled(grid.channels, formula):
+        unrolled = getattr(kernels, f"unrolled_softmax_{direction}")
+        return partial(unrolled, tuple(range(grid.channels)))
+    kernel: Callable[..., None] = getattr(kernels, f"{formula.activation}_{direction}")
+    return kernel
+
+
+def _cut(logits: Tensor, formula: Formula) -> Grid:
     _batch, channels, voxels = logits.shape
-    fitting = SCRATCH_ELEMENTS // channels // SHORTEST_BLOCK * SHORTEST_BLOCK
-    block = min(max(fitting, SHORTEST_BLOCK), LONGEST_BLOCK)
+    if _is_unrolled(channels, formula):
+        block = _kernels().UNROLLED_BLOCK
+    else:
+        fitting = SCRATCH_ELEMENTS // channels // SHORTEST_BLOCK * SHORTEST_BLOCK
+        block = min(max(fitting, SHORTEST_BLOCK), LONGEST_BLOCK)
     task = block * BLOCKS_A_TASK
     return Grid(channels, voxels, block, task, tasks=-(-voxels // task))
 

@@ -35,6 +35,10 @@ U = np.uint64  # as an index it needs no check for negative numbers
 FEW = 16
 """Up to so many classes, comparing every label with every class beats scattering by label."""
 
+UNROLLED, UNROLLED_BLOCK = 8, 512
+"""Up to so many classes the softmax kernels are compiled for just that number of them, and take so
+many voxels at a time."""
+
 
 def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """`numba.njit` with the settings that all kernels share.
@@ -197,19 +201,12 @@ def _general_power(q, gamma):
 
 
 @_compiled(fastmath={"contract", "reassoc"})
-def _sum(row, n):
-    total = _ZERO
+def _sum_and_squares(row, n):
+    total, squares = _ZERO, _ZERO
     for i in range(n):
         total += row[i]
-    return total
-
-
-@_compiled(fastmath={"contract", "reassoc"})
-def _sum_of_squares(row, n):
-    total = _ZERO
-    for i in range(n):
-        total += row[i] * row[i]
-    return total
+        squares += row[i] * row[i]
+    return total, squares
 
 
 @_compiled(fastmath={"contract", "reassoc"})
@@ -339,17 +336,26 @@ def _read_integers(view, b, c, s, n, row):
 
 
 @_compiled()
+def _narrowed(label, highest):
+    return _pick((label >= 0) & (label <= highest), I(label), I(highest + 1))
+
+
+@_compiled()
 def _read_labels(labels, mask, ignored, highest, b, s, n, scratch, found):
     """Each voxel's label; `highest + 1` if ignored, masked or not a label from 0 to `highest`."""
     left_out = I(highest + 1)
-    _read_integers(labels, b, 0, s, n, scratch)
-    for i in range(n):
-        label = scratch[i]
-        found[i] = _pick((label >= 0) & (label <= highest), I(label), left_out)
+    if labels.code == INT64 and labels.stride_s == 1:  # torch's own: in one pass
+        longs = numba.carray(_int64_at(labels.address + 8 * (b * labels.stride_b + s)), n)
+        for i in range(n):
+            found[i] = _narrowed(longs[i], highest)
+    else:
+        _read_integers(labels, b, 0, s, n, scratch)
+        for i in range(n):
+            found[i] = _narrowed(scratch[i], highest)
     for k in range(ignored.size):
         value = ignored[k]
         for i in range(n):
-            found[i] = max(found[i], _pick(scratch[i] == value, left_out, I(0)))
+            found[i] = max(found[i], _pick(found[i] == value, left_out, I(0)))
     _leave_out_masked(mask, left_out, b, s, n, scratch, found)
 
 
@@ -388,35 +394,43 @@ def _read_classes(target, mask, ignored, channels, b, s, n, scratch, classes):
 
 
 @_compiled()
-def _softmax_block(
-    logits, target, mask, ignored, channels, b, s, n, e, own, classes, rest, inverse, top, scratch
-):
-    """What both directions need of n voxels.
-
-    e = exp(z - top) of every channel, own = z - top of the voxel's class, classes = its class or C,
-    rest = the sum of all e but one that is 1, inverse = 1 / (1 + rest), and 0 where a voxel does
-    not count. Row C of e stands for the class of such voxels.
-    """
+def _read_voxels(logits, target, mask, ignored, channels, b, s, n, z, classes, spare, scratch):
+    """Fill z and the classes of n voxels. Returns how many do not count: class C, z = 0."""
     _read_classes(target, mask, ignored, channels, b, s, n, scratch, classes)
-    some_left_out = _count_where(classes, I(channels), n) > 0
+    left_out = _count_where(classes, I(channels), n)
+    for c in range(channels):
+        row = z[c]
+        _read(logits, b, c, s, n, row)
+        if mask.by_channel:
+            _read_integers(mask, b, c, s, n, scratch)
+            for i in range(n):
+                spare[i] = row[i]
+            for i in range(n):
+                row[i] = _pick(scratch[i] != 0, spare[i], F(-np.inf))
+        if left_out > 0:
+            for i in range(n):
+                spare[i] = row[i]
+            for i in range(n):
+                row[i] = _pick(classes[i] < I(channels), spare[i], _ZERO)
+    return left_out
+
+
+@_compiled()
+def _softmax_block(channels, n, e, classes, own, rest, inverse, top, p, q, nll):
+    """What both directions need of n voxels, given their logits in e.
+
+    e becomes exp(z - top); own = z - top of the voxel's class, rest = the sum of all e but one that
+    is 1, inverse = 1 / (1 + rest), and 0 where a voxel does not count. p, q and nll are those of
+    its class, q without cancellation. Row C of e stands for the class of voxels that do not count.
+    (The sum of all but the own class would do as well, but where that holds the 1 hundreds of small
+    terms lose their last digits in it.)
+    """
     for i in range(n):
         top[i] = F(-np.inf)
         rest[i] = _ZERO
         inverse[i] = F(-1)
     for c in range(channels):
         z = e[c]
-        _read(logits, b, c, s, n, z)
-        if mask.by_channel:
-            _read_integers(mask, b, c, s, n, scratch)
-            for i in range(n):
-                own[i] = z[i]
-            for i in range(n):
-                z[i] = _pick(scratch[i] != 0, own[i], F(-np.inf))
-        if some_left_out:
-            for i in range(n):
-                own[i] = z[i]
-            for i in range(n):
-                z[i] = _pick(classes[i] < I(channels), own[i], _ZERO)
         for i in range(n):
             top[i] = np.maximum(top[i], z[i])
     for i in range(n):
@@ -430,17 +444,13 @@ def _softmax_block(
             rest[i] += _pick(is_top, _ZERO, y)
             inverse[i] += _pick(is_top, _ONE, _ZERO)
     for i in range(n):
+        p[i] = e[U(classes[i]), i]
+    for i in range(n):
+        own_e = p[i]
         rest[i] += inverse[i]
         inverse[i] = _pick(classes[i] < I(channels), _ONE / (_ONE + rest[i]), _ZERO)
-
-
-@_compiled()
-def _own_class(own, rest, inverse, n, p, q, nll):
-    """Probability of each voxel's class, its complement without cancellation, and its nll."""
-    for i in range(n):
-        e = _exp(own[i])
-        p[i] = e * inverse[i]
-        q[i] = (rest[i] + (_ONE - e)) * inverse[i]
+        p[i] = own_e * inverse[i]
+        q[i] = (rest[i] + (_ONE - own_e)) * inverse[i]
         nll[i] = _log1p(rest[i]) - own[i]
 
 
@@ -458,24 +468,47 @@ def _own_power(q, classes, gammas, n, gamma, out):
             out[i] = _general_power(q[i], gamma[i])
 
 
-@_compiled()
-def _add_by_class(classes, focal, p, channels, n, sums):
-    """Add each voxel's focal loss, probability and count to its class."""
-    if channels <= FEW:
-        for c in range(channels):
-            sums[0, c] += _sum_where(focal, classes, I(c), n)
-            sums[2, c] += _sum_where(p, classes, I(c), n)
-            sums[5, c] += _count_where(classes, I(c), n)
-    else:
-        for i in range(n):
-            own = U(classes[i])
-            sums[0, own] += focal[i]
-            sums[2, own] += p[i]
-            sums[5, own] += 1
+@_compiled(fastmath={"contract", "reassoc"})
+def _sums_of_class(p, focal, classes, label, n):
+    """Of one class: sums of its voxels' focal losses and probabilities, of p and p^2 everywhere."""
+    of_focal, overlap, total, squares = _ZERO, _ZERO, _ZERO, _ZERO
+    for i in range(n):
+        is_own = classes[i] == label
+        of_focal += _pick(is_own, focal[i], _ZERO)
+        overlap += _pick(is_own, p[i], _ZERO)
+        total += p[i]
+        squares += p[i] * p[i]
+    return of_focal, overlap, total, squares
 
 
 @_compiled()
-def _add_valid(mask, classes, channels, b, s, n, scratch, sums):
+def _add_compared(p, focal, classes, channels, n, sums):
+    """Add what n voxels give to the sums: every label compared with every class."""
+    for c in range(channels):
+        of_focal, overlap, total, squares = _sums_of_class(p[c], focal, classes, I(c), n)
+        sums[0, c] += of_focal
+        sums[2, c] += overlap
+        sums[3, c] += total
+        sums[4, c] += squares
+        sums[5, c] += _count_where(classes, I(c), n)
+
+
+@_compiled()
+def _add_scattered(p, own_p, focal, classes, channels, n, sums):
+    """The same by way of each voxel's label."""
+    for i in range(n):
+        own = U(classes[i])
+        sums[0, own] += focal[i]
+        sums[2, own] += own_p[i]
+        sums[5, own] += 1
+    for c in range(channels):
+        total, squares = _sum_and_squares(p[c], n)
+        sums[3, c] += total
+        sums[4, c] += squares
+
+
+@_compiled()
+def _add_valid(mask, classes, left_out, channels, b, s, n, scratch, sums):
     """Add the number of voxels that count to every channel."""
     for c in range(channels):
         if mask.by_channel:
@@ -483,7 +516,7 @@ def _add_valid(mask, classes, channels, b, s, n, scratch, sums):
             for i in range(n):
                 sums[6, c] += scratch[i] != 0 and classes[i] < channels
         else:
-            sums[6, c] += n - _count_where(classes, I(channels), n)
+            sums[6, c] += n - left_out
 
 
 @_kernel
@@ -504,22 +537,22 @@ def softmax_sums(logits, target, mask, ignored, gammas, grid, partials, first, l
         sums = partials[task]
         for s in range(start, min(start + grid.task, grid.voxels), block):
             n = min(block, grid.voxels - s)
-            _softmax_block(
-                logits, target, mask, ignored, channels, b, s, n,
-                e, own, classes, rest, inverse, top, scratch,
-            )  # fmt: skip
-            _own_class(own, rest, inverse, n, p, q, nll)
+            left_out = _read_voxels(
+                logits, target, mask, ignored, channels, b, s, n, e, classes, own, scratch
+            )
+            _softmax_block(channels, n, e, classes, own, rest, inverse, top, p, q, nll)
             _own_power(q, classes, gammas, n, gamma, focal)
             for i in range(n):
                 focal[i] *= nll[i]
-            _add_by_class(classes, focal, p, channels, n, sums)
-            _add_valid(mask, classes, channels, b, s, n, scratch, sums)
             for c in range(channels):
                 z = e[c]
                 for i in range(n):
                     z[i] *= inverse[i]
-                sums[3, c] += _sum(z, n)
-                sums[4, c] += _sum_of_squares(z, n)
+            if channels <= FEW:
+                _add_compared(e, focal, classes, channels, n, sums)
+            else:
+                _add_scattered(e, p, focal, classes, channels, n, sums)
+            _add_valid(mask, classes, left_out, channels, b, s, n, scratch, sums)
 
 
 @_kernel
@@ -541,11 +574,8 @@ def softmax_gradient(upstream, logits, target, mask, ignored, gammas, grid, grad
         above = upstream[b]
         for s in range(start, min(start + grid.task, grid.voxels), block):
             n = min(block, grid.voxels - s)
-            _softmax_block(
-                logits, target, mask, ignored, channels, b, s, n,
-                e, own, classes, rest, inverse, top, scratch,
-            )  # fmt: skip
-            _own_class(own, rest, inverse, n, p, q, nll)
+            _read_voxels(logits, target, mask, ignored, channels, b, s, n, e, classes, own, scratch)
+            _softmax_block(channels, n, e, classes, own, rest, inverse, top, p, q, nll)
             _own_power(q, classes, gammas, n, gamma, focal)
             _own_upstream(classes, above, channels, n, weight, overlap)
             for i in range(n):
@@ -592,6 +622,135 @@ def _own_upstream(classes, above, channels, n, weight, overlap):
             own = U(classes[i])
             weight[i] = above[0, own]
             overlap[i] = above[2, own]
+
+
+# softmax of few classes
+#
+# `which` is (0, 1, ..., C - 1): a tuple, whose length is known when a kernel is compiled. Loops
+# over it are unrolled: a voxel's probabilities stay in registers. All rows lie in one array, from
+# which LLVM sees that they do not overlap.
+
+
+@_compiled()
+def _at(row, i):
+    return U(row * UNROLLED_BLOCK + i)
+
+
+@_compiled()
+def _unrolled_probabilities(which, classes, n, w):
+    """Rows 0 to C - 1 of w turned from logits to p. Behind them p, q and nll of a voxel's class.
+
+    q is the sum of the other classes' p. Where the own class is not the largest the others' sum is
+    1 at least, so that adding e - 1 to it cancels nothing.
+    """
+    channels = len(which)
+    for i in range(n):
+        label = classes[i]
+        top = w[_at(0, i)]
+        for c in range(1, len(which)):
+            top = np.maximum(top, w[_at(c, i)])
+        own, own_e, others = _ZERO, _ZERO, _ZERO
+        for c in range(len(which)):
+            x = w[_at(c, i)] - top
+            e = _exp(x)
+            is_own = label == I(c)
+            own = _pick(is_own, x, own)
+            own_e = _pick(is_own, e, own_e)
+            others += _pick(is_own, _ZERO, e)
+            w[_at(c, i)] = e
+        inverse = _pick(label < I(channels), _ONE / (others + own_e), _ZERO)
+        for c in range(len(which)):
+            w[_at(c, i)] *= inverse
+        w[_at(channels, i)] = own_e * inverse
+        w[_at(channels + 1, i)] = others * inverse
+        w[_at(channels + 2, i)] = _log1p(others + (own_e - _ONE)) - own
+
+
+@_kernel
+def unrolled_softmax_sums(
+    which, logits, target, mask, ignored, gammas, grid, partials, first, last
+):
+    """What `softmax_sums` computes."""
+    channels, block = len(which), grid.block
+    rows = np.empty((channels + 6, UNROLLED_BLOCK), np.float32)
+    w = rows.reshape(-1)
+    q, nll, focal = rows[channels + 1], rows[channels + 2], rows[channels + 3]
+    gamma, spare = rows[channels + 4], rows[channels + 5]
+    classes, scratch = np.empty(block, np.int32), np.empty(block, np.int64)
+    for task in range(first, last):
+        b = task // grid.tasks
+        start = (task % grid.tasks) * grid.task
+        sums = partials[task]
+        for s in range(start, min(start + grid.task, grid.voxels), block):
+            n = min(block, grid.voxels - s)
+            left_out = _read_voxels(
+                logits, target, mask, ignored, channels, b, s, n, rows, classes, spare, scratch
+            )
+            _unrolled_probabilities(which, classes, n, w)
+            _own_power(q, classes, gammas, n, gamma, focal)
+            for i in range(n):
+                focal[i] *= nll[i]
+            _add_compared(rows, focal, classes, channels, n, sums)
+            _add_valid(mask, classes, left_out, channels, b, s, n, scratch, sums)
+
+
+@_compiled()
+def _unrolled_gradient(which, classes, above, n, w):
+    """Rows 0 to C - 1 of w turned from p to the gradient. `above` holds twice that of p^2."""
+    channels = len(which)
+    for i in range(n):
+        label = classes[i]
+        p, q, nll = w[_at(channels, i)], w[_at(channels + 1, i)], w[_at(channels + 2, i)]
+        power, gamma = w[_at(channels + 3, i)], w[_at(channels + 4, i)]
+        weight, overlap, others = _ZERO, _ZERO, _ZERO
+        for c in range(len(which)):
+            is_own = label == I(c)
+            weight = _pick(is_own, above[0, c], weight)
+            overlap = _pick(is_own, above[2, c], overlap)
+            y = w[_at(c, i)]
+            others += y * (above[3, c] + above[4, c] * y)
+        finite = _pick(nll > LARGEST, LARGEST, nll)
+        ratio = (p * finite + TINY) / (q + TINY)
+        focal = power * -weight * (_ONE + gamma * ratio)
+        overlap *= p
+        others += overlap
+        # with the sum S of p_j w_j an own class has f q + p (w - S), another p (w - S - f)
+        here = focal * q + overlap
+        for_others = others + focal
+        for c in range(len(which)):
+            is_own = label == I(c)
+            y = w[_at(c, i)]
+            slope = above[3, c] + above[4, c] * y - _pick(is_own, others, for_others)
+            w[_at(c, i)] = y * slope + _pick(is_own, here, _ZERO)
+
+
+@_kernel
+def unrolled_softmax_gradient(
+    which, upstream, logits, target, mask, ignored, gammas, grid, gradient, first, last
+):
+    """What `softmax_gradient` computes."""
+    channels, block = len(which), grid.block
+    rows = np.empty((channels + 6, UNROLLED_BLOCK), np.float32)
+    w = rows.reshape(-1)
+    q, power = rows[channels + 1], rows[channels + 3]
+    gamma, spare = rows[channels + 4], rows[channels + 5]
+    classes, scratch = np.empty(block, np.int32), np.empty(block, np.int64)
+    above = np.empty((7, channels + 1), np.float32)
+    for task in range(first, last):
+        b = task // grid.tasks
+        start = (task % grid.tasks) * grid.task
+        above[:] = upstream[b]
+        above[4] *= _TWO
+        for s in range(start, min(start + grid.task, grid.voxels), block):
+            n = min(block, grid.voxels - s)
+            _read_voxels(
+                logits, target, mask, ignored, channels, b, s, n, rows, classes, spare, scratch
+            )
+            _unrolled_probabilities(which, classes, n, w)
+            _own_power(q, classes, gammas, n, gamma, power)
+            _unrolled_gradient(which, classes, above, n, w)
+            for c in range(channels):
+                _write(gradient, b, c, s, n, rows[c])
 
 
 # sigmoid
@@ -669,11 +828,12 @@ def sigmoid_sums(logits, target, mask, ignored, classes, ends, gammas, grid, par
                     focal[i] *= nll[i]
                     of_channel = _pick(side[i] > I(0), p[i], q[i])
                     z[i] = _pick(side[i] != I(0), of_channel, _ZERO)
-                sums[0, c] += _sum_where(focal, side, I(1), n)
+                of_focal, overlap, total, squares = _sums_of_class(z, focal, side, I(1), n)
+                sums[0, c] += of_focal
                 sums[1, c] += _sum_where(focal, side, I(-1), n)
-                sums[2, c] += _sum_where(z, side, I(1), n)
-                sums[3, c] += _sum(z, n)
-                sums[4, c] += _sum_of_squares(z, n)
+                sums[2, c] += overlap
+                sums[3, c] += total
+                sums[4, c] += squares
                 sums[5, c] += _count_where(side, I(1), n)
                 sums[6, c] += n - _count_where(side, I(0), n)
 

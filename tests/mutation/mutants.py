@@ -201,6 +201,20 @@ MUTANTS = (
         BACKENDS,
     ),
     Mutant(
+        "numba: squares of p forgotten in the unrolled softmax gradient",
+        "ops/native_cpu_kernels.py",
+        "slope = above[3, c] + above[4, c] * y - _pick(",
+        "slope = above[3, c] - _pick(",
+        BACKENDS,
+    ),
+    Mutant(
+        "numba: the own class among the others",
+        "ops/native_cpu_kernels.py",
+        "others += _pick(is_own, _ZERO, e)",
+        "others += e",
+        BACKENDS,
+    ),
+    Mutant(
         "numba: overlap with the wrong sign in the sigmoid gradient",
         "ops/native_cpu_kernels.py",
         "grad = focal + yes * no * slope",
