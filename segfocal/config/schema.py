@@ -295,6 +295,9 @@ class InferConfig(Section):
     """Probability above which a region is predicted (regions only)."""
     min_lesion_mm3: float = Field(0.0, ge=0)
     """Predicted components smaller than this are removed."""
+    keep_largest: bool = False
+    """Only the largest predicted component is kept, all classes together: for one organ, or a
+    disease with one lesion in every case."""
 
 
 class Config(Section):

@@ -1,4 +1,4 @@
-"""Small predicted components out of a class map."""
+"""Predicted components out of a class map: the small ones, or all but one."""
 
 from __future__ import annotations
 
@@ -32,3 +32,21 @@ def remove_small_components(
     if not small.any():
         return classes
     return np.where(small[components], np.uint8(0), classes)
+
+
+def keep_largest_component(classes: ClassMap) -> ClassMap:
+    """Sets all foreground but its largest component (26-connected, all classes together) to 0.
+
+    Args:
+        classes: Predicted class indices `(X, Y, Z)`.
+
+    Returns:
+        A new map of the same shape, or `classes` itself where nothing goes. Of components of one
+        size the first in memory order stays.
+    """
+    components, count = ndimage.label(classes > 0, structure=_CONNECTIVITY_26)
+    if count <= 1:
+        return classes
+    sizes = np.bincount(components.ravel())
+    largest = 1 + int(sizes[1:].argmax())
+    return np.where(components == largest, classes, np.uint8(0))

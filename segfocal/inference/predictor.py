@@ -14,7 +14,7 @@ from torch import nn
 from segfocal.checkpoint import Checkpoint
 from segfocal.config.load import check_config
 from segfocal.config.schema import InferConfig
-from segfocal.inference.components import remove_small_components
+from segfocal.inference.components import keep_largest_component, remove_small_components
 from segfocal.inference.device import place_network, resolve_amp, resolve_device
 from segfocal.labels import ClassMap, LabelScheme
 from segfocal.networks import build_network
@@ -154,11 +154,12 @@ class Predictor:
         return self.clean(self.decide(source), source)
 
     def clean(self, classes: ClassMap, grid: MetaTensor) -> ClassMap:
-        """`classes` without the components that `infer.min_lesion_mm3` calls too small."""
+        """`classes` without the components that `infer` does not want."""
         voxel_mm3 = float(torch.linalg.det(grid.affine[:3, :3].double()).abs())
-        return remove_small_components(
+        kept = remove_small_components(
             classes, min_volume_mm3=self.infer.min_lesion_mm3, voxel_mm3=voxel_mm3
         )
+        return keep_largest_component(kept) if self.infer.keep_largest else kept
 
 
 def _subsets(axes: Sequence[int]) -> Any:

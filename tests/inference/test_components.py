@@ -1,6 +1,6 @@
 import numpy as np
 
-from segfocal.inference.components import remove_small_components
+from segfocal.inference.components import keep_largest_component, remove_small_components
 
 
 def two_islands():
@@ -43,3 +43,25 @@ def test_zero_keeps_everything_and_the_input_is_untouched():
     assert remove_small_components(classes, min_volume_mm3=0.0, voxel_mm3=1.0) is classes
     remove_small_components(classes, min_volume_mm3=100.0, voxel_mm3=1.0)
     assert np.array_equal(classes, two_islands())
+
+
+def test_the_largest_component_stays_with_all_its_classes():
+    classes = two_islands()
+    classes[6:8, 6:8, 6:8] = 2  # touches the voxel at (8, 8, 8) by a corner: nine voxels together
+    kept = keep_largest_component(classes)
+    expected = two_islands()
+    expected[8, 8, 8] = 0
+    assert np.array_equal(kept, expected)
+    assert kept.dtype == classes.dtype
+    assert (classes[6:8, 6:8, 6:8] == 2).all()
+
+
+def test_of_two_alike_the_first_stays():
+    classes = np.zeros((5, 1, 1), dtype=np.uint8)
+    classes[1] = classes[4] = 1
+    assert keep_largest_component(classes).ravel().tolist() == [0, 1, 0, 0, 0]
+
+
+def test_one_component_or_none_is_left_as_it_is():
+    for classes in (np.zeros((3, 3, 3), np.uint8), np.ones((3, 3, 3), np.uint8)):
+        assert keep_largest_component(classes) is classes

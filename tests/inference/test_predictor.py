@@ -109,13 +109,27 @@ def test_probabilities_of_softmax_sum_to_one(tmp_path):
     assert torch.allclose(probs.sum(0).as_tensor(), torch.ones(()), atol=1e-5)
 
 
+def predicted(tmp_path, values, **infer):
+    path = tmp_path / "x.nii.gz"
+    nib.save(nib.Nifti1Image(values, np.diag([2.0, 2.0, 2.0, 1.0])), path)
+    predictor = predictor_for(Threshold(0.5), CLASSES, infer=InferConfig(**infer))
+    return predictor.predict(predictor.preprocessing(Case("x", (path,), None))["image"])
+
+
 def test_small_components_are_measured_in_mm3(tmp_path):
     values = np.zeros((12, 12, 12), dtype=np.float32)
     values[2:4, 2:4, 2:4] = 1
     values[8, 8, 8] = 1
-    path = tmp_path / "x.nii.gz"
-    nib.save(nib.Nifti1Image(values, np.diag([2.0, 2.0, 2.0, 1.0])), path)
-    predictor = predictor_for(Threshold(0.5), CLASSES, infer=InferConfig(min_lesion_mm3=9.0))
-    classes = predictor.predict(predictor.preprocessing(Case("x", (path,), None))["image"])
+    classes = predicted(tmp_path, values, min_lesion_mm3=9.0)
+    assert classes[8, 8, 8] == 0
+    assert classes.sum() == 8
+
+
+def test_the_largest_component_alone_where_the_run_says_so(tmp_path):
+    values = np.zeros((12, 12, 12), dtype=np.float32)
+    values[2:4, 2:4, 2:4] = 1
+    values[7:10, 8, 8] = 1
+    assert predicted(tmp_path, values).sum() == 11
+    classes = predicted(tmp_path, values, keep_largest=True)
     assert classes[8, 8, 8] == 0
     assert classes.sum() == 8
