@@ -106,7 +106,10 @@ def softmax_gradient(z, share, kept, allowed, gamma, numbers, grads, FORM: tl.co
 
 @triton.jit(do_not_specialize=COUNTS)
 def softmax_forward(
-    inputs,
+    logits,
+    target,
+    mask,
+    class_gamma,
     partials,
     gamma: tl.float64,
     kept_share: tl.float64,
@@ -118,18 +121,19 @@ def softmax_forward(
     FORM: tl.constexpr,
 ):
     """Partial sums `(B * num_programs, 7, C)` of the softmax fields."""
+    inputs = logits, target, mask, class_gamma
     program = tl.program_id(0).to(tl.int64)
     sample, sizes = program // num_programs, (num_channels, num_voxels)
     first_block = (program % num_programs) * num_blocks
     numbers = kept_share, floor
     channels = tl.arange(0, FORM.channels)[:, None]
-    exponent = load_gamma(inputs.class_gamma, gamma, channels, channels < num_channels, FORM)
-    focal_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
-    tp_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
-    p_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
-    p_sq_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
-    t_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
-    n_valid = tl.zeros([FORM.counted, FORM.width], FORM.acc)
+    exponent = load_gamma(class_gamma, gamma, channels, channels < num_channels, FORM)
+    focal_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
+    tp_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
+    p_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
+    p_sq_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
+    t_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
+    n_valid = tl.full([FORM.counted, FORM.width], 0.0, FORM.acc)
     for block in range(num_blocks):
         voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
         z, share, kept, allowed = load_block(inputs, sample, channels, voxels, sizes, FORM)
@@ -149,7 +153,10 @@ def softmax_forward(
 
 @triton.jit(do_not_specialize=COUNTS)
 def softmax_backward(
-    inputs,
+    logits,
+    target,
+    mask,
+    class_gamma,
     upstream,
     gradient,
     gamma: tl.float64,
@@ -162,13 +169,14 @@ def softmax_backward(
     FORM: tl.constexpr,
 ):
     """Gradient `(B, C, S)` of the softmax fields, written once."""
+    inputs = logits, target, mask, class_gamma
     program = tl.program_id(0).to(tl.int64)
     sample, sizes = program // num_programs, (num_channels, num_voxels)
     first_block = (program % num_programs) * num_blocks
     numbers = kept_share, floor
     channels = tl.arange(0, FORM.channels)[:, None]
     present = channels < num_channels
-    exponent = load_gamma(inputs.class_gamma, gamma, channels, present, FORM)
+    exponent = load_gamma(class_gamma, gamma, channels, present, FORM)
     grads = load_upstream(upstream, sample, channels, num_channels)
     for block in range(num_blocks):
         voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
@@ -183,19 +191,23 @@ def load_sigmoid(inputs, sample, channels, voxels, sizes, FORM: tl.constexpr):
     """Logits, shares and validity of a tile."""
     present, inside = channels < sizes[0], voxels < sizes[1]
     here = present & inside
-    z = load_tile(inputs.logits, sample, channels, voxels, here).to(FORM.acc)
-    share, valid = load_share(inputs.target, sample, channels, voxels, present, inside, FORM)
+    logits, target, mask, _class_gamma = inputs
+    z = load_tile(logits, sample, channels, voxels, here).to(FORM.acc)
+    share, valid = load_share(target, sample, channels, voxels, present, inside, FORM)
     if FORM.mask == "voxels":
-        valid &= load_voxels(inputs.mask, sample, voxels, inside) != 0
+        valid &= load_voxels(mask, sample, voxels, inside) != 0
     valid &= present
     if FORM.mask == "channels":
-        valid &= load_tile(inputs.mask, sample, channels, voxels, here) != 0
+        valid &= load_tile(mask, sample, channels, voxels, here) != 0
     return z, share, valid
 
 
 @triton.jit(do_not_specialize=COUNTS)
 def sigmoid_forward(
-    inputs,
+    logits,
+    target,
+    mask,
+    class_gamma,
     partials,
     gamma: tl.float64,
     kept_share: tl.float64,
@@ -207,20 +219,21 @@ def sigmoid_forward(
     FORM: tl.constexpr,
 ):
     """Partial sums `(B * num_programs, 7, C)` of the sigmoid fields."""
+    inputs = logits, target, mask, class_gamma
     num_tiles = tl.cdiv(num_channels, FORM.channels)
     program = tl.program_id(0).to(tl.int64) // num_tiles
     first_channel = (tl.program_id(0) % num_tiles) * FORM.channels
     sample, sizes = program // num_programs, (num_channels, num_voxels)
     first_block = (program % num_programs) * num_blocks
     channels = (first_channel + tl.arange(0, FORM.channels))[:, None]
-    exponent = load_gamma(inputs.class_gamma, gamma, channels, channels < num_channels, FORM)
-    pos_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
-    neg_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
-    tp_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
-    p_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
-    p_sq_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
-    t_sum = tl.zeros([FORM.channels, FORM.width], FORM.acc)
-    n_valid = tl.zeros([FORM.channels, FORM.width], FORM.acc)
+    exponent = load_gamma(class_gamma, gamma, channels, channels < num_channels, FORM)
+    pos_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
+    neg_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
+    tp_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
+    p_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
+    p_sq_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
+    t_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
+    n_valid = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
     for block in range(num_blocks):
         voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
         z, share, valid = load_sigmoid(inputs, sample, channels, voxels, sizes, FORM)
@@ -242,7 +255,10 @@ def sigmoid_forward(
 
 @triton.jit(do_not_specialize=COUNTS)
 def sigmoid_backward(
-    inputs,
+    logits,
+    target,
+    mask,
+    class_gamma,
     upstream,
     gradient,
     gamma: tl.float64,
@@ -255,6 +271,7 @@ def sigmoid_backward(
     FORM: tl.constexpr,
 ):
     """Gradient `(B, C, S)` of the sigmoid fields, written once."""
+    inputs = logits, target, mask, class_gamma
     num_tiles = tl.cdiv(num_channels, FORM.channels)
     program = tl.program_id(0).to(tl.int64) // num_tiles
     first_channel = (tl.program_id(0) % num_tiles) * FORM.channels
@@ -262,7 +279,7 @@ def sigmoid_backward(
     first_block = (program % num_programs) * num_blocks
     channels = (first_channel + tl.arange(0, FORM.channels))[:, None]
     present = channels < num_channels
-    exponent = load_gamma(inputs.class_gamma, gamma, channels, present, FORM)
+    exponent = load_gamma(class_gamma, gamma, channels, present, FORM)
     grad_pos, grad_neg, grad_tp, grad_p, grad_p_sq = load_upstream(
         upstream, sample, channels, num_channels
     )

@@ -73,7 +73,7 @@ class Launch(NamedTuple):
 
     def run(self) -> None:
         """Start the kernel on the device of its logits."""
-        device = self.arguments["inputs"].logits.pointer.device
+        device = self.arguments["logits"].pointer.device
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             self.kernel[(self.grid,)](**self.arguments, **self.options)
 
@@ -132,7 +132,7 @@ def _launch(direction: str, logits: Tensor, target: FlatTarget, formula: Formula
     num_tiles = _ceil_div(num_channels, tile.channels) if family == "sigmoid" else 1
     gamma = formula.gamma
     arguments = {
-        "inputs": make_inputs(logits, target, formula),
+        **make_inputs(logits, target, formula)._asdict(),
         "gamma": 0.0 if isinstance(gamma, Tensor) else float(gamma),
         "kept_share": 1 - formula.label_smoothing,
         "floor": formula.smoothing_floor(num_channels),

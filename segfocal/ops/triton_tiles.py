@@ -51,11 +51,12 @@ def in_regions(label, channels, FORM: tl.constexpr):
 
     `FORM.regions` holds `FORM.words` words of 32 labels for each channel, as signed integers.
     """
+    WORDS: tl.constexpr = FORM.words
     found = (label < 0) & (channels < 0)
-    for word in tl.static_range(FORM.words):
+    for word in tl.static_range(WORDS):
         bits = tl.zeros_like(channels)
-        for channel in tl.static_range(len(FORM.regions) // FORM.words):
-            bits = tl.where(channels == channel, FORM.regions[channel * FORM.words + word], bits)
+        for channel in tl.static_range(len(FORM.regions) // WORDS):
+            bits = tl.where(channels == channel, FORM.regions[channel * WORDS + word], bits)
         found |= ((label >> 5) == word) & (((bits >> (label & 31)) & 1) != 0)
     return found
 
@@ -93,13 +94,14 @@ def load_softmax(inputs, sample, channels, voxels, sizes, FORM: tl.constexpr):
     """
     present, inside = channels < sizes[0], voxels < sizes[1]
     here = present & inside
-    z = load_tile(inputs.logits, sample, channels, voxels, here).to(FORM.acc)
-    share, kept = load_share(inputs.target, sample, channels, voxels, present, inside, FORM)
+    logits, target, mask, _class_gamma = inputs
+    z = load_tile(logits, sample, channels, voxels, here).to(FORM.acc)
+    share, kept = load_share(target, sample, channels, voxels, present, inside, FORM)
     allowed = present
     if FORM.mask == "voxels":
-        kept &= load_voxels(inputs.mask, sample, voxels, inside) != 0
+        kept &= load_voxels(mask, sample, voxels, inside) != 0
     if FORM.mask == "channels":
-        allowed = load_tile(inputs.mask, sample, channels, voxels, here) != 0
+        allowed = load_tile(mask, sample, channels, voxels, here) != 0
     return tl.where(allowed, z, float("-inf")), share, kept, allowed
 
 

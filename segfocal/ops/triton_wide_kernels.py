@@ -37,10 +37,10 @@ def softmax_wide_statistics(inputs, sample, voxels, gamma, sizes, FORM: tl.const
     the voxel's own class, all (1, voxels).
     """
     top = tl.full([1, FORM.voxels], float("-inf"), FORM.acc)
-    small = tl.zeros([1, FORM.voxels], FORM.acc)
-    tops = tl.zeros([1, FORM.voxels], FORM.acc)
-    own_z = tl.zeros([1, FORM.voxels], FORM.acc)
-    own_gamma = tl.zeros([1, FORM.voxels], FORM.acc)
+    small = tl.full([1, FORM.voxels], 0.0, FORM.acc)
+    tops = tl.full([1, FORM.voxels], 0.0, FORM.acc)
+    own_z = tl.full([1, FORM.voxels], 0.0, FORM.acc)
+    own_gamma = tl.full([1, FORM.voxels], 0.0, FORM.acc)
     valid = voxels < sizes[1]
     is_any_allowed = voxels < 0
     for first in range(0, sizes[0], FORM.channels):
@@ -55,7 +55,7 @@ def softmax_wide_statistics(inputs, sample, voxels, gamma, sizes, FORM: tl.const
             if FORM.gamma == "class":
                 present = channels < sizes[0]
                 own_gamma += own(
-                    share, load_gamma(inputs.class_gamma, gamma, channels, present, FORM)
+                    share, load_gamma(inputs[3], gamma, channels, present, FORM)
                 )
         new_top = tl.maximum(top, tl.max(z, 0, keep_dims=True))
         is_top, has_grown = z == new_top, new_top > top
@@ -72,7 +72,10 @@ def softmax_wide_statistics(inputs, sample, voxels, gamma, sizes, FORM: tl.const
 
 @triton.jit(do_not_specialize=COUNTS)
 def softmax_wide_forward(
-    inputs,
+    logits,
+    target,
+    mask,
+    class_gamma,
     partials,
     gamma: tl.float64,
     kept_share: tl.float64,
@@ -84,6 +87,7 @@ def softmax_wide_forward(
     FORM: tl.constexpr,
 ):
     """As `softmax_forward`, one block a program, with two walks over the channels."""
+    inputs = logits, target, mask, class_gamma
     program = tl.program_id(0).to(tl.int64)
     sample, sizes = program // num_programs, (num_channels, num_voxels)
     first_voxel = (program % num_programs) * FORM.voxels
@@ -101,7 +105,7 @@ def softmax_wide_forward(
             focal = softmax_focal(focal_z, rest, focal_gamma, FORM)
         else:
             exponent = load_gamma(
-                inputs.class_gamma, gamma, channels, channels < num_channels, FORM
+                inputs[3], gamma, channels, channels < num_channels, FORM
             )
             focal = softmax_focal(z, rest, exponent, FORM)
         focal = weigh(focal, weight, valid, FORM.has_hard_focal)
@@ -128,14 +132,17 @@ def softmax_wide_slopes(
             e, rest, share, weight, valid, focal_z, focal_gamma, grads, FORM
         )
     else:
-        exponent = load_gamma(inputs.class_gamma, gamma, channels, channels < sizes[0], FORM)
+        exponent = load_gamma(inputs[3], gamma, channels, channels < sizes[0], FORM)
         p, q, f, s = softmax_slopes(e, rest, share, weight, valid, z, exponent, grads, FORM)
     return p, q, f, s, valid
 
 
 @triton.jit(do_not_specialize=COUNTS)
 def softmax_wide_backward(
-    inputs,
+    logits,
+    target,
+    mask,
+    class_gamma,
     upstream,
     gradient,
     gamma: tl.float64,
@@ -148,14 +155,15 @@ def softmax_wide_backward(
     FORM: tl.constexpr,
 ):
     """As `softmax_backward`, one block a program, with three walks over the channels."""
+    inputs = logits, target, mask, class_gamma
     program = tl.program_id(0).to(tl.int64)
     sample, sizes = program // num_programs, (num_channels, num_voxels)
     first_voxel = (program % num_programs) * FORM.voxels
     voxels = (first_voxel + tl.arange(0, FORM.voxels))[None, :]
     statistics = softmax_wide_statistics(inputs, sample, voxels, gamma, sizes, FORM)
     numbers = gamma, kept_share, floor
-    f_total = tl.zeros([1, FORM.voxels], FORM.acc)
-    s_total = tl.zeros([1, FORM.voxels], FORM.acc)
+    f_total = tl.full([1, FORM.voxels], 0.0, FORM.acc)
+    s_total = tl.full([1, FORM.voxels], 0.0, FORM.acc)
     for first in range(0, num_channels, FORM.channels):
         channels = (first + tl.arange(0, FORM.channels))[:, None]
         _p, _q, f, s, _valid = softmax_wide_slopes(

@@ -242,8 +242,8 @@ def test_any_strides_are_read_in_place(activation, layout, monkeypatch):
     plain = arguments._replace(logits=logits.contiguous())
     assert all(torch.equal(a, b) for a, b in zip(run(arguments), run(plain), strict=True))
     launch, gradient = triton_launch.backward_launch(upstream_of(logits), *arguments)
-    assert launch.arguments["inputs"].logits.pointer.data_ptr() == logits.data_ptr()
-    assert launch.arguments["inputs"].mask.pointer.data_ptr() == mask.data_ptr()
+    assert launch.arguments["logits"].pointer.data_ptr() == logits.data_ptr()
+    assert launch.arguments["mask"].pointer.data_ptr() == mask.data_ptr()
     assert gradient.stride() == torch.empty_like(logits).stride()
 
 
