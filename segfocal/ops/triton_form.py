@@ -16,6 +16,11 @@ from segfocal.ops.elementwise import accumulation_dtype
 from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
 
+VOXELS_FOLDED = 4
+"""Neighbours that one thread of an unrolled kernel holds and adds up: 16 bytes of float32."""
+
+MOST_CHANNELS_UNROLLED = 8
+
 MOST_CHANNELS_IN_A_TILE = 256
 """Beyond, the softmax kernels walk over tiles of channels."""
 
@@ -72,6 +77,8 @@ class Form(NamedTuple):
         voxels: The tile's columns.
         width: Columns in which sums are kept from step to step: all, or 1.
         counted: Rows of the softmax count of valid voxels: one for all, unless channels differ.
+        is_grouped: Whether a program has some of the channels only.
+        leaves_out: Whether a mask or an ignored label may leave voxels out.
         has_labels: Whether the target holds one label a voxel.
         is_hard: Whether each voxel is wholly in a channel or wholly out of it.
         has_hard_focal: Whether the focal fields see it so too.
@@ -91,12 +98,15 @@ class Form(NamedTuple):
     voxels: int
     width: int
     counted: int
+    is_grouped: bool
+    leaves_out: bool
     has_labels: bool
     is_hard: bool
     has_hard_focal: bool
     has_own_class: bool
 
 
+_UNROLLED = (256, 2, False)
 _SOFTMAX_TILES = {
     2: Tile(2, 128, 1, True),
     4: Tile(4, 128, 1, True),
@@ -118,11 +128,15 @@ _SIGMOID_TILES = {
 (docs/triton.md), not from times: no GPU has run them yet."""
 
 
-def choose_family(activation: str, num_channels: int) -> str:
-    """Which kernels run: "softmax", "wide" for more channels than fit a tile, or "sigmoid"."""
-    if activation == "softmax" and num_channels > MOST_CHANNELS_IN_A_TILE:
+def choose_family(target: FlatTarget, formula: Formula, num_channels: int) -> str:
+    """Which kernels run: "unrolled", "softmax", "wide" for more channels than a tile, "sigmoid"."""
+    if formula.activation == "sigmoid":
+        return "sigmoid"
+    if num_channels > MOST_CHANNELS_IN_A_TILE:
         return "wide"
-    return activation
+    is_few = num_channels <= MOST_CHANNELS_UNROLLED
+    is_simple = has_own_class(target, formula, num_channels) and _mask_kind(target.mask) != "channels"
+    return "unrolled" if is_few and is_simple else "softmax"
 
 
 def choose_tile(family: str, num_channels: int, dtype: torch.dtype, *, has_own_class: bool) -> Tile:
@@ -131,6 +145,9 @@ def choose_tile(family: str, num_channels: int, dtype: torch.dtype, *, has_own_c
     float64 takes half the voxels, and so do wide softmax tiles and those that keep columns where a
     voxel's focal term is not that of one class: otherwise their registers would spill.
     """
+    if family in ("unrolled", "sigmoid"):
+        channels = num_channels if num_channels <= MOST_CHANNELS_UNROLLED else 4
+        return Tile(channels, *_UNROLLED)
     rows = 1 << (num_channels - 1).bit_length()
     if family == "sigmoid":
         tile = _SIGMOID_TILES[min(rows, max(_SIGMOID_TILES))]
@@ -148,12 +165,18 @@ def has_own_class(target: FlatTarget, formula: Formula, num_channels: int) -> bo
     return kind == "labels" and formula.label_smoothing == 0
 
 
-def make_form(logits: Tensor, target: FlatTarget, formula: Formula, tile: Tile) -> Form:
+def make_form(
+    family: str, logits: Tensor, target: FlatTarget, formula: Formula, tile: Tile
+) -> Form:
     """The form of a call of the op."""
     kind, mask_kind = _target_kind(target, logits.shape[1]), _mask_kind(target.mask)
     words, regions = _region_words(target.channel_classes) if kind == "regions" else (1, ())
     is_hard, is_smoothed = kind != "shares", formula.label_smoothing > 0
     is_double = accumulation_dtype(logits) == torch.float64
+    if family in ("unrolled", "sigmoid"):
+        width = tile.voxels // VOXELS_FOLDED
+    else:
+        width = tile.voxels if tile.keeps_columns else 1
     return Form(
         target=kind,
         mask=mask_kind,
@@ -166,8 +189,10 @@ def make_form(logits: Tensor, target: FlatTarget, formula: Formula, tile: Tile) 
         acc=tl.float64 if is_double else tl.float32,
         channels=tile.channels,
         voxels=tile.voxels,
-        width=tile.voxels if tile.keeps_columns else 1,
+        width=width,
         counted=tile.channels if mask_kind == "channels" else 1,
+        is_grouped=tile.channels < logits.shape[1],
+        leaves_out=mask_kind != "none" or len(_held(target)) > 0,
         has_labels=kind in ("labels", "regions"),
         is_hard=is_hard,
         has_hard_focal=is_hard and not is_smoothed,

@@ -10,6 +10,7 @@ voxel is in the channel: bool where `FORM.is_hard`, else a number.
 
 import triton
 import triton.language as tl
+from triton.language.extra import libdevice
 
 TINY = tl.constexpr(1e-30)
 """Far below any q that decides p nll / q, and far above the smallest float32."""
@@ -24,6 +25,12 @@ TWO_THIRDS = tl.constexpr(0x3F2AAAAB)
 def total(tile):
     """Sum over the channels, (1, voxels)."""
     return tl.sum(tile, 0, keep_dims=True)
+
+
+@triton.jit
+def number(value, FORM: tl.constexpr):
+    """An argument in the dtype of all arithmetic."""
+    return tl.full([], value, FORM.acc)
 
 
 @triton.jit
@@ -49,11 +56,20 @@ def power(q, gamma, FORM: tl.constexpr):
 
 @triton.jit
 def exp(x, FORM: tl.constexpr):
-    """e^x; in float32 by way of 2^x, which needs no care for numbers below 1e-38."""
+    """e^x; in float32 the device's quick one, which is 0 below 1e-38."""
     if FORM.acc == tl.float64:
         return tl.exp(x)
     else:
-        return tl.exp2(x * 1.44269504)
+        return libdevice.fast_expf(x)
+
+
+@triton.jit
+def divide(a, b, FORM: tl.constexpr):
+    """The quotient a / b; in float32 the device's quick one, for b from 1e-38 to 1e38."""
+    if FORM.acc == tl.float64:
+        return a / b
+    else:
+        return libdevice.fast_dividef(a, b)
 
 
 @triton.jit
@@ -62,7 +78,7 @@ def log1p(x, FORM: tl.constexpr):
 
     float64: the rounding of 1 + x is divided out again (Kahan). float32, without the branches of
     the library's logarithm: 1 + x = 2^k (1 + f) with f in [-1/3, 1/3], f = x where k = 0, and
-    log(1 + f) = 2 artanh(s) with s = f / (2 + f). The polynomial in s^2 is off by 1e-8 of the
+    log(1 + f) = 2 artanh(s) with s = divide(f, 2 + f, FORM). The polynomial in s^2 is off by 1e-8 of the
     value at most.
     """
     u = 1 + x
@@ -73,10 +89,25 @@ def log1p(x, FORM: tl.constexpr):
         exponent = (bits - TWO_THIRDS) >> 23
         reduced = (bits - (exponent << 23)).to(tl.float32, bitcast=True)
         f = tl.where(exponent == 0, x, reduced - 1)
-        s = f / (2 + f)
+        s = divide(f, 2 + f, FORM)
         w = s * s
         tail = 0.66666714 + w * (0.39978929 + w * 0.29957831)
         return exponent.to(tl.float32) * 0.69314718 + s * (2 + w * tail)
+
+
+@triton.jit
+def log1p_below_one(x, FORM: tl.constexpr):
+    """log(1 + x) for x from 0 to 1, as `log1p`; in float32 without looking for the exponent.
+
+    s = x / (2 + x) is at most 1/3. The polynomial in s^2 is off by 5e-9 of the value at most.
+    """
+    if FORM.acc == tl.float64:
+        return log1p(x, FORM)
+    else:
+        s = divide(x, 2 + x, FORM)
+        w = s * s
+        tail = 0.66666413 + w * (0.40021699 + w * (0.27999141 + w * 0.28024459))
+        return s * (2 + w * tail)
 
 
 @triton.jit
@@ -98,8 +129,7 @@ def weigh(values, weight, valid, IS_HARD: tl.constexpr):
 def smoothed(share, kept_share, floor, FORM: tl.constexpr):
     """The share as the focal fields see it."""
     if FORM.is_smoothed:
-        kept_share = tl.full([1, 1], kept_share, FORM.acc)
-        return share.to(FORM.acc) * kept_share + tl.full([1, 1], floor, FORM.acc)
+        return share.to(FORM.acc) * number(kept_share, FORM) + number(floor, FORM)
     else:
         return share
 
@@ -145,14 +175,14 @@ def softmax_rest(shifted, e, FORM: tl.constexpr):
 @triton.jit
 def softmax_focal(z, rest, gamma, FORM: tl.constexpr):
     """(1 - p)^gamma * -log p at a logit less the largest."""
-    q = (rest + (1 - exp(z, FORM))) * (1 / (1 + rest))
+    q = (rest + (1 - exp(z, FORM))) * divide(1.0, 1 + rest, FORM)
     return power(q, gamma, FORM) * (log1p(rest, FORM) - z)
 
 
 @triton.jit
 def softmax_steepness(p, q, nll, gamma, FORM: tl.constexpr):
     """A in dFL_c/dz_j = -A (delta_cj - p_j): q^gamma (1 + gamma p nll / q)."""
-    ratio = (times_nll(p, nll) + TINY) / (q + TINY)
+    ratio = divide(times_nll(p, nll) + TINY, q + TINY, FORM)
     return power(q, gamma, FORM) * (1 + gamma * ratio)
 
 
@@ -160,7 +190,7 @@ def softmax_steepness(p, q, nll, gamma, FORM: tl.constexpr):
 def softmax_slopes(e, rest, share, weight, valid, focal_z, gamma, grads, FORM: tl.constexpr):
     """p, q, and the README's f and s: what each focal term and each p is worth."""
     grad_focal, _grad_neg, grad_tp, grad_p, grad_p_sq = grads
-    focal_e, scale = exp(focal_z, FORM), 1 / (1 + rest)
+    focal_e, scale = exp(focal_z, FORM), divide(1.0, 1 + rest, FORM)
     p = e * scale
     q = (rest + (1 - focal_e)) * scale
     nll = log1p(rest, FORM) - focal_z
@@ -181,7 +211,7 @@ def own_statistics(z, share, kept, FORM: tl.constexpr):
     e = exp(z, FORM)
     own_z, sum_e = own(share, z), total(e)
     rest = total(tl.where(share, 0.0, e))
-    scale = tl.where(kept, 1 / sum_e, 0.0)
+    scale = tl.where(kept, divide(1.0, sum_e, FORM), 0.0)
     nll = log1p(tl.where(own_z == 0, rest, sum_e - 1), FORM) - own_z
     return e * scale, exp(own_z, FORM) * scale, rest * scale, nll
 
@@ -190,8 +220,8 @@ def own_statistics(z, share, kept, FORM: tl.constexpr):
 def sigmoid_parts(z, FORM: tl.constexpr):
     """What z and -z have in common: the larger of p and q, the smaller, and -log of the larger."""
     a = exp(-tl.abs(z), FORM)
-    larger = 1 / (1 + a)
-    return larger, a * larger, log1p(a, FORM)
+    larger = divide(1.0, 1 + a, FORM)
+    return larger, a * larger, log1p_below_one(a, FORM)
 
 
 @triton.jit
@@ -201,6 +231,18 @@ def sigmoid(x, parts):
     up = x >= 0
     nll = least_nll + tl.where(up, 0.0, -x)
     return tl.where(up, larger, smaller), tl.where(up, smaller, larger), nll
+
+
+@triton.jit
+def own_side(z, share, FORM: tl.constexpr):
+    """Where each voxel is wholly in a channel or out of it: p, and p, 1 - p and -log p of that side.
+
+    A logit of minus infinity out of the channel gives 0, 1, 0 and 0: nothing, in sums and gradients.
+    """
+    larger, smaller, least_nll = sigmoid_parts(z, FORM)
+    x = tl.where(share, z, -z)
+    own_p, own_q = tl.where(x >= 0, larger, smaller), tl.where(x >= 0, smaller, larger)
+    return tl.where(share, own_p, own_q), own_p, own_q, least_nll + tl.maximum(-x, 0.0)
 
 
 @triton.jit

@@ -17,6 +17,7 @@ import triton.language as tl
 from segfocal.ops.triton_formulas import (
     any_channel,
     binary_sides,
+    divide,
     exp,
     overlap_slope,
     own,
@@ -76,7 +77,7 @@ def softmax_terms(z, share, kept, allowed, gamma, numbers, FORM: tl.constexpr):
         rest = softmax_rest(z, e, FORM)
         focal = softmax_focal(z, rest, gamma, FORM)
         focal = weigh(focal, weight, valid, FORM.has_hard_focal)
-        tp, p, t = plain_terms(e * (1 / (1 + rest)), share, valid, FORM)
+        tp, p, t = plain_terms(e * (divide(1.0, 1 + rest, FORM)), share, valid, FORM)
         return focal, tp, p, t
 
 
@@ -120,7 +121,7 @@ def softmax_forward(
     num_blocks,
     FORM: tl.constexpr,
 ):
-    """Partial sums `(B * num_programs, 7, C)` of the softmax fields."""
+    """Partial sums `(B, 7, C, num_programs)` of the softmax fields."""
     inputs = logits, target, mask, class_gamma
     program = tl.program_id(0).to(tl.int64)
     sample, sizes = program // num_programs, (num_channels, num_voxels)
@@ -148,7 +149,7 @@ def softmax_forward(
         else:
             n_valid += fold(kept.to(FORM.acc), FORM)
     sums = focal_sum, tl.zeros_like(focal_sum), tp_sum, p_sum, p_sq_sum, t_sum, n_valid
-    store_sums(partials, program, channels, num_channels, sums)
+    store_sums(partials, program, num_programs, channels, num_channels, sums)
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -184,113 +185,3 @@ def softmax_backward(
         grad = softmax_gradient(z, share, kept, allowed, exponent, numbers, grads, FORM)
         at = pointers(gradient, sample, channels, voxels)
         tl.store(at, grad, mask=present & (voxels < num_voxels))
-
-
-@triton.jit
-def load_sigmoid(inputs, sample, channels, voxels, sizes, FORM: tl.constexpr):
-    """Logits, shares and validity of a tile."""
-    present, inside = channels < sizes[0], voxels < sizes[1]
-    here = present & inside
-    logits, target, mask, _class_gamma = inputs
-    z = load_tile(logits, sample, channels, voxels, here).to(FORM.acc)
-    share, valid = load_share(target, sample, channels, voxels, present, inside, FORM)
-    if FORM.mask == "voxels":
-        valid &= load_voxels(mask, sample, voxels, inside) != 0
-    valid &= present
-    if FORM.mask == "channels":
-        valid &= load_tile(mask, sample, channels, voxels, here) != 0
-    return z, share, valid
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def sigmoid_forward(
-    logits,
-    target,
-    mask,
-    class_gamma,
-    partials,
-    gamma: tl.float64,
-    kept_share: tl.float64,
-    floor: tl.float64,
-    num_channels,
-    num_voxels,
-    num_programs,
-    num_blocks,
-    FORM: tl.constexpr,
-):
-    """Partial sums `(B * num_programs, 7, C)` of the sigmoid fields."""
-    inputs = logits, target, mask, class_gamma
-    num_tiles = tl.cdiv(num_channels, FORM.channels)
-    program = tl.program_id(0).to(tl.int64) // num_tiles
-    first_channel = (tl.program_id(0) % num_tiles) * FORM.channels
-    sample, sizes = program // num_programs, (num_channels, num_voxels)
-    first_block = (program % num_programs) * num_blocks
-    channels = (first_channel + tl.arange(0, FORM.channels))[:, None]
-    exponent = load_gamma(class_gamma, gamma, channels, channels < num_channels, FORM)
-    pos_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
-    neg_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
-    tp_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
-    p_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
-    p_sq_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
-    t_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
-    n_valid = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
-    for block in range(num_blocks):
-        voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
-        z, share, valid = load_sigmoid(inputs, sample, channels, voxels, sizes, FORM)
-        weight = smoothed(share, kept_share, floor, FORM)
-        parts = sigmoid_parts(z, FORM)
-        positive, negative = binary_sides(z, parts, share, weight, valid, exponent, False, FORM)
-        p, _q, _nll = sigmoid(z, parts)
-        tp, p, t = plain_terms(p, share, valid, FORM)
-        pos_sum += fold(positive, FORM)
-        neg_sum += fold(negative, FORM)
-        tp_sum += fold(tp, FORM)
-        p_sum += fold(p, FORM)
-        p_sq_sum += fold(p * p, FORM)
-        t_sum += fold(t, FORM)
-        n_valid += fold(valid.to(FORM.acc), FORM)
-    sums = pos_sum, neg_sum, tp_sum, p_sum, p_sq_sum, t_sum, n_valid
-    store_sums(partials, program, channels, num_channels, sums)
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def sigmoid_backward(
-    logits,
-    target,
-    mask,
-    class_gamma,
-    upstream,
-    gradient,
-    gamma: tl.float64,
-    kept_share: tl.float64,
-    floor: tl.float64,
-    num_channels,
-    num_voxels,
-    num_programs,
-    num_blocks,
-    FORM: tl.constexpr,
-):
-    """Gradient `(B, C, S)` of the sigmoid fields, written once."""
-    inputs = logits, target, mask, class_gamma
-    num_tiles = tl.cdiv(num_channels, FORM.channels)
-    program = tl.program_id(0).to(tl.int64) // num_tiles
-    first_channel = (tl.program_id(0) % num_tiles) * FORM.channels
-    sample, sizes = program // num_programs, (num_channels, num_voxels)
-    first_block = (program % num_programs) * num_blocks
-    channels = (first_channel + tl.arange(0, FORM.channels))[:, None]
-    present = channels < num_channels
-    exponent = load_gamma(class_gamma, gamma, channels, present, FORM)
-    grad_pos, grad_neg, grad_tp, grad_p, grad_p_sq = load_upstream(
-        upstream, sample, channels, num_channels
-    )
-    for block in range(num_blocks):
-        voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
-        z, share, valid = load_sigmoid(inputs, sample, channels, voxels, sizes, FORM)
-        weight = smoothed(share, kept_share, floor, FORM)
-        parts = sigmoid_parts(z, FORM)
-        steep_pos, steep_neg = binary_sides(z, parts, share, weight, valid, exponent, True, FORM)
-        p, q, _nll = sigmoid(z, parts)
-        worth = grad_p + 2 * grad_p_sq * p + grad_tp * overlap_slope(p, share, FORM)
-        grad = grad_neg * steep_neg - grad_pos * steep_pos + p * q * worth
-        at = pointers(gradient, sample, channels, voxels)
-        tl.store(at, tl.where(valid, grad, 0.0), mask=present & (voxels < num_voxels))

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from segfocal.ops import triton_kernels, triton_wide_kernels
+from segfocal.ops import triton_kernels, triton_sigmoid_kernels, triton_unrolled_kernels, triton_wide_kernels
 from segfocal.ops.elementwise import accumulation_dtype
 from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
@@ -42,12 +42,14 @@ _FEWEST_VOXELS, _MOST_VOXELS = 512, 16384
 against 512 numbers of 2 bytes); more, and float32 adds up too many terms in a row."""
 
 _KERNELS = {
+    ("unrolled", "forward"): triton_unrolled_kernels.softmax_unrolled_forward,
+    ("unrolled", "backward"): triton_unrolled_kernels.softmax_unrolled_backward,
     ("softmax", "forward"): triton_kernels.softmax_forward,
     ("softmax", "backward"): triton_kernels.softmax_backward,
     ("wide", "forward"): triton_wide_kernels.softmax_wide_forward,
     ("wide", "backward"): triton_wide_kernels.softmax_wide_backward,
-    ("sigmoid", "forward"): triton_kernels.sigmoid_forward,
-    ("sigmoid", "backward"): triton_kernels.sigmoid_backward,
+    ("sigmoid", "forward"): triton_sigmoid_kernels.sigmoid_forward,
+    ("sigmoid", "backward"): triton_sigmoid_kernels.sigmoid_backward,
 }
 
 
@@ -87,7 +89,7 @@ def class_sums(logits: Tensor, target: FlatTarget, formula: Formula) -> Tensor:
     launch, partials = forward_launch(logits, target, formula)
     if logits.numel() > 0:
         launch.run()
-    return partials.sum(1)
+    return partials.sum(-1)
 
 
 def class_sums_backward(
@@ -101,10 +103,10 @@ def class_sums_backward(
 
 
 def forward_launch(logits: Tensor, target: FlatTarget, formula: Formula) -> tuple[Launch, Tensor]:
-    """The forward kernel, and the partial sums `(B, programs, 7, C)` that it will write."""
+    """The forward kernel, and the partial sums `(B, 7, C, programs)` that it will write."""
     launch = _launch("forward", logits, target, formula)
     partials = torch.empty(
-        (logits.shape[0], launch.arguments["num_programs"], NUM_FIELDS, logits.shape[1]),
+        (logits.shape[0], NUM_FIELDS, logits.shape[1], launch.arguments["num_programs"]),
         dtype=accumulation_dtype(logits),
         device=logits.device,
     )
@@ -124,7 +126,7 @@ def backward_launch(
 def _launch(direction: str, logits: Tensor, target: FlatTarget, formula: Formula) -> Launch:
     """All that a kernel takes but what it writes."""
     num_samples, num_channels, num_voxels = logits.shape
-    family = choose_family(formula.activation, num_channels)
+    family = choose_family(target, formula, num_channels)
     is_own = has_own_class(target, formula, num_channels)
     tile = choose_tile(family, num_channels, logits.dtype, has_own_class=is_own)
     num_blocks = 1 if family == "wide" else _blocks_per_program(num_voxels, tile.voxels)
@@ -140,7 +142,7 @@ def _launch(direction: str, logits: Tensor, target: FlatTarget, formula: Formula
         "num_voxels": num_voxels,
         "num_programs": num_programs,
         "num_blocks": num_blocks,
-        "FORM": make_form(logits, target, formula, tile),
+        "FORM": make_form(family, logits, target, formula, tile),
     }
     grid = num_samples * num_programs * num_tiles
     return Launch(_KERNELS[family, direction], grid, arguments, tile.num_warps)

@@ -8,7 +8,7 @@ columns are voxels: the rest pads the tile to powers of two.
 import triton
 import triton.language as tl
 
-from segfocal.ops.triton_formulas import any_channel
+from segfocal.ops.triton_formulas import any_channel, number
 
 LABEL_LIMIT = tl.constexpr(1 << 30)
 
@@ -46,37 +46,62 @@ def load_gamma(class_gamma, gamma, channels, present, FORM: tl.constexpr):
 
 
 @triton.jit
-def in_regions(label, channels, FORM: tl.constexpr):
-    """Whether the label is one of a channel's classes.
+def load_numbers(pointer, first_channel, num_channels, FORM: tl.constexpr):
+    """A number for each of a program's channels, from memory; 0 where there is no such channel."""
+    CHANNELS: tl.constexpr = FORM.channels
+    values = ()
+    for c in tl.static_range(CHANNELS):
+        channel = first_channel + c
+        values = values + (tl.load(pointer + channel, mask=channel < num_channels, other=0),)
+    return values
+
+
+@triton.jit
+def load_gammas(class_gamma, gamma, first_channel, num_channels, FORM: tl.constexpr):
+    """The exponent of each of a program's channels."""
+    if FORM.gamma == "class":
+        return load_numbers(class_gamma, first_channel, num_channels, FORM)
+    else:
+        CHANNELS: tl.constexpr = FORM.channels
+        values = ()
+        for _ in tl.static_range(CHANNELS):
+            values = values + (number(gamma, FORM),)
+        return values
+
+
+@triton.jit
+def region_words(channel, word: tl.constexpr, FORM: tl.constexpr):
+    """One word of the channel's classes, a number.
 
     `FORM.regions` holds `FORM.words` words of 32 labels for each channel, as signed integers.
     """
     WORDS: tl.constexpr = FORM.words
-    found = (label < 0) & (channels < 0)
-    for word in tl.static_range(WORDS):
-        bits = tl.zeros_like(channels)
-        for channel in tl.static_range(len(FORM.regions) // WORDS):
-            bits = tl.where(channels == channel, FORM.regions[channel * WORDS + word], bits)
-        found |= ((label >> 5) == word) & (((bits >> (label & 31)) & 1) != 0)
-    return found
+    bits = 0
+    for i in tl.static_range(len(FORM.regions) // WORDS):
+        bits = tl.where(channel == i, FORM.regions[i * WORDS + word], bits)
+    return bits
+
+
+@triton.jit
+def load_label(target, sample, voxels, inside, FORM: tl.constexpr):
+    """Each voxel's label in 32 bits, and whether it is not ignored."""
+    label = load_voxels(target, sample, voxels, inside)
+    if label.dtype != tl.int64:
+        label = label.to(tl.int32)
+    kept = inside
+    for i in tl.static_range(len(FORM.ignored)):
+        kept &= label != FORM.ignored[i]
+    if label.dtype == tl.int64:
+        label = tl.where((label >= 0) & (label < LABEL_LIMIT), label, -1).to(tl.int32)
+    return label, kept
 
 
 @triton.jit
 def load_share(target, sample, channels, voxels, present, inside, FORM: tl.constexpr):
     """How much of each voxel is in a channel, and which voxels are not ignored."""
     if FORM.has_labels:
-        label = load_voxels(target, sample, voxels, inside)
-        if label.dtype != tl.int64:
-            label = label.to(tl.int32)
-        kept = inside
-        for i in tl.static_range(len(FORM.ignored)):
-            kept &= label != FORM.ignored[i]
-        if label.dtype == tl.int64:
-            label = tl.where((label >= 0) & (label < LABEL_LIMIT), label, -1).to(tl.int32)
-        if FORM.target == "labels":
-            return (channels == label) & present, kept
-        else:
-            return in_regions(label, channels, FORM) & present, kept
+        label, kept = load_label(target, sample, voxels, inside, FORM)
+        return (channels == label) & present, kept
     else:
         values = load_tile(target, sample, channels, voxels, present & inside)
         if FORM.is_hard:
@@ -112,6 +137,46 @@ def is_silenced(share, allowed):
 
 
 @triton.jit
+def channel_pointers(view, sample, channel, voxels):
+    """Where one channel's values lie."""
+    at_sample = view.pointer + sample * view.batch
+    return at_sample + tl.cast(channel, tl.int64) * view.channel + voxels * view.voxel
+
+
+@triton.jit
+def zeros_of_channels(dtype: tl.constexpr, FORM: tl.constexpr):
+    """A tuple of what sums start from, one for each channel."""
+    CHANNELS: tl.constexpr = FORM.channels
+    zeros = ()
+    for _ in tl.static_range(CHANNELS):
+        zeros = zeros + (tl.full([FORM.width], 0, dtype),)
+    return zeros
+
+
+@triton.jit
+def fold_voxels(values, FORM: tl.constexpr):
+    """One number a voxel, summed over the neighbours that one thread holds."""
+    return tl.sum(tl.reshape(values, (FORM.width, FORM.voxels // FORM.width)), 1)
+
+
+@triton.jit
+def count_inside(first_block, num_blocks, num_voxels, FORM: tl.constexpr):
+    """How many voxels a program has."""
+    first_voxel = first_block * FORM.voxels
+    return tl.minimum(tl.maximum(num_voxels - first_voxel, 0), num_blocks * FORM.voxels)
+
+
+@triton.jit
+def store_channel_sums(partials, program, num_programs, channel, num_channels, sums):
+    """Write a program's sums of a channel into `(B, 7, C, programs)`, in the order of `ClassSums`."""
+    sample, column = program // num_programs, program % num_programs
+    for field in tl.static_range(7):
+        row = (sample * 7 + field) * num_channels + channel
+        at = partials + row * num_programs + column
+        tl.store(at, sums[field], mask=channel < num_channels)
+
+
+@triton.jit
 def fold(tile, FORM: tl.constexpr):
     """A tile as it is added up from block to block: whole, or summed over its voxels."""
     if FORM.width == 1:
@@ -121,10 +186,12 @@ def fold(tile, FORM: tl.constexpr):
 
 
 @triton.jit
-def store_sums(partials, row, channels, num_channels, sums):
-    """Write a program's own row of the partial sums `(rows, 7, C)`, in the order of `ClassSums`."""
+def store_sums(partials, program, num_programs, channels, num_channels, sums):
+    """Write a program's sums into `(B, 7, C, programs)`, in the order of `ClassSums`."""
+    sample, column = program // num_programs, program % num_programs
     for field in tl.static_range(7):
-        at = partials + (row * 7 + field) * num_channels + channels
+        row = (sample * 7 + field) * num_channels + channels
+        at = partials + row * num_programs + column
         values = tl.broadcast_to(tl.sum(sums[field], 1, keep_dims=True), at.shape)
         tl.store(at, values, mask=channels < num_channels)
 

@@ -9,6 +9,7 @@ import triton.language as tl
 
 from segfocal.ops.triton_formulas import (
     any_channel,
+    divide,
     exp,
     own,
     plain_terms,
@@ -109,9 +110,9 @@ def softmax_wide_forward(
             )
             focal = softmax_focal(z, rest, exponent, FORM)
         focal = weigh(focal, weight, valid, FORM.has_hard_focal)
-        tp, p, t = plain_terms(exp(z, FORM) * (1 / (1 + rest)), share, valid, FORM)
+        tp, p, t = plain_terms(exp(z, FORM) * (divide(1.0, 1 + rest, FORM)), share, valid, FORM)
         sums = focal, tl.zeros_like(focal), tp, p, p * p, t, valid.to(FORM.acc)
-        store_sums(partials, program, channels, num_channels, sums)
+        store_sums(partials, program, num_programs, channels, num_channels, sums)
 
 
 @triton.jit

@@ -1,0 +1,203 @@
+"""Softmax kernels with the classes unrolled, for a few classes and labels: `@triton.jit` only.
+
+A tensor here is one number a voxel; what belongs to a class is a tuple of `FORM.channels` of them. So
+a thread holds its voxels whole, nothing is exchanged between threads until the last sums, and a
+class costs no padding. Only for forms whose voxels have one class and whose mask, if any, is one
+for all channels; the others take the tiles of `triton_kernels.py`.
+"""
+
+import triton
+import triton.language as tl
+
+from segfocal.ops.triton_formulas import (
+    divide,
+    exp,
+    log1p,
+    number,
+    power,
+    softmax_steepness,
+)
+from segfocal.ops.triton_tiles import (
+    COUNTS,
+    channel_pointers,
+    count_inside,
+    fold_voxels,
+    load_label,
+    load_numbers,
+    load_voxels,
+    store_channel_sums,
+    zeros_of_channels,
+)
+
+
+@triton.jit
+def load_classes(inputs, sample, voxels, num_voxels, FORM: tl.constexpr):
+    """Logits, label, and whether a voxel counts. Logits of one that doesn't are minus infinity."""
+    CHANNELS: tl.constexpr = FORM.channels
+    logits, target, mask, _class_gamma = inputs
+    inside = voxels < num_voxels
+    label, kept = load_label(target, sample, voxels, inside, FORM)
+    if FORM.mask == "voxels":
+        kept &= load_voxels(mask, sample, voxels, inside) != 0
+    zs = ()
+    for c in tl.static_range(CHANNELS):
+        at = channel_pointers(logits, sample, c, voxels)
+        z = tl.load(at, mask=inside, other=float("-inf")).to(FORM.acc)
+        if FORM.leaves_out:
+            z = tl.where(kept, z, float("-inf"))
+        zs = zs + (z,)
+    return zs, tl.where(kept, label, -1), kept
+
+
+@triton.jit
+def pick(label, values, FORM: tl.constexpr):
+    """The value of each voxel's own class; 0 if it has none."""
+    CHANNELS: tl.constexpr = FORM.channels
+    chosen = tl.where(label == 0, values[0], 0.0)
+    for c in tl.static_range(1, CHANNELS):
+        chosen = tl.where(label == c, values[c], chosen)
+    return chosen
+
+
+@triton.jit
+def class_statistics(zs, label, kept, FORM: tl.constexpr):
+    """Each class's p; and of the own class p, 1 - p and -log p. As `own_statistics`."""
+    CHANNELS: tl.constexpr = FORM.channels
+    top = zs[0]
+    for c in tl.static_range(1, CHANNELS):
+        top = tl.maximum(top, zs[c])
+    top = tl.where(kept, top, 0.0)
+    shifted, es = (), ()
+    for c in tl.static_range(CHANNELS):
+        shifted = shifted + (zs[c] - top,)
+        es = es + (exp(shifted[c], FORM),)
+    others = tl.where(label == 0, 0.0, es[0])
+    for c in tl.static_range(1, CHANNELS):
+        others += tl.where(label == c, 0.0, es[c])
+    own_z = pick(label, shifted, FORM)
+    own_e = tl.where(label < 0, 0.0, exp(own_z, FORM))
+    sum_e = others + own_e
+    scale = tl.where(kept, divide(1.0, sum_e, FORM), 0.0)
+    nll = log1p(tl.where(own_z == 0, others, sum_e - 1), FORM) - own_z
+    ps = ()
+    for c in tl.static_range(CHANNELS):
+        ps = ps + (es[c] * scale,)
+    return ps, own_e * scale, others * scale, nll
+
+
+@triton.jit
+def own_gamma(class_gamma, gamma, label, num_channels, FORM: tl.constexpr):
+    """The exponent of each voxel's own class."""
+    if FORM.gamma == "class":
+        return pick(label, load_numbers(class_gamma, 0, num_channels, FORM), FORM)
+    else:
+        return number(gamma, FORM)
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def softmax_unrolled_forward(
+    logits,
+    target,
+    mask,
+    class_gamma,
+    partials,
+    gamma: tl.float64,
+    kept_share: tl.float64,  # noqa: ARG001 - the kernels of a pass are called alike
+    floor: tl.float64,  # noqa: ARG001
+    num_channels,
+    num_voxels,
+    num_programs,
+    num_blocks,
+    FORM: tl.constexpr,
+):
+    """Partial sums `(B, 7, C, num_programs)` of the softmax fields."""
+    CHANNELS: tl.constexpr = FORM.channels
+    inputs = logits, target, mask, class_gamma
+    program = tl.program_id(0).to(tl.int64)
+    sample = program // num_programs
+    first_block = (program % num_programs) * num_blocks
+    focal_sum, tp_sum = zeros_of_channels(FORM.acc, FORM), zeros_of_channels(FORM.acc, FORM)
+    p_sum, p_sq_sum = zeros_of_channels(FORM.acc, FORM), zeros_of_channels(FORM.acc, FORM)
+    t_sum = zeros_of_channels(tl.int32, FORM)
+    n_valid = tl.full([FORM.width], 0, tl.int32)
+    for block in range(num_blocks):
+        voxels = (first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels)
+        zs, label, kept = load_classes(inputs, sample, voxels, num_voxels, FORM)
+        ps, own_p, q, nll = class_statistics(zs, label, kept, FORM)
+        focal = power(q, own_gamma(class_gamma, gamma, label, num_channels, FORM), FORM) * nll
+        if FORM.leaves_out:
+            n_valid += fold_voxels(kept.to(tl.int32), FORM)
+        focals, tps, sums, squares, ts = (), (), (), (), ()
+        for c in tl.static_range(CHANNELS):
+            share = label == c
+            focals = focals + (focal_sum[c] + fold_voxels(tl.where(share, focal, 0.0), FORM),)
+            tps = tps + (tp_sum[c] + fold_voxels(tl.where(share, own_p, 0.0), FORM),)
+            sums = sums + (p_sum[c] + fold_voxels(ps[c], FORM),)
+            squares = squares + (p_sq_sum[c] + fold_voxels(ps[c] * ps[c], FORM),)
+            ts = ts + (t_sum[c] + fold_voxels(share.to(tl.int32), FORM),)
+        focal_sum, tp_sum, p_sum, p_sq_sum, t_sum = focals, tps, sums, squares, ts
+    count = tl.sum(n_valid, 0)
+    if not FORM.leaves_out:
+        count = count_inside(first_block, num_blocks, num_voxels, FORM)
+    for c in tl.static_range(CHANNELS):
+        fields = (
+            tl.sum(focal_sum[c], 0),
+            0.0,
+            tl.sum(tp_sum[c], 0),
+            tl.sum(p_sum[c], 0),
+            tl.sum(p_sq_sum[c], 0),
+            tl.sum(t_sum[c], 0),
+            count,
+        )
+        store_channel_sums(partials, program, num_programs, c, num_channels, fields)
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def softmax_unrolled_backward(
+    logits,
+    target,
+    mask,
+    class_gamma,
+    upstream,
+    gradient,
+    gamma: tl.float64,
+    kept_share: tl.float64,  # noqa: ARG001 - the kernels of a pass are called alike
+    floor: tl.float64,  # noqa: ARG001
+    num_channels,
+    num_voxels,
+    num_programs,
+    num_blocks,
+    FORM: tl.constexpr,
+):
+    """Gradient `(B, C, S)` of the softmax fields, written once."""
+    CHANNELS: tl.constexpr = FORM.channels
+    inputs = logits, target, mask, class_gamma
+    program = tl.program_id(0).to(tl.int64)
+    sample = program // num_programs
+    first_block = (program % num_programs) * num_blocks
+    row = upstream + sample * 7 * num_channels
+    grad_focal = load_numbers(row, 0, num_channels, FORM)
+    grad_tp = load_numbers(row + 2 * num_channels, 0, num_channels, FORM)
+    grad_p = load_numbers(row + 3 * num_channels, 0, num_channels, FORM)
+    grad_p_sq = load_numbers(row + 4 * num_channels, 0, num_channels, FORM)
+    for block in range(num_blocks):
+        voxels = (first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels)
+        zs, label, kept = load_classes(inputs, sample, voxels, num_voxels, FORM)
+        ps, own_p, q, nll = class_statistics(zs, label, kept, FORM)
+        exponent = own_gamma(class_gamma, gamma, label, num_channels, FORM)
+        f = -pick(label, grad_focal, FORM) * softmax_steepness(own_p, q, nll, exponent, FORM)
+        f = tl.where(label < 0, 0.0, f)
+        total = tl.zeros_like(own_p)
+        worths = ()
+        for c in tl.static_range(CHANNELS):
+            worth = grad_p[c] + 2 * grad_p_sq[c] * ps[c] + tl.where(label == c, grad_tp[c], 0.0)
+            worths = worths + (worth,)
+            total += ps[c] * worth
+        inside = voxels < num_voxels
+        own_part = f * q
+        for c in tl.static_range(CHANNELS):
+            share = label == c
+            less = tl.where(share, total, total + f)
+            grad = ps[c] * (worths[c] - less) + tl.where(share, own_part, 0.0)
+            at = channel_pointers(gradient, sample, c, voxels)
+            tl.store(at, grad, mask=inside)
