@@ -29,6 +29,7 @@ class Request(NamedTuple):
         class_gamma: Whether each class has a gamma of its own.
         label_smoothing: Whether labels are smoothed.
         overlap: "product" or "minimum".
+        is_recent: Whether a CUDA device is of compute capability 8.0 or later; True elsewhere.
     """
 
     device_type: str
@@ -39,6 +40,7 @@ class Request(NamedTuple):
     class_gamma: bool = False
     label_smoothing: bool = False
     overlap: str = "product"
+    is_recent: bool = True
 
 
 class Support(NamedTuple):
@@ -56,6 +58,7 @@ class Support(NamedTuple):
         class_gamma: Whether each class may have a gamma of its own.
         label_smoothing: Whether labels may be smoothed.
         overlaps: "product", "minimum" or both.
+        needs_recent: Whether a CUDA device must be of compute capability 8.0 or later.
     """
 
     how: str
@@ -68,6 +71,7 @@ class Support(NamedTuple):
     class_gamma: bool = True
     label_smoothing: bool = True
     overlaps: tuple[str, ...] = ("product", "minimum")
+    needs_recent: bool = False
 
     def refusal(self, request: Request) -> str | None:
         """Why a request cannot be met here, as a sentence; None if it can."""
@@ -75,6 +79,8 @@ class Support(NamedTuple):
             return self.missing
         if self.devices is not None and request.device_type not in self.devices:
             return f"it runs on {_listed(self.devices)}, not on {request.device_type}."
+        if self.needs_recent and not request.is_recent:
+            return "it runs on GPUs of compute capability 8.0 or later."
         if self.dtypes is not None and request.dtype not in self.dtypes:
             known = _listed(map(_plain, self.dtypes))
             return f"it takes logits of {known}, not of {_plain(request.dtype)}."
@@ -120,14 +126,6 @@ BACKENDS: dict[str, Backend] = {
             label_smoothing=False,
         ),
     ),
-    "chunked": Backend(
-        chunked.class_sums,
-        chunked.class_sums_backward,
-        Support("plain torch over blocks that fit the cache"),
-    ),
-    "reference": Backend(
-        reference.class_sums, reference.class_sums_backward, Support("eager formulas by channel")
-    ),
     "triton": Backend(
         triton_backend.class_sums,
         triton_backend.class_sums_backward,
@@ -137,12 +135,19 @@ BACKENDS: dict[str, Backend] = {
             missing=triton_backend.MISSING,
             devices=("cuda",),
             dtypes=(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+            needs_recent=True,
         ),
     ),
+    "chunked": Backend(
+        chunked.class_sums,
+        chunked.class_sums_backward,
+        Support("plain torch over blocks that fit the cache"),
+    ),
+    "reference": Backend(
+        reference.class_sums, reference.class_sums_backward, Support("eager formulas by channel")
+    ),
 }
-"""In the order in which "auto" tries them. `triton` stands behind those that take everything, so it
-runs where it is asked for by name only: its kernels are tested in an interpreter and compiled for
-GPUs, but have not run on one."""
+"""In the order in which "auto" tries them."""
 
 
 class BackendTable(Mapping[str, Support]):

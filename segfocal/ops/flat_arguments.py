@@ -150,7 +150,14 @@ def make_request(flat: FlatArguments, overlap: str) -> Request:
         class_gamma=flat.class_gamma is not None,
         label_smoothing=settings.label_smoothing > 0,
         overlap=overlap,
+        is_recent=_is_recent(flat.logits.device),
     )
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _is_recent(device: torch.device) -> bool:
+    """What `Request` calls so. Where a tensor is on a device, asking starts nothing."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _channel_classes(

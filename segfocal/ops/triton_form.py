@@ -136,7 +136,9 @@ def choose_family(target: FlatTarget, formula: Formula, num_channels: int) -> st
         return "wide"
     is_few = num_channels <= MOST_CHANNELS_UNROLLED
     is_simple = has_own_class(target, formula, num_channels) and _mask_kind(target.mask) != "channels"
-    return "unrolled" if is_few and is_simple else "softmax"
+    if not is_simple:
+        return "softmax"
+    return "unrolled" if is_few else "label"
 
 
 def choose_tile(family: str, num_channels: int, dtype: torch.dtype, *, has_own_class: bool) -> Tile:
@@ -152,7 +154,7 @@ def choose_tile(family: str, num_channels: int, dtype: torch.dtype, *, has_own_c
     if family == "sigmoid":
         tile = _SIGMOID_TILES[min(rows, max(_SIGMOID_TILES))]
     else:
-        tile = _SOFTMAX_TILES[rows] if family == "softmax" else _SOFTMAX_WIDE_TILE
+        tile = _SOFTMAX_WIDE_TILE if family == "wide" else _SOFTMAX_TILES[rows]
     voxels = tile.voxels // 2 if dtype == torch.float64 else tile.voxels
     if family != "sigmoid" and not has_own_class and (family == "wide" or tile.keeps_columns):
         voxels //= 2
@@ -173,8 +175,8 @@ def make_form(
     words, regions = _region_words(target.channel_classes) if kind == "regions" else (1, ())
     is_hard, is_smoothed = kind != "shares", formula.label_smoothing > 0
     is_double = accumulation_dtype(logits) == torch.float64
-    if family in ("unrolled", "sigmoid"):
-        width = tile.voxels // VOXELS_FOLDED
+    if family in ("unrolled", "sigmoid", "label"):
+        width = tile.voxels if tile.keeps_columns else tile.voxels // VOXELS_FOLDED
     else:
         width = tile.voxels if tile.keeps_columns else 1
     return Form(

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from segfocal.ops import triton_kernels, triton_sigmoid_kernels, triton_unrolled_kernels, triton_wide_kernels
+from segfocal.ops import triton_kernels, triton_label_kernels, triton_sigmoid_kernels, triton_unrolled_kernels, triton_wide_kernels
 from segfocal.ops.elementwise import accumulation_dtype
 from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
@@ -44,6 +44,8 @@ against 512 numbers of 2 bytes); more, and float32 adds up too many terms in a r
 _KERNELS = {
     ("unrolled", "forward"): triton_unrolled_kernels.softmax_unrolled_forward,
     ("unrolled", "backward"): triton_unrolled_kernels.softmax_unrolled_backward,
+    ("label", "forward"): triton_label_kernels.softmax_label_forward,
+    ("label", "backward"): triton_label_kernels.softmax_label_backward,
     ("softmax", "forward"): triton_kernels.softmax_forward,
     ("softmax", "backward"): triton_kernels.softmax_backward,
     ("wide", "forward"): triton_wide_kernels.softmax_wide_forward,

@@ -178,11 +178,9 @@ def store_channel_sums(partials, program, num_programs, channel, num_channels, s
 
 @triton.jit
 def fold(tile, FORM: tl.constexpr):
-    """A tile as it is added up from block to block: whole, or summed over its voxels."""
-    if FORM.width == 1:
-        return tl.sum(tile, 1, keep_dims=True)
-    else:
-        return tile
+    """A tile as it is added up from block to block: summed over neighbours, `FORM.width` columns."""
+    folded = tl.reshape(tile, (tile.shape[0], FORM.width, FORM.voxels // FORM.width))
+    return tl.sum(folded, 2)
 
 
 @triton.jit

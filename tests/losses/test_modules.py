@@ -39,6 +39,7 @@ from segfocal.losses import (
 )
 from segfocal.ops import backends
 from segfocal.statistics.class_alpha import ClassAlpha
+from tests.gpu import no_waiting
 
 REGIONS = ((1, 2, 3), (2, 3), (3,))
 MODULES = {
@@ -579,11 +580,8 @@ def test_forward_and_backward_never_wait_for_the_device(name):
     on_gpu = logits.detach().cuda().requires_grad_()
     labels = labels.cuda()
     module(on_gpu, labels)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         loss = module(on_gpu, labels)
         loss.sum().backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     torch.testing.assert_close(loss.cpu(), expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(on_gpu.grad.cpu(), truth, rtol=1e-4, atol=1e-7)

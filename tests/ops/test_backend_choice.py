@@ -20,7 +20,7 @@ def test_backends_lists_what_can_be_asked_for():
 def test_the_table_has_one_row_a_backend():
     lines = backends().markdown().splitlines()
     assert len(lines) == 2 + len(BACKENDS)
-    assert lines[-2] == (
+    assert lines[-1] == (
         "| reference | eager formulas by channel | nothing | any | any "
         "| labels, regions, channels, shares | none, voxels, channels "
         "| gamma per class, label smoothing, minimum overlap |"
@@ -52,6 +52,7 @@ PICKY = Support(
     class_gamma=False,
     label_smoothing=False,
     overlaps=("product",),
+    needs_recent=True,
 )
 
 
@@ -65,6 +66,7 @@ def picky(monkeypatch):
     ("asked", "reason"),
     [
         ({"device_type": "mps"}, "it runs on cpu or cuda, not on mps."),
+        ({"is_recent": False}, "it runs on GPUs of compute capability 8.0 or later."),
         ({"dtype": torch.float64}, "it takes logits of float32 or bfloat16, not of float64."),
         ({"target": "shares"}, "of targets it takes labels, not shares."),
         ({"mask": "channels"}, "of masks it takes none or voxels, not channels."),
