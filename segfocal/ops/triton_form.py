@@ -17,9 +17,10 @@ from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
 
 VOXELS_FOLDED = 4
-"""Neighbours that one thread of an unrolled kernel holds and adds up: 16 bytes of float32."""
+"""Neighbours in a tile that one thread holds and adds up: 16 bytes of float32."""
 
 MOST_CHANNELS_UNROLLED = 8
+"""Beyond, a thread would hold too many registers."""
 
 MOST_CHANNELS_IN_A_TILE = 256
 """Beyond, the softmax kernels walk over tiles of channels."""
@@ -52,12 +53,14 @@ class Tile(NamedTuple):
         num_warps: Warps that share it.
         keeps_columns: Whether a program adds up whole tiles and sums over voxels once, at its end.
             That saves exchanges between threads, for a register for each sum and element.
+        stages: Tiles in flight: while one is computed, the next ones are read.
     """
 
     channels: int
     voxels: int
     num_warps: int
-    keeps_columns: bool
+    keeps_columns: bool = False
+    stages: int = 1
 
 
 class Form(NamedTuple):
@@ -75,7 +78,8 @@ class Form(NamedTuple):
         acc: Dtype of all arithmetic.
         channels: The tile's rows.
         voxels: The tile's columns.
-        width: Columns in which sums are kept from step to step: all, or 1.
+        width: Columns in which sums are kept from step to step.
+        stages: The tile's.
         counted: Rows of the softmax count of valid voxels: one for all, unless channels differ.
         is_grouped: Whether a program has some of the channels only.
         leaves_out: Whether a mask or an ignored label may leave voxels out.
@@ -97,6 +101,7 @@ class Form(NamedTuple):
     channels: int
     voxels: int
     width: int
+    stages: int
     counted: int
     is_grouped: bool
     leaves_out: bool
@@ -106,30 +111,50 @@ class Form(NamedTuple):
     has_own_class: bool
 
 
-_UNROLLED = (256, 2, False)
+_UNROLLED_TILES = {
+    ("unrolled", "forward"): Tile(8, 128, 1, stages=3),
+    ("unrolled", "backward"): Tile(8, 256, 2, stages=3),
+    ("sigmoid", "forward"): Tile(8, 128, 1, stages=2),
+    ("sigmoid", "backward"): Tile(8, 256, 2, stages=2),
+}
+"""Their channels are the most that a program has."""
+
+_LABEL_TILES = {
+    "forward": {
+        16: Tile(16, 32, 1, keeps_columns=True, stages=3),
+        32: Tile(32, 32, 1, keeps_columns=True, stages=3),
+        64: Tile(64, 32, 2),
+        128: Tile(128, 32, 2),
+        256: Tile(256, 16, 4),
+    },
+    "backward": {
+        16: Tile(16, 64, 1, stages=3),
+        32: Tile(32, 64, 2, stages=3),
+        64: Tile(64, 32, 2),
+        128: Tile(128, 64, 4),
+        256: Tile(256, 32, 4),
+    },
+}
 _SOFTMAX_TILES = {
-    2: Tile(2, 128, 1, True),
-    4: Tile(4, 128, 1, True),
-    8: Tile(8, 64, 1, True),
-    16: Tile(16, 32, 1, True),
-    32: Tile(32, 32, 2, True),
-    64: Tile(64, 32, 4, False),
-    128: Tile(128, 32, 8, False),
-    256: Tile(256, 16, 16, False),
+    2: Tile(2, 128, 1, keeps_columns=True),
+    4: Tile(4, 128, 1, keeps_columns=True),
+    8: Tile(8, 64, 1, keeps_columns=True),
+    16: Tile(16, 32, 1, keeps_columns=True),
+    32: Tile(32, 32, 2, keeps_columns=True),
+    64: Tile(64, 32, 4),
+    128: Tile(128, 32, 8),
+    256: Tile(256, 16, 16),
 }
-_SOFTMAX_WIDE_TILE = Tile(8, 256, 4, False)
-_SIGMOID_TILES = {
-    1: Tile(1, 512, 4, True),
-    2: Tile(2, 256, 4, True),
-    4: Tile(4, 128, 4, True),
-    8: Tile(8, 64, 4, True),
-}
-"""By channels, rounded up to a power of two. Chosen from the registers that the compiler reports
-(docs/triton.md), not from times: no GPU has run them yet."""
+_WIDE_TILE = Tile(8, 256, 4)
+"""By channels, rounded up to a power of two."""
 
 
 def choose_family(target: FlatTarget, formula: Formula, num_channels: int) -> str:
-    """Which kernels run: "unrolled", "softmax", "wide" for more channels than a tile, "sigmoid"."""
+    """Which kernels run.
+
+    "sigmoid"; "wide" for more softmax channels than fit a tile; for plain labels whose channels
+    have a mask in common "unrolled" (few channels) or "label"; else "softmax".
+    """
     if formula.activation == "sigmoid":
         return "sigmoid"
     if num_channels > MOST_CHANNELS_IN_A_TILE:
@@ -141,23 +166,27 @@ def choose_family(target: FlatTarget, formula: Formula, num_channels: int) -> st
     return "unrolled" if is_few else "label"
 
 
-def choose_tile(family: str, num_channels: int, dtype: torch.dtype, *, has_own_class: bool) -> Tile:
-    """The tile for logits of so many channels.
+def choose_tile(
+    family: str, direction: str, num_channels: int, dtype: torch.dtype, *, has_own_class: bool
+) -> Tile:
+    """The tile for logits of so many channels, in the "forward" or the "backward" kernel.
 
     float64 takes half the voxels, and so do wide softmax tiles and those that keep columns where a
     voxel's focal term is not that of one class: otherwise their registers would spill.
     """
     if family in ("unrolled", "sigmoid"):
-        channels = num_channels if num_channels <= MOST_CHANNELS_UNROLLED else 4
-        return Tile(channels, *_UNROLLED)
-    rows = 1 << (num_channels - 1).bit_length()
-    if family == "sigmoid":
-        tile = _SIGMOID_TILES[min(rows, max(_SIGMOID_TILES))]
+        tile = _UNROLLED_TILES[family, direction]
+        channels = num_channels if num_channels <= tile.channels else tile.channels // 2
+        tile = tile._replace(channels=channels)
     else:
-        tile = _SOFTMAX_WIDE_TILE if family == "wide" else _SOFTMAX_TILES[rows]
+        rows = max(1 << (num_channels - 1).bit_length(), 2)
+        if family == "wide":
+            tile = _WIDE_TILE
+        else:
+            tile = (_LABEL_TILES[direction] if family == "label" else _SOFTMAX_TILES)[rows]
     voxels = tile.voxels // 2 if dtype == torch.float64 else tile.voxels
-    if family != "sigmoid" and not has_own_class and (family == "wide" or tile.keeps_columns):
-        voxels //= 2
+    if family in ("softmax", "wide") and not has_own_class:
+        voxels //= 2 if family == "wide" or tile.keeps_columns else 1
     return tile._replace(voxels=voxels)
 
 
@@ -175,10 +204,6 @@ def make_form(
     words, regions = _region_words(target.channel_classes) if kind == "regions" else (1, ())
     is_hard, is_smoothed = kind != "shares", formula.label_smoothing > 0
     is_double = accumulation_dtype(logits) == torch.float64
-    if family in ("unrolled", "sigmoid", "label"):
-        width = tile.voxels if tile.keeps_columns else tile.voxels // VOXELS_FOLDED
-    else:
-        width = tile.voxels if tile.keeps_columns else 1
     return Form(
         target=kind,
         mask=mask_kind,
@@ -191,7 +216,8 @@ def make_form(
         acc=tl.float64 if is_double else tl.float32,
         channels=tile.channels,
         voxels=tile.voxels,
-        width=width,
+        width=_width(family, tile),
+        stages=tile.stages,
         counted=tile.channels if mask_kind == "channels" else 1,
         is_grouped=tile.channels < logits.shape[1],
         leaves_out=mask_kind != "none" or len(_held(target)) > 0,
@@ -200,6 +226,14 @@ def make_form(
         has_hard_focal=is_hard and not is_smoothed,
         has_own_class=has_own_class(target, formula, logits.shape[1]),
     )
+
+
+def _width(family: str, tile: Tile) -> int:
+    if tile.keeps_columns:
+        return tile.voxels
+    if family in ("unrolled", "sigmoid"):
+        return 32 * tile.num_warps
+    return tile.voxels // VOXELS_FOLDED if family == "label" else 1
 
 
 def make_inputs(logits: Tensor, target: FlatTarget, formula: Formula) -> Inputs:

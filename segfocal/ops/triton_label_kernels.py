@@ -104,7 +104,7 @@ def softmax_label_forward(
     p_sq_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
     t_sum = tl.full([FORM.channels], 0, tl.int32)
     n_valid = tl.full([1, FORM.width], 0, tl.int32)
-    for block in range(num_blocks):
+    for block in tl.range(num_blocks, num_stages=FORM.stages):
         voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
         z, label, kept, own_z = load_tile_of_classes(inputs, sample, channels, voxels, sizes, FORM)
         p, own_p, q, nll = tile_statistics(z, channels, label, kept, own_z, FORM)
@@ -152,7 +152,7 @@ def softmax_label_backward(
     row = upstream + sample * 7 * num_channels
     grad_p = tl.load(row + 3 * num_channels + channels, mask=present, other=0)
     grad_p_sq = tl.load(row + 4 * num_channels + channels, mask=present, other=0)
-    for block in range(num_blocks):
+    for block in tl.range(num_blocks, num_stages=FORM.stages):
         voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
         z, label, kept, own_z = load_tile_of_classes(inputs, sample, channels, voxels, sizes, FORM)
         p, own_p, q, nll = tile_statistics(z, channels, label, kept, own_z, FORM)

@@ -34,12 +34,16 @@ from segfocal.ops.triton_form import (
 
 NUM_FIELDS = 7
 
-_NUM_PROGRAMS = 2048
-"""Programs a sample, wanted: several for each multiprocessor, of which the largest have 132."""
+_NUM_PROGRAMS = {"forward": 1024, "backward": 4096}
+"""Programs a sample, wanted: several for each multiprocessor, of which the largest have 132. A
+forward program costs a row of partial sums."""
 
-_FEWEST_VOXELS, _MOST_VOXELS = 512, 16384
-"""Voxels a program. Fewer, and the partial sums exceed 5 % of the logits (7 float32 for each class,
-against 512 numbers of 2 bytes); more, and float32 adds up too many terms in a row."""
+_FEWEST_VOXELS = {"forward": 512, "backward": 1}
+"""Voxels a program. Fewer forward, and the partial sums exceed 5 % of the logits: 7 float32 for each
+class, against 512 numbers of 2 bytes."""
+
+_MOST_VOXELS = 16384
+"""Voxels a program. More, and float32 adds up too many terms in a row."""
 
 _KERNELS = {
     ("unrolled", "forward"): triton_unrolled_kernels.softmax_unrolled_forward,
@@ -130,8 +134,10 @@ def _launch(direction: str, logits: Tensor, target: FlatTarget, formula: Formula
     num_samples, num_channels, num_voxels = logits.shape
     family = choose_family(target, formula, num_channels)
     is_own = has_own_class(target, formula, num_channels)
-    tile = choose_tile(family, num_channels, logits.dtype, has_own_class=is_own)
-    num_blocks = 1 if family == "wide" else _blocks_per_program(num_voxels, tile.voxels)
+    tile = choose_tile(family, direction, num_channels, logits.dtype, has_own_class=is_own)
+    num_blocks = 1
+    if family != "wide":
+        num_blocks = _blocks_per_program(direction, num_voxels, tile.voxels)
     num_programs = _ceil_div(num_voxels, num_blocks * tile.voxels) if num_voxels else 0
     num_tiles = _ceil_div(num_channels, tile.channels) if family == "sigmoid" else 1
     gamma = formula.gamma
@@ -154,10 +160,10 @@ def _with(launch: Launch, **outputs: Any) -> Launch:
     return launch._replace(arguments=launch.arguments | outputs)
 
 
-def _blocks_per_program(num_voxels: int, block: int) -> int:
+def _blocks_per_program(direction: str, num_voxels: int, block: int) -> int:
     """How many blocks a program walks: a function of the volume, not of the batch."""
-    wanted = min(max(num_voxels // _NUM_PROGRAMS, _FEWEST_VOXELS), _MOST_VOXELS)
-    return _ceil_div(min(wanted, num_voxels), block)
+    wanted = max(num_voxels // _NUM_PROGRAMS[direction], _FEWEST_VOXELS[direction])
+    return max(_ceil_div(min(wanted, _MOST_VOXELS, num_voxels), block), 1)
 
 
 def _ceil_div(dividend: int, divisor: int) -> int:

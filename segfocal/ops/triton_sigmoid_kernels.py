@@ -176,7 +176,7 @@ def sigmoid_forward(
     pos_sum, neg_sum, tp_sum = zeros_of_channels(FORM.acc, FORM), zeros_of_channels(FORM.acc, FORM), zeros_of_channels(FORM.acc, FORM)
     p_sum, p_sq_sum = zeros_of_channels(FORM.acc, FORM), zeros_of_channels(FORM.acc, FORM)
     t_sum, n_valid = zeros_of_channels(tl.int32 if FORM.is_hard else FORM.acc, FORM), zeros_of_channels(tl.int32, FORM)
-    for block in range(num_blocks):
+    for block in tl.range(num_blocks, num_stages=FORM.stages):
         voxels = (first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels)
         words, kept = load_sigmoid_voxels(inputs, sample, voxels, num_voxels, FORM)
         poss, negs, tps, sums, squares, ts, counts = (), (), (), (), (), (), ()
@@ -247,7 +247,7 @@ def sigmoid_backward(
     grad_tp = load_numbers(row + 2 * num_channels, first_channel, num_channels, FORM)
     grad_p = load_numbers(row + 3 * num_channels, first_channel, num_channels, FORM)
     grad_p_sq = load_numbers(row + 4 * num_channels, first_channel, num_channels, FORM)
-    for block in range(num_blocks):
+    for block in tl.range(num_blocks, num_stages=FORM.stages):
         voxels = (first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels)
         words, kept = load_sigmoid_voxels(inputs, sample, voxels, num_voxels, FORM)
         for c in tl.static_range(CHANNELS):

@@ -120,7 +120,7 @@ def softmax_unrolled_forward(
     p_sum, p_sq_sum = zeros_of_channels(FORM.acc, FORM), zeros_of_channels(FORM.acc, FORM)
     t_sum = zeros_of_channels(tl.int32, FORM)
     n_valid = tl.full([FORM.width], 0, tl.int32)
-    for block in range(num_blocks):
+    for block in tl.range(num_blocks, num_stages=FORM.stages):
         voxels = (first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels)
         zs, label, kept = load_classes(inputs, sample, voxels, num_voxels, FORM)
         ps, own_p, q, nll = class_statistics(zs, label, kept, FORM)
@@ -180,7 +180,7 @@ def softmax_unrolled_backward(
     grad_tp = load_numbers(row + 2 * num_channels, 0, num_channels, FORM)
     grad_p = load_numbers(row + 3 * num_channels, 0, num_channels, FORM)
     grad_p_sq = load_numbers(row + 4 * num_channels, 0, num_channels, FORM)
-    for block in range(num_blocks):
+    for block in tl.range(num_blocks, num_stages=FORM.stages):
         voxels = (first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels)
         zs, label, kept = load_classes(inputs, sample, voxels, num_voxels, FORM)
         ps, own_p, q, nll = class_statistics(zs, label, kept, FORM)

@@ -280,7 +280,7 @@ def test_the_same_input_gives_the_same_bits(activation):
 
 
 def test_a_batch_is_its_samples(monkeypatch):
-    monkeypatch.setattr(triton_launch, "_FEWEST_VOXELS", 64)
+    monkeypatch.setitem(triton_launch._FEWEST_VOXELS, "forward", 64)
     logits, target, formula = build(Case("softmax", 3, 150))
     whole, _ = run(Arguments(logits, target, formula))
     for i in range(2):
@@ -290,7 +290,7 @@ def test_a_batch_is_its_samples(monkeypatch):
 
 
 def test_several_programs_and_blocks_cover_a_sample_once(monkeypatch):
-    monkeypatch.setattr(triton_launch, "_FEWEST_VOXELS", 300)
+    monkeypatch.setitem(triton_launch._FEWEST_VOXELS, "forward", 300)
     arguments = build(Case("softmax", 3, 1100, mask="voxels", ignored=(255,)))
     launch, _ = triton_launch.forward_launch(*arguments)
     assert launch.arguments["num_blocks"] > 1

@@ -5,14 +5,35 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from typing import NamedTuple
 
 import pytest
 import torch
 
-from segfocal.ops import backend_choice, backends, class_sums, triton_backend
+from segfocal.ops import backend_choice, backends, class_sums, flat_arguments, triton_backend
 from segfocal.ops.backend_choice import BACKENDS, Request, choose_backend
 
 CUDA = Request("cuda", torch.float32, "softmax")
+
+PLAIN = {
+    "logits": torch.zeros(1, 2, 3),
+    "target": torch.zeros(1, 3, dtype=torch.uint8),
+    "activation": "softmax",
+    "gamma": 2.0,
+    "label_smoothing": 0.0,
+    "ignore_index": None,
+    "mask": None,
+    "regions": None,
+    "check_target": False,
+}
+
+
+class OnGpu(NamedTuple):
+    """What the choice reads of logits on a GPU."""
+
+    device: torch.device = torch.device("cuda", 0)
+    dtype: torch.dtype = torch.float32
+    shape: tuple = (1, 2, 3)
 
 
 @pytest.fixture
@@ -26,7 +47,7 @@ def installed(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 @pytest.mark.usefixtures("installed")
-def test_by_name_it_runs_on_cuda_whatever_is_asked_and_auto_leaves_it_alone(activation, dtype):
+def test_auto_takes_it_on_cuda_whatever_is_asked(activation, dtype):
     everything = CUDA._replace(
         dtype=dtype,
         activation=activation,
@@ -37,8 +58,27 @@ def test_by_name_it_runs_on_cuda_whatever_is_asked_and_auto_leaves_it_alone(acti
         overlap="minimum",
     )
     for request in (CUDA._replace(dtype=dtype, activation=activation), everything):
-        assert choose_backend("triton", request) == "triton"
-        assert choose_backend("auto", request) == "chunked"  # no GPU has run the kernels yet
+        assert choose_backend("auto", request) == "triton"
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_old_gpu_is_refused_by_name_and_passed_over_by_auto():
+    old = CUDA._replace(is_recent=False)
+    message = (
+        "backend triton cannot run: it runs on GPUs of compute capability 8.0 or later. "
+        "Use backend='auto'."
+    )
+    with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
+        choose_backend("triton", old)
+    assert choose_backend("auto", old) == "chunked"
+
+
+@pytest.mark.parametrize(("capability", "chosen"), [((7, 5), "chunked"), ((9, 0), "triton")])
+@pytest.mark.usefixtures("installed")
+def test_the_device_is_asked_for_its_age(monkeypatch, capability, chosen):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    on_gpu = flat_arguments.flatten(**PLAIN)._replace(logits=OnGpu())
+    assert choose_backend("auto", flat_arguments.make_request(on_gpu, "product")) == chosen
 
 
 @pytest.mark.usefixtures("installed")

@@ -17,8 +17,9 @@ PLAIN = ((0,), (1,), (2,))
 def form(values, table=PLAIN, ignored=(), mask=None, formula=None, dtype=torch.float32):
     logits = torch.empty(2, 3, 40, dtype=dtype, device="meta")
     formula = formula or Formula("sigmoid", 2.0)
-    tile = triton_form.choose_tile("sigmoid", 3, dtype, has_own_class=False)
-    return triton_form.make_form(logits, FlatTarget(values, mask, table, ignored), formula, tile)
+    target = FlatTarget(values, mask, table, ignored)
+    tile = triton_form.choose_tile("sigmoid", "forward", 3, dtype, has_own_class=False)
+    return triton_form.make_form("sigmoid", logits, target, formula, tile)
 
 
 LABELS = torch.zeros(2, 40, dtype=torch.uint8)
@@ -79,7 +80,7 @@ def test_programs_cover_the_volume_and_their_sums_stay_small(num_channels, num_v
     step = arguments["num_blocks"] * arguments["FORM"].voxels
     assert arguments["FORM"].channels >= min(num_channels, 257) // 33
     assert (arguments["num_programs"] - 1) * step < num_voxels <= arguments["num_programs"] * step
-    assert partials.shape == (1, arguments["num_programs"], 7, num_channels)
+    assert partials.shape == (1, 7, num_channels, arguments["num_programs"])
     if num_voxels >= 48**3:
         assert partials.nbytes <= 0.06 * logits.nbytes
 
