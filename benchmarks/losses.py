@@ -6,13 +6,18 @@ Values and gradients are checked against float64 before anything is timed. Runs 
 the median counts. Memory is what torch's allocator hands out between the start of forward and the
 end of backward, the gradient of the logits left out, in sizes of the logits. The floor is what has
 to be moved whatever is computed: the logits read twice and the gradient written, one and a half
-times a copy that is measured between the others. Where CUDA is there, its shapes are measured
-instead of the CPU's.
+times a copy that is measured between the others.
+
+Where CUDA is there, its shapes are measured instead of the CPU's, and time is the device's: it is
+kept busy until a whole step is queued, and events are read around the step, as in a training whose
+host is ahead. What a step takes where the host waits for it stands beside it. nnU-Net's loss runs in
+the same process there, if nnunetv2 can be imported.
 """
 
 import argparse
 import statistics
 import time
+from datetime import date
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -24,6 +29,8 @@ from loss_peers import (
     OURS,
     NnunetProcess,
     check,
+    check_nnunet,
+    nnunet_peer,
     region_peers,
     softmax_peers,
 )
@@ -32,6 +39,9 @@ from torch.profiler import ProfilerActivity, profile
 import segfocal
 
 COPY = "copy of the logits, x 1.5"
+
+HEAD_START = 20_000_000
+"""Clock cycles that a GPU sleeps while the host queues a step: about 10 ms."""
 
 
 class Workload(NamedTuple):
@@ -62,24 +72,45 @@ GPU = tuple(
 
 
 class Row(NamedTuple):
+    """Times in milliseconds; `waited` is that of a step whose end the host waits for."""
+
     name: str
-    forward_ms: float
-    both_ms: float
+    forward: float
+    both: float
+    waited: float | None
     peak: float | None
 
 
-def timed(loss, logits, target, *, backward):
-    """Seconds of one forward pass, with or without what follows it."""
-    logits.grad = None
-    wait = torch.cuda.synchronize if logits.is_cuda else lambda: None
-    wait()
-    began = time.perf_counter()
+def step(loss, logits, target, *, backward):
+    """One forward pass, with or without what follows it."""
     with torch.set_grad_enabled(backward):
         value = loss(logits, target)
     if backward:
         value.backward()
+
+
+def timed(loss, logits, target, *, backward):
+    """Seconds of one step, as the host sees it."""
+    logits.grad = None
+    wait = torch.cuda.synchronize if logits.is_cuda else lambda: None
+    wait()
+    began = time.perf_counter()
+    step(loss, logits, target, backward=backward)
     wait()
     return time.perf_counter() - began
+
+
+def timed_on_gpu(loss, logits, target, *, backward):
+    """Seconds that the device is busy with one step."""
+    logits.grad = None
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    torch.cuda._sleep(HEAD_START)
+    began.record()
+    step(loss, logits, target, backward=backward)
+    ended.record()
+    torch.cuda.synchronize()
+    return began.elapsed_time(ended) / 1000
 
 
 def peak_extra(loss, logits, target):
@@ -109,7 +140,10 @@ def measure(workload, device, repeats, nnunet, *, compiled):
     labels = torch.randint(0, num_labels, (shape[0], 1, *shape[2:]), generator=generator)
     labels = labels.to(device)
     peers = region_peers(labels) if num_labels != shape[1] else softmax_peers(shape[1], labels)
-    if not compiled:
+    if device == "cuda" and workload.kind == "softmax" and (peer := nnunet_peer(labels)):
+        peers[NNUNET] = peer
+        check_nnunet(peer.loss(logits, labels).item(), logits, labels)
+    if not compiled or workload.dtype != torch.float32:
         peers = {k: v for k, v in peers.items() if k not in (COMPILED, COMPILED_MONAI)}
     check(peers, logits)
     if workload.kind != "softmax":
@@ -120,22 +154,27 @@ def measure(workload, device, repeats, nnunet, *, compiled):
     names = [*peers, *([NNUNET] if nnunet else []), COPY]
     times = {(name, backward): [] for name in names for backward in (False, True)}
     held = torch.empty_like(logits, requires_grad=False)
+    clock = timed_on_gpu if device == "cuda" else timed
     for _ in range(repeats):
         for name, backward in times:
             if name == COPY:
-                seconds = 1.5 * timed(held_copy(held), logits, None, backward=False)
-            elif name == NNUNET:
+                seconds = 1.5 * clock(held_copy(held), logits, None, backward=False)
+            elif name not in peers:
                 seconds = nnunet.step(backward=backward)["seconds"]
             else:
                 peer = peers[name]
-                seconds = timed(peer.loss, logits, peer.target, backward=backward)
+                seconds = clock(peer.loss, logits, peer.target, backward=backward)
             times[name, backward].append(seconds)
     rows = []
     for name in names:
         forward, both = (1000 * statistics.median(times[name, b]) for b in (False, True))
-        peer = peers.get(name)
-        peak = None if peer is None else peak_extra(peer.loss, logits, peer.target)
-        rows.append(Row(name, forward, both, peak))
+        peer, waited, peak = peers.get(name), None, None
+        if peer is not None:
+            peak = peak_extra(peer.loss, logits, peer.target)
+        if peer is not None and device == "cuda":
+            again = [timed(peer.loss, logits, peer.target, backward=True) for _ in range(repeats)]
+            waited = 1000 * statistics.median(again)
+        rows.append(Row(name, forward, both, waited, peak))
     return rows
 
 
@@ -145,16 +184,27 @@ def held_copy(held):
 
 def table(rows):
     ours = next(row for row in rows if row.name == OURS)
-    lines = [
-        "| loss | forward, ms | forward + backward, ms | segfocal = 1 | peak extra memory |",
-        "|---|---|---|---|---|",
-    ]
+    names = ["loss", "forward, ms", "forward + backward, ms", "segfocal = 1", "peak extra memory"]
+    if ours.waited is not None:
+        names.append("waited for, ms")
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for row in rows:
-        ratio = row.both_ms / ours.both_ms
-        peak = "" if row.peak is None else f"{row.peak:.2f}"
-        forward = "" if row.name == COPY else f"{row.forward_ms:.1f}"
-        lines.append(f"| {row.name} | {forward} | {row.both_ms:.1f} | {ratio:.2f} | {peak} |")
+        cells = [
+            row.name,
+            "" if row.name == COPY else short(row.forward),
+            short(row.both),
+            f"{row.both / ours.both:.2f}",
+            "" if row.peak is None else f"{row.peak:.2f}",
+        ]
+        if ours.waited is not None:
+            cells.append("" if row.waited is None else short(row.waited))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def short(milliseconds):
+    """Three digits where a time is short, tenths of a millisecond where it is long."""
+    return f"{milliseconds:.1f}" if milliseconds >= 10 else f"{milliseconds:.3g}"
 
 
 def plot(results, path):
@@ -163,8 +213,8 @@ def plot(results, path):
         len(results), 1, figsize=(8, 2.6 * len(results)), layout="constrained", squeeze=False
     )
     for axis, (workload, rows) in zip(axes[:, 0], results.items(), strict=True):
-        ours = next(row.both_ms for row in rows if row.name == OURS)
-        ratios = [row.both_ms / ours for row in rows]
+        ours = next(row.both for row in rows if row.name == OURS)
+        ratios = [row.both / ours for row in rows]
         colors = ["tab:blue" if row.name.startswith("segfocal") else "tab:gray" for row in rows]
         bars = axis.barh([row.name for row in rows], ratios, color=colors)
         axis.bar_label(bars, fmt="%.2f", padding=3)
@@ -191,10 +241,9 @@ def main():
     )
     print(
         f"segfocal {segfocal.__version__}, torch {torch.__version__}, {where}, "
-        f"median of {args.repeats}, interleaved"
+        f"median of {args.repeats}, interleaved, {date.today()}"
     )
-    # its process has no GPU part: the peers on a GPU are those of this process
-    nnunet = None
+    nnunet = None  # another process on the CPU; a peer like the others on a GPU
     if args.nnunet_python and device == "cpu":
         nnunet = NnunetProcess(args.nnunet_python, torch.get_num_threads())
     results = {}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from segfocal.checks import Activation, ClassNumbers
+from segfocal.ops.elementwise import numbers_on
 
 
 class FocalWeights(NamedTuple):
@@ -65,7 +66,7 @@ def per_channel(numbers: ClassNumbers, num_channels: int, like: Tensor) -> Tenso
     if isinstance(numbers, Tensor):
         values = numbers.to(like)
     elif isinstance(numbers, Sequence):
-        values = torch.tensor(numbers, dtype=like.dtype, device=like.device)
+        values = numbers_on(like.device, like.dtype, numbers)
     else:
         return like.new_full((num_channels,), float(numbers))
     if values.ndim == 0:

@@ -288,7 +288,11 @@ def weighted_sum(
 ) -> Tensor:
     """The loss that the terms make. A term of weight 0 is left out, even if it is infinite."""
     if isinstance(lambda_focal, float | int) and lambda_focal == 0:
-        return lambda_overlap * overlap
+        return _times(lambda_overlap, overlap)
     if isinstance(lambda_overlap, float | int) and lambda_overlap == 0:
-        return lambda_focal * focal
-    return lambda_overlap * overlap + lambda_focal * focal
+        return _times(lambda_focal, focal)
+    return _times(lambda_overlap, overlap) + _times(lambda_focal, focal)
+
+
+def _times(factor: float | Tensor, term: Tensor) -> Tensor:
+    return term if isinstance(factor, float | int) and factor == 1 else factor * term

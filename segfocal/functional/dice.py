@@ -190,6 +190,8 @@ def _class_losses(each: Overlaps, options: DiceOptions) -> Tensor:
     if options.jaccard:
         union = 2 * (union - each.tp)
     denominator = union + options.smooth_dr
+    numerator = 2 * each.tp + options.smooth_nr
+    if options.smooth_dr >= torch.finfo(denominator.dtype).tiny:
+        return 1 - numerator / denominator
     empty = denominator == 0
-    ratio = (2 * each.tp + options.smooth_nr) / torch.where(empty, 1, denominator)
-    return torch.where(empty, 0, 1 - ratio)
+    return (1 - numerator / denominator.masked_fill(empty, 1)).masked_fill(empty, 0)

@@ -44,6 +44,11 @@ class FocalOptions(NamedTuple):
     reduction: Reduction = "mean"
     process_group: Group = None
 
+    @property
+    def is_even(self) -> bool:
+        """Whether every class weighs 1."""
+        return self.alpha is None and self.weight is None
+
 
 def focal_loss(
     logits: Tensor,
@@ -201,10 +206,13 @@ def needs_voxels(options: FocalOptions, voxel_weight: Tensor | None) -> bool:
 def focal_of_sums(sums: ClassSums, voxels: Voxels, options: FocalOptions) -> Tensor:
     """The focal loss of a batch from its sums, for "mean" and "sum"."""
     weights = _weights(voxels, options, sums.t)
-    first = 0 if options.include_background else 1
-    positives = sums.focal_pos[:, first:] * weights.positive[first:]
-    negatives = sums.focal_neg[:, first:] * weights.negative[first:]
-    total = sum_over_ranks((positives + negatives).sum(), options.process_group)
+    each = sums.focal_pos if options.is_even else sums.focal_pos * weights.positive
+    if voxels.options.activation == "sigmoid":
+        negatives = sums.focal_neg if options.is_even else sums.focal_neg * weights.negative
+        each = each + negatives
+    if not options.include_background:
+        each = each[:, 1:]
+    total = sum_over_ranks(each.sum(), options.process_group)
     if options.reduction == "sum" or options.normalizer == "none":
         return total
     return _mean(total, _count(sums, weights, voxels.options.activation, options), options)

@@ -80,6 +80,8 @@ def check_overlap_options(options: OverlapOptions) -> None:
 
 def overlaps(sums: ClassSums, options: OverlapOptions) -> Overlaps:
     """The sums that count, over batch and ranks where that is asked for."""
+    if options.include_background and not options.batch:
+        return Overlaps(sums.tp, sums.p, sums.p_sq, sums.t, sums.n_valid)
     fields = torch.stack([sums.tp, sums.p, sums.p_sq, sums.t, sums.n_valid])
     return Overlaps(*_counted(fields, options).unbind(0))
 
@@ -112,7 +114,7 @@ def reduce_classes(loss: Tensor, each: Overlaps, options: OverlapOptions) -> Ten
     elif options.absent == "penalise":
         expected = (EXPECTED_SHARE * each.n_valid).clamp(min=1)
         loss = torch.where(each.t > 0, loss, each.p / (each.p + expected))
-    loss = torch.where(counted, loss, 0)
+    loss = loss.masked_fill(~counted, 0)
     if options.weight is not None:
         first = 0 if options.include_background else 1
         loss = loss * per_channel(options.weight, loss.shape[1] + first, loss)[first:]

@@ -119,4 +119,4 @@ def append_axes(loss: Tensor, logits: Tensor) -> Tensor:
 
 def safe_ratio(total: Tensor, count: Tensor) -> Tensor:
     """Total over count, and the total itself where nothing was counted."""
-    return total / torch.where(count == 0, 1, count)
+    return total / count.masked_fill(count == 0, 1)

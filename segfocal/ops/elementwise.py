@@ -5,7 +5,7 @@ Names: p the probability of a channel, q = 1 - p, nll = -log p.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -53,6 +53,13 @@ class Sides(NamedTuple):
 def accumulation_dtype(logits: Tensor) -> torch.dtype:
     """float64 for float64 logits, float32 for all others."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def numbers_on(device: torch.device, dtype: torch.dtype, numbers: Sequence[float]) -> Tensor:
+    """Numbers as a tensor on a device. A GPU takes them up in its own time; nothing waits for it."""
+    if device.type != "cuda" or torch.compiler.is_compiling():
+        return torch.tensor(numbers, dtype=dtype, device=device)
+    return torch.tensor(numbers, dtype=dtype, pin_memory=True).to(device, non_blocking=True)
 
 
 def sides_of(belongs: Tensor, inside: Tensor | None, dtype: torch.dtype) -> Sides:

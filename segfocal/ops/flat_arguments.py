@@ -15,7 +15,7 @@ from torch import Tensor
 from segfocal import checks
 from segfocal.checks import ClassNumbers, IgnoreIndex, Regions, TargetKind
 from segfocal.ops.backend_choice import Request
-from segfocal.ops.elementwise import accumulation_dtype
+from segfocal.ops.elementwise import accumulation_dtype, numbers_on
 from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
 
@@ -177,7 +177,7 @@ def _class_gamma(gamma: ClassNumbers, logits: Tensor) -> Tensor | None:
     if isinstance(gamma, Tensor):
         return gamma.to(logits.device, dtype).expand(num_channels)
     if isinstance(gamma, Sequence):
-        return torch.tensor(gamma, dtype=dtype, device=logits.device)
+        return numbers_on(logits.device, dtype, gamma)
     return None
 
 
