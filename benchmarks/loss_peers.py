@@ -161,8 +161,7 @@ def check_nnunet(found, logits, labels):
     axes = (2, 3, 4)
     dice = (2 * (p * own).sum(axes) + 1e-5) / (p.sum(axes) + own.sum(axes) + 1e-5)
     expected = F.cross_entropy(exact, labels[:, 0]) - dice.mean()
-    rounding = 1e-4 if logits.dtype == torch.float32 else 1e-2
-    torch.testing.assert_close(found, expected.item(), rtol=rounding, atol=1e-5)
+    torch.testing.assert_close(found, expected.item(), rtol=1e-4, atol=1e-5)
 
 
 class NnunetProcess:

@@ -77,6 +77,8 @@ class Form(NamedTuple):
         words: How many words a channel has.
         acc: Dtype of all arithmetic.
         channels: The tile's rows.
+        tiles: Tiles that hold all channels.
+        bins: Their number, rounded up to a power of two.
         voxels: The tile's columns.
         width: Columns in which sums are kept from step to step.
         stages: The tile's.
@@ -99,6 +101,8 @@ class Form(NamedTuple):
     words: int
     acc: tl.dtype
     channels: int
+    tiles: int
+    bins: int
     voxels: int
     width: int
     stages: int
@@ -121,20 +125,22 @@ _UNROLLED_TILES = {
 
 _LABEL_TILES = {
     "forward": {
-        16: Tile(16, 32, 1, keeps_columns=True, stages=3),
-        32: Tile(32, 32, 1, keeps_columns=True, stages=3),
-        64: Tile(64, 32, 2),
-        128: Tile(128, 32, 2),
-        256: Tile(256, 16, 4),
+        16: Tile(8, 32, 1, keeps_columns=True, stages=3),
+        32: Tile(8, 32, 1, keeps_columns=True, stages=3),
+        64: Tile(8, 32, 2),
+        128: Tile(16, 32, 2),
+        256: Tile(16, 16, 4),
     },
     "backward": {
-        16: Tile(16, 64, 1, stages=3),
-        32: Tile(32, 64, 2, stages=3),
-        64: Tile(64, 32, 2),
-        128: Tile(128, 64, 4),
-        256: Tile(256, 32, 4),
+        16: Tile(8, 64, 2, stages=3),
+        32: Tile(8, 64, 2, stages=3),
+        64: Tile(8, 32, 2),
+        128: Tile(16, 64, 4),
+        256: Tile(16, 32, 4),
     },
 }
+"""By channels at most."""
+
 _SOFTMAX_TILES = {
     2: Tile(2, 128, 1, keeps_columns=True),
     4: Tile(4, 128, 1, keeps_columns=True),
@@ -145,8 +151,9 @@ _SOFTMAX_TILES = {
     128: Tile(128, 32, 8),
     256: Tile(256, 16, 16),
 }
+"""By channels at most: a tile has all of them."""
+
 _WIDE_TILE = Tile(8, 256, 4)
-"""By channels, rounded up to a power of two."""
 
 
 def choose_family(target: FlatTarget, formula: Formula, num_channels: int) -> str:
@@ -178,12 +185,11 @@ def choose_tile(
         tile = _UNROLLED_TILES[family, direction]
         channels = num_channels if num_channels <= tile.channels else tile.channels // 2
         tile = tile._replace(channels=channels)
+    elif family == "wide":
+        tile = _WIDE_TILE
     else:
-        rows = max(1 << (num_channels - 1).bit_length(), 2)
-        if family == "wide":
-            tile = _WIDE_TILE
-        else:
-            tile = (_LABEL_TILES[direction] if family == "label" else _SOFTMAX_TILES)[rows]
+        tiles = _LABEL_TILES[direction] if family == "label" else _SOFTMAX_TILES
+        tile = next(tile for most, tile in tiles.items() if num_channels <= most)
     voxels = tile.voxels // 2 if dtype == torch.float64 else tile.voxels
     if family in ("softmax", "wide") and not has_own_class:
         voxels //= 2 if family == "wide" or tile.keeps_columns else 1
@@ -215,6 +221,8 @@ def make_form(
         words=words,
         acc=tl.float64 if is_double else tl.float32,
         channels=tile.channels,
+        tiles=-(-logits.shape[1] // tile.channels),
+        bins=1 << (logits.shape[1] - 1).bit_length(),
         voxels=tile.voxels,
         width=_width(family, tile),
         stages=tile.stages,

@@ -1,8 +1,9 @@
 """Softmax kernels for labels and any number of classes that fits a tile: `@triton.jit` only.
 
-A tile is (classes, voxels). What belongs to each voxel's own class is not searched for in the tile but
-read from memory once more, where it still lies in a cache. Only for forms whose voxels have one
-class and whose mask, if any, is one for all channels.
+A tile is (classes, voxels), `FORM.channels` of the classes; a tuple of `FORM.tiles` of them has all, so
+that little is lost to padding. What belongs to each voxel's own class is not searched for in the
+tiles but read from memory once more, where it still lies in a cache. Only for forms whose voxels
+have one class and whose mask, if any, is one for all channels.
 """
 
 import triton
@@ -24,13 +25,19 @@ from segfocal.ops.triton_tiles import (
     load_label,
     load_voxels,
     pointers,
-    store_sums,
 )
 
 
 @triton.jit
-def load_tile_of_classes(inputs, sample, channels, voxels, sizes, FORM: tl.constexpr):
+def rows(tile, FORM: tl.constexpr):
+    """The classes of a tile, (classes, 1)."""
+    return (tile * FORM.channels + tl.arange(0, FORM.channels))[:, None]
+
+
+@triton.jit
+def load_tiles(inputs, sample, voxels, sizes, FORM: tl.constexpr):
     """Logits, labels (-1 for none), whether a voxel counts, and the own class's logit (0 for none)."""
+    TILES: tl.constexpr = FORM.tiles
     logits, target, mask, _class_gamma = inputs
     inside = voxels < sizes[1]
     label, kept = load_label(target, sample, voxels, inside, FORM)
@@ -38,27 +45,44 @@ def load_tile_of_classes(inputs, sample, channels, voxels, sizes, FORM: tl.const
         kept &= load_voxels(mask, sample, voxels, inside) != 0
     has_class = kept & (label >= 0) & (label < sizes[0])
     label = tl.where(has_class, label, -1)
-    at = pointers(logits, sample, channels, voxels)
-    z = tl.load(at, mask=(channels < sizes[0]) & inside, other=float("-inf")).to(FORM.acc)
-    if FORM.leaves_out:
-        z = tl.where(kept, z, float("-inf"))
+    zs = ()
+    for i in tl.static_range(TILES):
+        channels = rows(i, FORM)
+        here = (channels < sizes[0]) & inside
+        at = pointers(logits, sample, channels, voxels)
+        z = tl.load(at, mask=here, other=float("-inf")).to(FORM.acc)
+        if FORM.leaves_out:
+            z = tl.where(kept, z, float("-inf"))
+        zs = zs + (z,)
     own_at = pointers(logits, sample, label, voxels)
     own_z = tl.load(own_at, mask=has_class, other=0).to(FORM.acc)
-    return z, label, kept, own_z
+    return zs, label, kept, own_z
 
 
 @triton.jit
-def tile_statistics(z, channels, label, kept, own_z, FORM: tl.constexpr):
+def tile_statistics(zs, label, kept, own_z, FORM: tl.constexpr):
     """Each class's p; and of the own class p, 1 - p and -log p. As `own_statistics`."""
-    top = tl.where(kept, tl.max(z, 0, keep_dims=True), 0.0)
-    e = exp(z - top, FORM)
-    others = total(tl.where(channels == label, 0.0, e))
+    TILES: tl.constexpr = FORM.tiles
+    top = zs[0]
+    for i in tl.static_range(1, TILES):
+        top = tl.maximum(top, zs[i])
+    top = tl.where(kept, tl.max(top, 0, keep_dims=True), 0.0)
+    es = ()
+    for i in tl.static_range(TILES):
+        es = es + (exp(zs[i] - top, FORM),)
+    others = tl.where(rows(0, FORM) == label, 0.0, es[0])
+    for i in tl.static_range(1, TILES):
+        others += tl.where(rows(i, FORM) == label, 0.0, es[i])
+    others = total(others)
     own_z = tl.where(label < 0, 0.0, own_z - top)
     own_e = tl.where(label < 0, 0.0, exp(own_z, FORM))
     sum_e = others + own_e
     scale = tl.where(kept, divide(1.0, sum_e, FORM), 0.0)
     nll = log1p(tl.where(own_z == 0, others, sum_e - 1), FORM) - own_z
-    return e * scale, own_e * scale, others * scale, nll
+    ps = ()
+    for i in tl.static_range(TILES):
+        ps = ps + (es[i] * scale,)
+    return ps, own_e * scale, others * scale, nll
 
 
 @triton.jit
@@ -74,6 +98,25 @@ def gamma_of(class_gamma, gamma, label, FORM: tl.constexpr):
         return gather(class_gamma, label)
     else:
         return number(gamma, FORM)
+
+
+@triton.jit
+def zero_tiles(FORM: tl.constexpr):
+    """A tuple of what sums start from, one for each tile."""
+    TILES: tl.constexpr = FORM.tiles
+    zeros = ()
+    for _ in tl.static_range(TILES):
+        zeros = zeros + (tl.full([FORM.channels, FORM.width], 0.0, FORM.acc),)
+    return zeros
+
+
+@triton.jit
+def store_field(partials, program, sizes, field: tl.constexpr, channels, values):
+    """Write a program's sums of one field into `(B, 7, C, programs)`."""
+    num_channels, num_programs = sizes
+    sample, column = program // num_programs, program % num_programs
+    at = partials + ((sample * 7 + field) * num_channels + channels) * num_programs + column
+    tl.store(at, values, mask=channels < num_channels)
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -93,36 +136,64 @@ def softmax_label_forward(
     FORM: tl.constexpr,
 ):
     """Partial sums `(B, 7, C, num_programs)` of the softmax fields."""
+    TILES: tl.constexpr = FORM.tiles
     inputs = logits, target, mask, class_gamma
     program = tl.program_id(0).to(tl.int64)
     sample, sizes = program // num_programs, (num_channels, num_voxels)
     first_block = (program % num_programs) * num_blocks
-    channels = tl.arange(0, FORM.channels)[:, None]
-    focal_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
-    tp_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
-    p_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
-    p_sq_sum = tl.full([FORM.channels, FORM.width], 0.0, FORM.acc)
-    t_sum = tl.full([FORM.channels], 0, tl.int32)
+    focal_sum, tp_sum = zero_tiles(FORM), zero_tiles(FORM)
+    p_sum, p_sq_sum = zero_tiles(FORM), zero_tiles(FORM)
+    t_sum = tl.full([FORM.bins], 0, tl.int32)
     n_valid = tl.full([1, FORM.width], 0, tl.int32)
     for block in tl.range(num_blocks, num_stages=FORM.stages):
         voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
-        z, label, kept, own_z = load_tile_of_classes(inputs, sample, channels, voxels, sizes, FORM)
-        p, own_p, q, nll = tile_statistics(z, channels, label, kept, own_z, FORM)
+        zs, label, kept, own_z = load_tiles(inputs, sample, voxels, sizes, FORM)
+        ps, own_p, q, nll = tile_statistics(zs, label, kept, own_z, FORM)
         focal = power(q, gamma_of(class_gamma, gamma, label, FORM), FORM) * nll
-        share = channels == label
-        focal_sum += fold(tl.where(share, focal, 0.0), FORM)
-        tp_sum += fold(tl.where(share, own_p, 0.0), FORM)
-        p_sum += fold(p, FORM)
-        p_sq_sum += fold(p * p, FORM)
+        focals, tps, sums, squares = (), (), (), ()
+        for i in tl.static_range(TILES):
+            share = rows(i, FORM) == label
+            focals = focals + (focal_sum[i] + fold(tl.where(share, focal, 0.0), FORM),)
+            tps = tps + (tp_sum[i] + fold(tl.where(share, own_p, 0.0), FORM),)
+            sums = sums + (p_sum[i] + fold(ps[i], FORM),)
+            squares = squares + (p_sq_sum[i] + fold(ps[i] * ps[i], FORM),)
+        focal_sum, tp_sum, p_sum, p_sq_sum = focals, tps, sums, squares
         flat = tl.reshape(label, (FORM.voxels,))
-        t_sum += tl.histogram(flat, FORM.channels, mask=flat >= 0)
+        t_sum += tl.histogram(flat, FORM.bins, mask=flat >= 0)
         if FORM.leaves_out:
             n_valid += fold(kept.to(tl.int32), FORM)
-    count = tl.sum(n_valid, 1, keep_dims=True)
+    counts = num_channels, num_programs
+    for i in tl.static_range(TILES):
+        channels = rows(i, FORM)
+        store_field(partials, program, counts, 0, channels, row_sums(focal_sum[i]))
+        store_field(partials, program, counts, 2, channels, row_sums(tp_sum[i]))
+        store_field(partials, program, counts, 3, channels, row_sums(p_sum[i]))
+        store_field(partials, program, counts, 4, channels, row_sums(p_sq_sum[i]))
+    channels = tl.arange(0, FORM.bins)
+    count = tl.sum(n_valid)
     if not FORM.leaves_out:
-        count = tl.full([1, 1], count_inside(first_block, num_blocks, num_voxels, FORM), tl.int64)
-    sums = focal_sum, tl.zeros_like(focal_sum), tp_sum, p_sum, p_sq_sum, t_sum[:, None], count
-    store_sums(partials, program, num_programs, channels, num_channels, sums)
+        count = count_inside(first_block, num_blocks, num_voxels, FORM)
+    nothing = tl.full([FORM.bins], 0.0, FORM.acc)
+    store_field(partials, program, counts, 1, channels, nothing)
+    store_field(partials, program, counts, 5, channels, t_sum)
+    store_field(partials, program, counts, 6, channels, nothing + count)
+
+
+@triton.jit
+def row_sums(tile):
+    """Sum over the voxels, (classes, 1)."""
+    return tl.sum(tile, 1, keep_dims=True)
+
+
+@triton.jit
+def load_rows(pointer, num_channels, FORM: tl.constexpr):
+    """A number for each class, a tuple of (classes, 1)."""
+    TILES: tl.constexpr = FORM.tiles
+    values = ()
+    for i in tl.static_range(TILES):
+        channels = rows(i, FORM)
+        values = values + (tl.load(pointer + channels, mask=channels < num_channels, other=0),)
+    return values
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -143,27 +214,32 @@ def softmax_label_backward(
     FORM: tl.constexpr,
 ):
     """Gradient `(B, C, S)` of the softmax fields, written once."""
+    TILES: tl.constexpr = FORM.tiles
     inputs = logits, target, mask, class_gamma
     program = tl.program_id(0).to(tl.int64)
     sample, sizes = program // num_programs, (num_channels, num_voxels)
     first_block = (program % num_programs) * num_blocks
-    channels = tl.arange(0, FORM.channels)[:, None]
-    present = channels < num_channels
     row = upstream + sample * 7 * num_channels
-    grad_p = tl.load(row + 3 * num_channels + channels, mask=present, other=0)
-    grad_p_sq = tl.load(row + 4 * num_channels + channels, mask=present, other=0)
+    grad_p = load_rows(row + 3 * num_channels, num_channels, FORM)
+    grad_p_sq = load_rows(row + 4 * num_channels, num_channels, FORM)
     for block in tl.range(num_blocks, num_stages=FORM.stages):
         voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
-        z, label, kept, own_z = load_tile_of_classes(inputs, sample, channels, voxels, sizes, FORM)
-        p, own_p, q, nll = tile_statistics(z, channels, label, kept, own_z, FORM)
+        zs, label, kept, own_z = load_tiles(inputs, sample, voxels, sizes, FORM)
+        ps, own_p, q, nll = tile_statistics(zs, label, kept, own_z, FORM)
         exponent = gamma_of(class_gamma, gamma, label, FORM)
         f = -gather(row, label) * softmax_steepness(own_p, q, nll, exponent, FORM)
         f = tl.where(label < 0, 0.0, f)
         own_worth = gather(row + 3 * num_channels, label)
         own_worth += 2 * gather(row + 4 * num_channels, label) * own_p
         own_tp = gather(row + 2 * num_channels, label)
-        worth = grad_p + 2 * grad_p_sq * p
-        mean = total(p * worth) + own_p * own_tp
+        mean = ps[0] * (grad_p[0] + 2 * grad_p_sq[0] * ps[0])
+        for i in tl.static_range(1, TILES):
+            mean += ps[i] * (grad_p[i] + 2 * grad_p_sq[i] * ps[i])
+        mean = total(mean) + own_p * own_tp
         own_grad = own_p * ((own_worth + own_tp) - mean) + f * q
-        grad = tl.where(channels == label, own_grad, p * (worth - (mean + f)))
-        tl.store(pointers(gradient, sample, channels, voxels), grad, mask=present & (voxels < num_voxels))
+        for i in tl.static_range(TILES):
+            channels = rows(i, FORM)
+            worth = grad_p[i] + 2 * grad_p_sq[i] * ps[i]
+            grad = tl.where(channels == label, own_grad, ps[i] * (worth - (mean + f)))
+            at = pointers(gradient, sample, channels, voxels)
+            tl.store(at, grad, mask=(channels < num_channels) & (voxels < num_voxels))

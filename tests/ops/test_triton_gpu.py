@@ -30,6 +30,8 @@ LARGE = [
     Case("softmax", 105, 20**3, gamma="class"),
     Case("softmax", 300, 20**3, dtype=torch.bfloat16),
     Case("softmax", 32, 30**3, mask="voxels", ignored=(0,), dtype=torch.bfloat16),
+    Case("softmax", 12, 31**3, gamma=0.5),
+    Case("softmax", 40, 20**3, mask="voxels", gamma="class"),
     Case("softmax", 7, 31**3, mask="channels"),
     Case("sigmoid", 3, 48**3, "regions", "voxels"),
     Case("sigmoid", 11, 30**3, "regions", dtype=torch.float16),
