@@ -19,6 +19,7 @@ from segfocal.functional.tversky import (
 )
 from segfocal.functional.voxel_options import VoxelOptions, Voxels, safe_ratio, sum_voxels
 from segfocal.ops.class_sums import ClassSums
+from segfocal.ops.elementwise import numbers_on
 
 
 class UnifiedOptions(NamedTuple):
@@ -157,7 +158,8 @@ def unified_terms(voxels: Voxels, options: UnifiedOptions) -> UnifiedTerms:
 def _softmax(voxels: Voxels, options: UnifiedOptions) -> UnifiedTerms:
     rare = voxels.num_channels - 1
     sums = sum_voxels(voxels, gamma=[options.gamma, *[_rare_gamma(options)] * rare])
-    delta = sums.t.new_tensor([1 - options.delta, *[options.delta] * rare])
+    each_delta = [1 - options.delta, *[options.delta] * rare]
+    delta = numbers_on(sums.t.device, sums.t.dtype, each_delta)
     focal = _mean((sums.focal_pos * delta).sum(), sums.t.sum(), options)
     each = overlaps(sums, _tversky_options(options))
     losses = _tversky(each, options)

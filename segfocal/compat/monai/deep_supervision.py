@@ -78,7 +78,7 @@ class DeepSupervisionLoss(_Loss):
         if not isinstance(input, list | tuple):
             loss: Tensor = self.loss(plain_tensor(input).float(), target)
             return loss
-        total = torch.tensor(0, dtype=torch.float, device=target.device)
+        total = torch.zeros((), dtype=torch.float, device=target.device)
         for weight, output in zip(self.get_weights(len(input)), input, strict=False):
             total += weight * self.get_loss(plain_tensor(output).float(), target)
         return total

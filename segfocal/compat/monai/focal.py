@@ -172,7 +172,10 @@ class FocalLoss(_Loss):
             )
             return None
         num_classes = loss.shape[1]
-        alpha = torch.as_tensor(self.alpha, device=loss.device).to(torch.float32)
+        if isinstance(self.alpha, float):
+            alpha = loss.new_full((), self.alpha, dtype=torch.float32)
+        else:
+            alpha = self.alpha.to(loss.device, torch.float32)
         if alpha.ndim == 0 and not self.use_softmax:
             return alpha, 1 - alpha
         if alpha.ndim == 0:
