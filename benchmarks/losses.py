@@ -10,8 +10,8 @@ times a copy that is measured between the others.
 
 Where CUDA is there, its shapes are measured instead of the CPU's, and time is the device's: it is
 kept busy until a whole step is queued, and events are read around the step, as in a training whose
-host is ahead. What a step takes where the host waits for it stands beside it. nnU-Net's loss runs in
-the same process there, if nnunetv2 can be imported.
+host is ahead. What a step takes where the host waits for it stands beside it. nnU-Net's loss runs
+in the same process there, if nnunetv2 can be imported.
 """
 
 import argparse

@@ -56,7 +56,7 @@ def accumulation_dtype(logits: Tensor) -> torch.dtype:
 
 
 def numbers_on(device: torch.device, dtype: torch.dtype, numbers: Sequence[float]) -> Tensor:
-    """Numbers as a tensor on a device. A GPU takes them up in its own time; nothing waits for it."""
+    """Numbers as a tensor on a device. A GPU takes them up in its own time; nobody waits."""
     if device.type != "cuda" or torch.compiler.is_compiling():
         return torch.tensor(numbers, dtype=dtype, device=device)
     return torch.tensor(numbers, dtype=dtype, pin_memory=True).to(device, non_blocking=True)

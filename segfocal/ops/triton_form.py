@@ -126,16 +126,13 @@ _UNROLLED_TILES = {
 _LABEL_TILES = {
     "forward": {
         16: Tile(8, 32, 1, keeps_columns=True, stages=3),
-        32: Tile(8, 32, 1, keeps_columns=True, stages=3),
-        64: Tile(8, 32, 2),
-        128: Tile(16, 32, 2),
+        32: Tile(8, 32, 1, keeps_columns=True),
+        128: Tile(8, 32, 2),
         256: Tile(16, 16, 4),
     },
     "backward": {
-        16: Tile(8, 64, 2, stages=3),
         32: Tile(8, 64, 2, stages=3),
-        64: Tile(8, 32, 2),
-        128: Tile(16, 64, 4),
+        128: Tile(8, 32, 2),
         256: Tile(16, 32, 4),
     },
 }
@@ -167,7 +164,9 @@ def choose_family(target: FlatTarget, formula: Formula, num_channels: int) -> st
     if num_channels > MOST_CHANNELS_IN_A_TILE:
         return "wide"
     is_few = num_channels <= MOST_CHANNELS_UNROLLED
-    is_simple = has_own_class(target, formula, num_channels) and _mask_kind(target.mask) != "channels"
+    is_simple = (
+        has_own_class(target, formula, num_channels) and _mask_kind(target.mask) != "channels"
+    )
     if not is_simple:
         return "softmax"
     return "unrolled" if is_few else "label"
@@ -178,19 +177,26 @@ def choose_tile(
 ) -> Tile:
     """The tile for logits of so many channels, in the "forward" or the "backward" kernel.
 
-    float64 takes half the voxels, and so do wide softmax tiles and those that keep columns where a
-    voxel's focal term is not that of one class: otherwise their registers would spill.
+    float64 takes half the voxels, and tiles for labels twice the warps; so do wide softmax tiles
+    and those that keep columns where a voxel's focal term is not that of one class: otherwise their
+    registers would spill.
     """
     if family in ("unrolled", "sigmoid"):
         tile = _UNROLLED_TILES[family, direction]
         channels = num_channels if num_channels <= tile.channels else tile.channels // 2
-        tile = tile._replace(channels=channels)
+        # half the bytes to wait for: reading ahead costs more than it brings
+        stages = tile.stages if dtype.itemsize > 2 else 1
+        tile = tile._replace(channels=channels, stages=stages)
     elif family == "wide":
         tile = _WIDE_TILE
     else:
         tiles = _LABEL_TILES[direction] if family == "label" else _SOFTMAX_TILES
         tile = next(tile for most, tile in tiles.items() if num_channels <= most)
-    voxels = tile.voxels // 2 if dtype == torch.float64 else tile.voxels
+    voxels = tile.voxels
+    if dtype == torch.float64:
+        voxels //= 2
+        if family == "label":
+            tile = tile._replace(keeps_columns=False, num_warps=2 * tile.num_warps)
     if family in ("softmax", "wide") and not has_own_class:
         voxels //= 2 if family == "wide" or tile.keeps_columns else 1
     return tile._replace(voxels=voxels)

@@ -78,8 +78,8 @@ def log1p(x, FORM: tl.constexpr):
 
     float64: the rounding of 1 + x is divided out again (Kahan). float32, without the branches of
     the library's logarithm: 1 + x = 2^k (1 + f) with f in [-1/3, 1/3], f = x where k = 0, and
-    log(1 + f) = 2 artanh(s) with s = divide(f, 2 + f, FORM). The polynomial in s^2 is off by 1e-8 of the
-    value at most.
+    log(1 + f) = 2 artanh(s) with s = f / (2 + f). The polynomial in s^2 is off by 1e-8 of the value
+    at most.
     """
     u = 1 + x
     if FORM.acc == tl.float64:
@@ -235,9 +235,9 @@ def sigmoid(x, parts):
 
 @triton.jit
 def own_side(z, share, FORM: tl.constexpr):
-    """Where each voxel is wholly in a channel or out of it: p, and p, 1 - p and -log p of that side.
+    """Where a voxel is wholly in a channel or out of it: p, and p, 1 - p and -log p of its side.
 
-    A logit of minus infinity out of the channel gives 0, 1, 0 and 0: nothing, in sums and gradients.
+    A logit of minus infinity out of the channel gives 0, 1, 0 and 0: nothing in sums and gradients.
     """
     larger, smaller, least_nll = sigmoid_parts(z, FORM)
     x = tl.where(share, z, -z)

@@ -16,16 +16,12 @@ import triton.language as tl
 
 from segfocal.ops.triton_formulas import (
     any_channel,
-    binary_sides,
     divide,
     exp,
-    overlap_slope,
     own,
     own_statistics,
     plain_terms,
     power,
-    sigmoid,
-    sigmoid_parts,
     smoothed,
     softmax_focal,
     softmax_rest,
@@ -39,11 +35,8 @@ from segfocal.ops.triton_tiles import (
     fold,
     is_silenced,
     load_gamma,
-    load_share,
     load_softmax,
-    load_tile,
     load_upstream,
-    load_voxels,
     pointers,
     store_sums,
 )

@@ -1,9 +1,9 @@
 """Softmax kernels for labels and any number of classes that fits a tile: `@triton.jit` only.
 
-A tile is (classes, voxels), `FORM.channels` of the classes; a tuple of `FORM.tiles` of them has all, so
-that little is lost to padding. What belongs to each voxel's own class is not searched for in the
-tiles but read from memory once more, where it still lies in a cache. Only for forms whose voxels
-have one class and whose mask, if any, is one for all channels.
+A tile is (classes, voxels), `FORM.channels` of the classes; a tuple of `FORM.tiles` of them has
+all, so that little is lost to padding. What belongs to each voxel's own class is not searched for
+in the tiles but read from memory once more, where it still lies in a cache. Only for forms whose
+voxels have one class and whose mask, if any, is one for all channels.
 """
 
 import triton
@@ -36,7 +36,7 @@ def rows(tile, FORM: tl.constexpr):
 
 @triton.jit
 def load_tiles(inputs, sample, voxels, sizes, FORM: tl.constexpr):
-    """Logits, labels (-1 for none), whether a voxel counts, and the own class's logit (0 for none)."""
+    """Logits, labels (-1 for none), whether a voxel counts, and its own class's logit (or 0)."""
     TILES: tl.constexpr = FORM.tiles
     logits, target, mask, _class_gamma = inputs
     inside = voxels < sizes[1]

@@ -19,7 +19,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from segfocal.ops import triton_kernels, triton_label_kernels, triton_sigmoid_kernels, triton_unrolled_kernels, triton_wide_kernels
+from segfocal.ops import (
+    triton_kernels,
+    triton_label_kernels,
+    triton_sigmoid_kernels,
+    triton_unrolled_kernels,
+    triton_wide_kernels,
+)
 from segfocal.ops.elementwise import accumulation_dtype
 from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
@@ -39,8 +45,8 @@ _NUM_PROGRAMS = {"forward": 1024, "backward": 4096}
 forward program costs a row of partial sums."""
 
 _FEWEST_VOXELS = {"forward": 512, "backward": 1}
-"""Voxels a program. Fewer forward, and the partial sums exceed 5 % of the logits: 7 float32 for each
-class, against 512 numbers of 2 bytes."""
+"""Voxels a program. Fewer forward, and the partial sums exceed 5 % of the logits: 7 float32 for
+each class, against 512 numbers of 2 bytes."""
 
 _MOST_VOXELS = 16384
 """Voxels a program. More, and float32 adds up too many terms in a row."""

@@ -1,7 +1,7 @@
-"""The sigmoid kernels: each channel by itself, up to 8 of them unrolled in a program. `@triton.jit` only.
+"""The sigmoid kernels: each channel by itself, up to 8 of them in a program. `@triton.jit` only.
 
-A tensor here is one number a voxel, read for all the program's channels at once, so that a label is read
-once. `triton_kernels.py` tells what the kernels have in common.
+A tensor here is one number a voxel. A program's channels are unrolled, so that a label is read once
+for all of them. `triton_kernels.py` tells what the kernels have in common.
 """
 
 import triton
@@ -95,10 +95,7 @@ def load_sigmoid(inputs, words, kept, sample, channel, voxels, sizes, FORM: tl.c
             z = tl.where(valid, z, float("-inf"))
     else:
         share = tl.load(channel_pointers(target, sample, channel, voxels), mask=here, other=0)
-        if FORM.is_hard:
-            share = share != 0
-        else:
-            share = share.to(FORM.acc)
+        share = share != 0 if FORM.is_hard else share.to(FORM.acc)
     return z, share, valid
 
 
@@ -173,17 +170,28 @@ def sigmoid_forward(
     numbers = kept_share, floor
     first_block = (program % num_programs) * num_blocks
     exponents = load_gammas(class_gamma, gamma, first_channel, num_channels, FORM)
-    pos_sum, neg_sum, tp_sum = zeros_of_channels(FORM.acc, FORM), zeros_of_channels(FORM.acc, FORM), zeros_of_channels(FORM.acc, FORM)
+    pos_sum, neg_sum, tp_sum = (
+        zeros_of_channels(FORM.acc, FORM),
+        zeros_of_channels(FORM.acc, FORM),
+        zeros_of_channels(FORM.acc, FORM),
+    )
     p_sum, p_sq_sum = zeros_of_channels(FORM.acc, FORM), zeros_of_channels(FORM.acc, FORM)
-    t_sum, n_valid = zeros_of_channels(tl.int32 if FORM.is_hard else FORM.acc, FORM), zeros_of_channels(tl.int32, FORM)
+    t_sum, n_valid = (
+        zeros_of_channels(tl.int32 if FORM.is_hard else FORM.acc, FORM),
+        zeros_of_channels(tl.int32, FORM),
+    )
     for block in tl.range(num_blocks, num_stages=FORM.stages):
         voxels = (first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels)
         words, kept = load_sigmoid_voxels(inputs, sample, voxels, num_voxels, FORM)
         poss, negs, tps, sums, squares, ts, counts = (), (), (), (), (), (), ()
         for c in tl.static_range(CHANNELS):
             channel = first_channel + c
-            z, share, valid = load_sigmoid(inputs, words, kept, sample, channel, voxels, sizes, FORM)
-            positive, negative, tp, p, t = sigmoid_terms(z, share, valid, exponents[c], numbers, FORM)
+            z, share, valid = load_sigmoid(
+                inputs, words, kept, sample, channel, voxels, sizes, FORM
+            )
+            positive, negative, tp, p, t = sigmoid_terms(
+                z, share, valid, exponents[c], numbers, FORM
+            )
             poss = poss + (pos_sum[c] + fold_voxels(positive, FORM),)
             negs = negs + (neg_sum[c] + fold_voxels(negative, FORM),)
             tps = tps + (tp_sum[c] + fold_voxels(tp, FORM),)
@@ -195,7 +203,13 @@ def sigmoid_forward(
             else:
                 counts = counts + (n_valid[0],) if len(counts) == 0 else counts + (counts[0],)
         pos_sum, neg_sum, tp_sum, p_sum, p_sq_sum, t_sum, n_valid = (
-            poss, negs, tps, sums, squares, ts, counts
+            poss,
+            negs,
+            tps,
+            sums,
+            squares,
+            ts,
+            counts,
         )
     for c in tl.static_range(CHANNELS):
         count = tl.sum(n_valid[c], 0)
@@ -252,7 +266,9 @@ def sigmoid_backward(
         words, kept = load_sigmoid_voxels(inputs, sample, voxels, num_voxels, FORM)
         for c in tl.static_range(CHANNELS):
             channel = first_channel + c
-            z, share, valid = load_sigmoid(inputs, words, kept, sample, channel, voxels, sizes, FORM)
+            z, share, valid = load_sigmoid(
+                inputs, words, kept, sample, channel, voxels, sizes, FORM
+            )
             grads = grad_pos[c], grad_neg[c], grad_tp[c], grad_p[c], grad_p_sq[c]
             grad = sigmoid_gradient(z, share, valid, exponents[c], numbers, grads, FORM)
             at = channel_pointers(gradient, sample, channel, voxels)

@@ -168,7 +168,7 @@ def count_inside(first_block, num_blocks, num_voxels, FORM: tl.constexpr):
 
 @triton.jit
 def store_channel_sums(partials, program, num_programs, channel, num_channels, sums):
-    """Write a program's sums of a channel into `(B, 7, C, programs)`, in the order of `ClassSums`."""
+    """Write a program's sums of a channel into `(B, 7, C, programs)`, ordered as `ClassSums`."""
     sample, column = program // num_programs, program % num_programs
     for field in tl.static_range(7):
         row = (sample * 7 + field) * num_channels + channel
@@ -178,7 +178,7 @@ def store_channel_sums(partials, program, num_programs, channel, num_channels, s
 
 @triton.jit
 def fold(tile, FORM: tl.constexpr):
-    """A tile as it is added up from block to block: summed over neighbours, `FORM.width` columns."""
+    """A tile as it is added up from block to block, `FORM.width` columns of sums."""
     folded = tl.reshape(tile, (tile.shape[0], FORM.width, FORM.voxels // FORM.width))
     return tl.sum(folded, 2)
 

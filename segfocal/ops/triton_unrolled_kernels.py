@@ -1,7 +1,7 @@
 """Softmax kernels with the classes unrolled, for a few classes and labels: `@triton.jit` only.
 
-A tensor here is one number a voxel; what belongs to a class is a tuple of `FORM.channels` of them. So
-a thread holds its voxels whole, nothing is exchanged between threads until the last sums, and a
+A tensor here is one number a voxel; what belongs to a class is one of a tuple of `FORM.channels`.
+So a thread holds its voxels whole, nothing is exchanged between threads until the last sums, and a
 class costs no padding. Only for forms whose voxels have one class and whose mask, if any, is one
 for all channels; the others take the tiles of `triton_kernels.py`.
 """
@@ -32,7 +32,10 @@ from segfocal.ops.triton_tiles import (
 
 @triton.jit
 def load_classes(inputs, sample, voxels, num_voxels, FORM: tl.constexpr):
-    """Logits, label, and whether a voxel counts. Logits of one that doesn't are minus infinity."""
+    """Logits, label (-1 for none), and whether a voxel counts.
+
+    Logits of one that does not count are minus infinity.
+    """
     CHANNELS: tl.constexpr = FORM.channels
     logits, target, mask, _class_gamma = inputs
     inside = voxels < num_voxels
@@ -46,7 +49,7 @@ def load_classes(inputs, sample, voxels, num_voxels, FORM: tl.constexpr):
         if FORM.leaves_out:
             z = tl.where(kept, z, float("-inf"))
         zs = zs + (z,)
-    return zs, tl.where(kept, label, -1), kept
+    return zs, tl.where(kept & (label >= 0) & (label < CHANNELS), label, -1), kept
 
 
 @triton.jit

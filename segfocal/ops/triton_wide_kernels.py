@@ -55,9 +55,7 @@ def softmax_wide_statistics(inputs, sample, voxels, gamma, sizes, FORM: tl.const
             own_z += own(share, z)
             if FORM.gamma == "class":
                 present = channels < sizes[0]
-                own_gamma += own(
-                    share, load_gamma(inputs[3], gamma, channels, present, FORM)
-                )
+                own_gamma += own(share, load_gamma(inputs[3], gamma, channels, present, FORM))
         new_top = tl.maximum(top, tl.max(z, 0, keep_dims=True))
         is_top, has_grown = z == new_top, new_top > top
         small = tl.where(has_grown, (small + tops) * exp(top - new_top, FORM), small)
@@ -105,9 +103,7 @@ def softmax_wide_forward(
         if FORM.has_own_class:
             focal = softmax_focal(focal_z, rest, focal_gamma, FORM)
         else:
-            exponent = load_gamma(
-                inputs[3], gamma, channels, channels < num_channels, FORM
-            )
+            exponent = load_gamma(inputs[3], gamma, channels, channels < num_channels, FORM)
             focal = softmax_focal(z, rest, exponent, FORM)
         focal = weigh(focal, weight, valid, FORM.has_hard_focal)
         tp, p, t = plain_terms(exp(z, FORM) * (divide(1.0, 1 + rest, FORM)), share, valid, FORM)

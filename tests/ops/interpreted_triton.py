@@ -110,6 +110,16 @@ def test_a_label_beyond_32_bits_belongs_to_no_class():
     assert_matches_reference(Arguments(logits, target, formula))
 
 
+@pytest.mark.parametrize("num_channels", [3, 11, 13])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_a_label_out_of_range_belongs_to_no_class(activation, num_channels):
+    logits, target, formula = build(Case(activation, num_channels, label_dtype=torch.int16))
+    target.values[:, ::4] = num_channels
+    target.values[:, 1::4] = 16
+    target.values[:, 2::4] = -1
+    assert_matches_reference(Arguments(logits, target, formula))
+
+
 POISON = (torch.nan, torch.inf, -torch.inf)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -45,15 +46,18 @@ REPRESENTATIVE = [
 def test_kernels_compile_without_spilling(aot, call, arch):
     for kernel in compiled(aot, arch, **call):
         assert (kernel.spill_stores, kernel.spill_loads) == (0, 0), kernel.name
-        assert kernel.shared <= 8192, kernel.name
+        assert kernel.shared <= 16384, kernel.name
         assert kernel.resident_warps >= 8, kernel.name
 
 
 def test_whole_voxel_rows_are_loaded_in_one_go(aot):
-    """Four float32 or eight bfloat16 a load, where strides and sizes are multiples of 16."""
-    (forward, backward) = compiled(aot, 90, dtype=torch.bfloat16)
-    assert "ld.global.v4.b32" in forward.ptx
+    """Four voxels a load, where strides and sizes are multiples of 16."""
+    (forward, backward) = compiled(aot, 90)
+    assert re.search(r"cp\.async\.\w+\.shared\.global .*, 0x10,", forward.ptx)
     assert "st.global.v4.b32" in backward.ptx
+    (forward, backward) = compiled(aot, 90, dtype=torch.bfloat16)
+    assert "ld.global.v2.b32" in forward.ptx
+    assert "st.global.v2.b32" in backward.ptx
 
 
 def test_the_gradient_is_rounded_to_the_nearest_bfloat16(aot):
@@ -62,10 +66,12 @@ def test_the_gradient_is_rounded_to_the_nearest_bfloat16(aot):
 
 
 def test_no_kernel_adds_in_global_memory(aot):
-    """Atomic sums come in any order, and so do their last bits."""
-    for kernel in compiled(aot, 90):
-        assert "atom." not in kernel.ptx
-        assert "red." not in kernel.ptx.replace("shared.", "")
+    """Atomic sums come in any order, and so do their last bits. Counts of labels have none to lose."""
+    for num_channels in (4, 32):
+        for kernel in compiled(aot, 90, num_channels=num_channels):
+            atomics = re.findall(r"\b(?:atom|red)\.\S+", kernel.ptx)
+            assert all(re.search(r"\.shared\..*\.[su]32$", one) for one in atomics), atomics
+            assert len(atomics) <= 2
 
 
 def test_one_kernel_serves_all_batch_sizes_gammas_and_volumes(aot):
