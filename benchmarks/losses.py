@@ -11,7 +11,8 @@ times a copy that is measured between the others.
 Where CUDA is there, its shapes are measured instead of the CPU's, and time is the device's: it is
 kept busy until a whole step is queued, and events are read around the step, as in a training whose
 host is ahead. What a step takes where the host waits for it stands beside it. nnU-Net's loss runs
-in the same process there, if nnunetv2 can be imported.
+in the same process there, if nnunetv2 can be imported. What torch.compile makes comes last, in
+tables of its own and for float32 alone: compiling can take longer than all the rest.
 """
 
 import argparse
@@ -75,7 +76,7 @@ class Row(NamedTuple):
     """Times in milliseconds; `waited` is that of a step whose end the host waits for."""
 
     name: str
-    forward: float
+    forward: float | None
     both: float
     waited: float | None
     peak: float | None
@@ -132,7 +133,8 @@ def peak_extra(loss, logits, target):
     return peak / size - 1
 
 
-def measure(workload, device, repeats, nnunet, *, compiled):
+def measure(workload, device, repeats, nnunet, which, *, forward_too=True):
+    """The rows of a workload, for the peers whose names `which` lets through."""
     generator = torch.Generator().manual_seed(0)
     shape = workload.shape
     logits = torch.randn(shape, generator=generator).to(device, workload.dtype)
@@ -142,18 +144,21 @@ def measure(workload, device, repeats, nnunet, *, compiled):
     peers = region_peers(labels) if num_labels != shape[1] else softmax_peers(shape[1], labels)
     if device == "cuda" and workload.kind == "softmax" and (peer := nnunet_peer(labels)):
         peers[NNUNET] = peer
-        if workload.dtype == torch.float32:
-            check_nnunet(peer.loss(logits, labels).item(), logits, labels)
-    if not compiled or workload.dtype != torch.float32:
-        peers = {k: v for k, v in peers.items() if k not in (COMPILED, COMPILED_MONAI)}
+    peers = {name: peer for name, peer in peers.items() if which(name)}
     check(peers, logits)
+    if NNUNET in peers and workload.dtype == torch.float32:
+        check_nnunet(peers[NNUNET].loss(logits, labels).item(), logits, labels)
     if workload.kind != "softmax":
         nnunet = None
     if nnunet is not None:
         nnunet.load(logits, labels)
     logits.requires_grad_()
     names = [*peers, *([NNUNET] if nnunet else []), COPY]
-    times = {(name, backward): [] for name in names for backward in (False, True)}
+    times = {
+        (name, backward): []
+        for name in names
+        for backward in ((False, True) if forward_too else (True,))
+    }
     held = torch.empty_like(logits, requires_grad=False)
     clock = timed_on_gpu if device == "cuda" else timed
     for _ in range(repeats):
@@ -168,7 +173,9 @@ def measure(workload, device, repeats, nnunet, *, compiled):
             times[name, backward].append(seconds)
     rows = []
     for name in names:
-        forward, both = (1000 * statistics.median(times[name, b]) for b in (False, True))
+        forward = times.get((name, False))
+        forward = None if forward is None else 1000 * statistics.median(forward)
+        both = 1000 * statistics.median(times[name, True])
         peer, waited, peak = peers.get(name), None, None
         if peer is not None:
             peak = peak_extra(peer.loss, logits, peer.target)
@@ -177,6 +184,18 @@ def measure(workload, device, repeats, nnunet, *, compiled):
             waited = 1000 * statistics.median(again)
         rows.append(Row(name, forward, both, waited, peak))
     return rows
+
+
+def everything(_name):
+    return True
+
+
+def not_compiled(name):
+    return name not in (COMPILED, COMPILED_MONAI)
+
+
+def beside_compiled(name):
+    return name in (OURS, COMPILED, COMPILED_MONAI)
 
 
 def held_copy(held):
@@ -192,7 +211,7 @@ def table(rows):
     for row in rows:
         cells = [
             row.name,
-            "" if row.name == COPY else short(row.forward),
+            "" if row.name == COPY or row.forward is None else short(row.forward),
             short(row.both),
             f"{row.both / ours.both:.2f}",
             "" if row.peak is None else f"{row.peak:.2f}",
@@ -247,14 +266,19 @@ def main():
     nnunet = None  # another process on the CPU; a peer like the others on a GPU
     if args.nnunet_python and device == "cpu":
         nnunet = NnunetProcess(args.nnunet_python, torch.get_num_threads())
+    workloads = list(GPU if device == "cuda" else CPU)
+    if args.size is not None:
+        workloads = [w._replace(shape=(*w.shape[:2], *3 * (args.size,))) for w in workloads]
+    which = everything if device == "cpu" and not args.no_compile else not_compiled
     results = {}
-    for workload in GPU if device == "cuda" else CPU:
-        if args.size is not None:
-            workload = workload._replace(shape=(*workload.shape[:2], *3 * (args.size,)))
-        results[workload] = measure(
-            workload, device, args.repeats, nnunet, compiled=not args.no_compile
-        )
+    for workload in workloads:
+        results[workload] = measure(workload, device, args.repeats, nnunet, which)
         print(f"\n{workload}\n\n{table(results[workload])}", flush=True)
+    if device == "cuda" and not args.no_compile:
+        for workload in (w for w in workloads if w.dtype == torch.float32):
+            # without gradient everything would be compiled once more
+            rows = measure(workload, device, args.repeats, None, beside_compiled, forward_too=False)
+            print(f"\n{workload}, beside torch.compile\n\n{table(rows)}", flush=True)
     if nnunet is not None:
         nnunet.close()
     if args.plot:
