@@ -26,6 +26,7 @@ OPS = (
     "tests/ops/test_every_backend.py",
 )
 BACKENDS = ("tests/ops/test_every_backend.py",)
+TRITON = ("tests/ops/test_triton_interpreter.py",)
 CHUNKED = ("tests/ops/test_chunked.py",)
 GRADIENTS = ("tests/ops/test_differentiable.py", "tests/functional/test_focal.py")
 FOCAL = ("tests/functional/test_focal.py",)
@@ -222,6 +223,62 @@ MUTANTS = (
         BACKENDS,
     ),
     Mutant(
+        "triton: a label out of range in a class of its own (unrolled)",
+        "ops/triton_unrolled_kernels.py",
+        "kept & (label >= 0) & (label < CHANNELS)",
+        "kept & (label >= 0)",
+        TRITON,
+    ),
+    Mutant(
+        "triton: own class among the others (unrolled)",
+        "ops/triton_unrolled_kernels.py",
+        "others += tl.where(label == c, 0.0, es[c])",
+        "others += es[c]",
+        TRITON,
+    ),
+    Mutant(
+        "triton: squares of p forgotten in the unrolled gradient",
+        "ops/triton_unrolled_kernels.py",
+        "worth = grad_p[c] + 2 * grad_p_sq[c] * ps[c]",
+        "worth = grad_p[c] + grad_p_sq[c] * ps[c]",
+        TRITON,
+    ),
+    Mutant(
+        "triton: own class among the others (tiles)",
+        "ops/triton_label_kernels.py",
+        "others += tl.where(rows(i, FORM) == label, 0.0, es[i])",
+        "others += es[i]",
+        TRITON,
+    ),
+    Mutant(
+        "triton: first tile's weights for all (tiles)",
+        "ops/triton_label_kernels.py",
+        "mean += ps[i] * (grad_p[i] + 2 * grad_p_sq[i] * ps[i])",
+        "mean += ps[i] * (grad_p[0] + 2 * grad_p_sq[i] * ps[i])",
+        TRITON,
+    ),
+    Mutant(
+        "triton: ignored voxels counted (tiles)",
+        "ops/triton_label_kernels.py",
+        "n_valid += fold(kept.to(tl.int32), FORM)",
+        "n_valid += fold((label >= -1).to(tl.int32), FORM)",
+        TRITON,
+    ),
+    Mutant(
+        "triton: p of the wrong side",
+        "ops/triton_sigmoid_kernels.py",
+        "worth = grad_p + 2 * grad_p_sq * p + tl.where(share, grad_tp, 0.0)",
+        "worth = grad_p + 2 * grad_p_sq * own_p + tl.where(share, grad_tp, 0.0)",
+        TRITON,
+    ),
+    Mutant(
+        "triton: labels beyond the first word lost",
+        "ops/triton_sigmoid_kernels.py",
+        "found |= words[word] & region_words(channel, word, FORM)",
+        "pass",
+        TRITON,
+    ),
+    Mutant(
         "smoothing not shared by the classes",
         "ops/formula.py",
         "return self.label_smoothing / ways",
@@ -273,15 +330,15 @@ MUTANTS = (
     Mutant(
         "all ignored gives NaN",
         "functional/voxel_options.py",
-        "return total / torch.where(count == 0, 1, count)",
+        "return total / count.masked_fill(count == 0, 1)",
         "return total / count",
         FOCAL,
     ),
     Mutant(
         "background left in",
         "functional/focal.py",
-        ("    first = 0 if options.include_background else 1\n    positives = sums.focal_pos"),
-        "    first = 0\n    positives = sums.focal_pos",
+        "        each = each[:, 1:]\n",
+        "        pass\n",
         FOCAL,
     ),
     Mutant(
@@ -357,8 +414,8 @@ MUTANTS = (
     Mutant(
         "Dice numerator not doubled",
         "functional/dice.py",
-        "(2 * each.tp + options.smooth_nr)",
-        "(each.tp + options.smooth_nr)",
+        "numerator = 2 * each.tp + options.smooth_nr",
+        "numerator = each.tp + options.smooth_nr",
         DICE,
     ),
     Mutant(
@@ -427,8 +484,8 @@ MUTANTS = (
     Mutant(
         "terms exchanged",
         "functional/compound.py",
-        "return lambda_overlap * overlap + lambda_focal * focal",
-        "return lambda_focal * overlap + lambda_overlap * focal",
+        "return _times(lambda_overlap, overlap) + _times(lambda_focal, focal)",
+        "return _times(lambda_focal, overlap) + _times(lambda_overlap, focal)",
         COMPOUND,
     ),
     Mutant(

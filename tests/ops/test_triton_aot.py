@@ -66,7 +66,7 @@ def test_the_gradient_is_rounded_to_the_nearest_bfloat16(aot):
 
 
 def test_no_kernel_adds_in_global_memory(aot):
-    """Atomic sums come in any order, and so do their last bits. Counts of labels have none to lose."""
+    """Atomic sums come in any order, and so do their last bits. Counts have none to lose."""
     for num_channels in (4, 32):
         for kernel in compiled(aot, 90, num_channels=num_channels):
             atomics = re.findall(r"\b(?:atom|red)\.\S+", kernel.ptx)

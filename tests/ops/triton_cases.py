@@ -187,6 +187,9 @@ COMBINATIONS = [
 WIDTHS = [
     *(Case("softmax", c, gamma="class") for c in (2, 5, 16, 31, 64, 105, 200)),
     Case("softmax", 33, 37, "shares", "channels", 0.5),
+    Case("softmax", 20, 70, mask="voxels", ignored=(255, 3), label_dtype=torch.int64),
+    Case("softmax", 9, 70, mask="voxels", gamma=0.5, dtype=torch.float64),
+    Case("softmax", 40, 37, ignored=(0,), dtype=torch.bfloat16),
     *(Case("sigmoid", c, gamma="class") for c in (1, 2, 11)),
 ]
 
