@@ -48,7 +48,7 @@ class Tile(NamedTuple):
     """The part of a sample that one step of a program holds in registers.
 
     Attributes:
-        channels: Rows, a power of two.
+        channels: Rows, a power of two; where channels are unrolled, how many a program has.
         voxels: Columns, a power of two.
         num_warps: Warps that share it.
         keeps_columns: Whether a program adds up whole tiles and sums over voxels once, at its end.
@@ -77,8 +77,8 @@ class Form(NamedTuple):
         words: How many words a channel has.
         acc: Dtype of all arithmetic.
         channels: The tile's rows.
-        tiles: Tiles that hold all channels.
-        bins: Their number, rounded up to a power of two.
+        tiles: How many tiles hold all channels.
+        bins: How many labels are counted: the channels, rounded up to a power of two.
         voxels: The tile's columns.
         width: Columns in which sums are kept from step to step.
         stages: The tile's.
