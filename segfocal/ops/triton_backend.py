@@ -5,15 +5,34 @@ It is called with tensors on a CUDA device alone: `backend_choice.py` sees to th
 
 from __future__ import annotations
 
+import os
+import shutil
+import sysconfig
 from importlib.util import find_spec
+from pathlib import Path
 
 from torch import Tensor
 
 from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
 
-MISSING = None if find_spec("triton") else "triton is not installed. Run pip install triton."
-"""Why it cannot run on this machine, found out without importing triton."""
+
+def why_not_here() -> str | None:
+    """Why it cannot run on this machine, or None. Found out without importing triton.
+
+    Triton compiles the code that starts a kernel when first used, so it needs more than itself.
+    """
+    if find_spec("triton") is None:
+        return "triton is not installed. Run pip install triton."
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "triton needs a C compiler. Install gcc, or name one in the environment variable CC."
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if not header.exists():
+        return f"triton needs Python's headers: {header} is not there. Install python3-dev."
+    return None
+
+
+MISSING = why_not_here()
 
 
 def class_sums(logits: Tensor, target: FlatTarget, formula: Formula) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from segfocal.ops import backend_choice, backends, class_sums, flat_arguments, triton_backend
 from segfocal.ops.backend_choice import BACKENDS, Request, choose_backend
 
+HEADERS = Path("/usr/include/python3/Python.h")
 CUDA = Request("cuda", torch.float32, "softmax")
 
 PLAIN = {
@@ -93,13 +95,41 @@ def test_on_the_cpu_it_is_refused_by_name_and_passed_over_by_auto():
 def test_without_triton_it_says_what_to_install(monkeypatch):
     backend = BACKENDS["triton"]
     missing = "triton is not installed. Run pip install triton."
-    assert triton_backend.MISSING in (None, missing)
     absent = backend._replace(support=backend.support._replace(missing=missing))
     monkeypatch.setitem(backend_choice.BACKENDS, "triton", absent)
     message = f"backend triton cannot run: {missing} Use backend='auto'."
     with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
         choose_backend("triton", CUDA)
     assert choose_backend("auto", CUDA) != "triton"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("find_spec", lambda _: None, "triton is not installed. Run pip install triton."),
+        ("shutil.which", lambda _: None, "triton needs a C compiler. Install gcc, or name one"),
+        ("sysconfig.get_paths", lambda: {"include": "/nowhere"}, "triton needs Python's headers"),
+    ],
+)
+def test_it_tells_what_triton_lacks_on_this_machine(monkeypatch, name, value, message):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(triton_backend, "find_spec", lambda _: object())
+    monkeypatch.setattr(triton_backend.shutil, "which", lambda _: "/usr/bin/cc")
+    monkeypatch.setattr(
+        triton_backend.sysconfig, "get_paths", lambda: {"include": str(HEADERS.parent)}
+    )
+    monkeypatch.setattr(triton_backend.Path, "exists", lambda path: path == HEADERS)
+    assert triton_backend.why_not_here() is None
+    monkeypatch.setattr(f"segfocal.ops.triton_backend.{name}", value)
+    assert triton_backend.why_not_here().startswith(message)
+
+
+def test_a_compiler_named_in_cc_will_do(monkeypatch):
+    monkeypatch.setattr(triton_backend, "find_spec", lambda _: object())
+    monkeypatch.setattr(triton_backend.shutil, "which", lambda _: None)
+    monkeypatch.setattr(triton_backend.Path, "exists", lambda _: True)
+    monkeypatch.setenv("CC", "/opt/cc")
+    assert triton_backend.why_not_here() is None
 
 
 def test_it_is_listed_with_all_it_takes():
