@@ -26,7 +26,10 @@ def why_not_here() -> str | None:
         return "triton is not installed. Run pip install triton."
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return "triton needs a C compiler. Install gcc, or name one in the environment variable CC."
-    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    scheme = sysconfig.get_default_scheme()
+    # Debian's own scheme names a folder for local headers; triton looks where the system has them
+    scheme = "posix_prefix" if scheme == "posix_local" else scheme
+    header = Path(sysconfig.get_paths(scheme)["include"]) / "Python.h"
     if not header.exists():
         return f"triton needs Python's headers: {header} is not there. Install python3-dev."
     return None

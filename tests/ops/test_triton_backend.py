@@ -108,15 +108,18 @@ def test_without_triton_it_says_what_to_install(monkeypatch):
     [
         ("find_spec", lambda _: None, "triton is not installed. Run pip install triton."),
         ("shutil.which", lambda _: None, "triton needs a C compiler. Install gcc, or name one"),
-        ("sysconfig.get_paths", lambda: {"include": "/nowhere"}, "triton needs Python's headers"),
+        ("sysconfig.get_paths", lambda _: {"include": "/nowhere"}, "triton needs Python's headers"),
     ],
 )
 def test_it_tells_what_triton_lacks_on_this_machine(monkeypatch, name, value, message):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(triton_backend, "find_spec", lambda _: object())
     monkeypatch.setattr(triton_backend.shutil, "which", lambda _: "/usr/bin/cc")
+    # as Debian's Python outside of a virtual environment
+    folders = {"posix_prefix": HEADERS.parent, "posix_local": "/usr/local/include/python3"}
+    monkeypatch.setattr(triton_backend.sysconfig, "get_default_scheme", lambda: "posix_local")
     monkeypatch.setattr(
-        triton_backend.sysconfig, "get_paths", lambda: {"include": str(HEADERS.parent)}
+        triton_backend.sysconfig, "get_paths", lambda scheme: {"include": str(folders[scheme])}
     )
     monkeypatch.setattr(triton_backend.Path, "exists", lambda path: path == HEADERS)
     assert triton_backend.why_not_here() is None
