@@ -219,6 +219,25 @@ def choose_backend(requested: str, request: Request) -> str:
     return requested
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def is_recent(device: torch.device) -> bool:
+    """What `Request` calls so. Where a tensor is on a device, asking starts nothing."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def passed_over(request: Request) -> str | None:
+    """Why "auto" passes over the backend that is made for a device, as a sentence.
+
+    None where it does not, and where no backend is made for that device.
+    """
+    for name, backend in BACKENDS.items():
+        support = backend.support
+        if support.devices is not None and request.device_type in support.devices:
+            refusal = support.refusal(request)
+            return None if refusal is None else f"backend {name} cannot run: {refusal}"
+    return None
+
+
 def _cells(support: Support) -> tuple[str, ...]:
     options = ["gamma per class"] if support.class_gamma else []
     options += ["label smoothing"] if support.label_smoothing else []

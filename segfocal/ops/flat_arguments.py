@@ -14,7 +14,7 @@ from torch import Tensor
 
 from segfocal import checks
 from segfocal.checks import ClassNumbers, IgnoreIndex, Regions, TargetKind
-from segfocal.ops.backend_choice import Request
+from segfocal.ops.backend_choice import Request, is_recent
 from segfocal.ops.elementwise import accumulation_dtype, numbers_on
 from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
@@ -150,14 +150,8 @@ def make_request(flat: FlatArguments, overlap: str) -> Request:
         class_gamma=flat.class_gamma is not None,
         label_smoothing=settings.label_smoothing > 0,
         overlap=overlap,
-        is_recent=_is_recent(flat.logits.device),
+        is_recent=is_recent(flat.logits.device),
     )
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _is_recent(device: torch.device) -> bool:
-    """What `Request` calls so. Where a tensor is on a device, asking starts nothing."""
-    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _channel_classes(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from segfocal.config.schema import LossConfig
@@ -20,6 +21,7 @@ from segfocal.losses.overlap_focal import OverlapFocalLoss
 from segfocal.losses.tversky import TverskyLoss
 from segfocal.losses.tversky_focal import TverskyFocalLoss
 from segfocal.losses.unified import UnifiedFocalLoss
+from segfocal.ops.backend_choice import Request, choose_backend, is_recent, passed_over
 from segfocal.statistics.class_alpha import ClassAlpha
 from segfocal.training.learner import Terms
 
@@ -35,6 +37,43 @@ TERM_NAMES = {
     "FocalLoss": ("focal",),
 }
 """The parts of each loss that are logged."""
+
+
+class LossBackend(NamedTuple):
+    """What computes a loss: the name, and why it is not the one made for the device."""
+
+    name: str
+    passed_over: str | None
+
+
+def loss_backend(
+    loss: LossConfig,
+    scheme: LabelScheme,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    partial: bool,
+) -> LossBackend:
+    """The backend that "auto" takes for a config's loss.
+
+    Args:
+        loss: The config.
+        scheme: What the labels mean.
+        device: Where the network is.
+        dtype: Of its logits.
+        partial: Whether some cases are annotated for some of the classes alone.
+    """
+    request = Request(
+        device.type,
+        dtype,
+        scheme.activation,
+        target="labels" if scheme.region_table is None else "regions",
+        mask="channels" if partial else "none",
+        class_gamma=isinstance(loss.gamma, list | tuple),
+        label_smoothing=loss.label_smoothing > 0,
+        is_recent=is_recent(device),
+    )
+    return LossBackend(choose_backend("auto", request), passed_over(request))
 
 
 def make_loss(loss: LossConfig, scheme: LabelScheme, alpha: ClassAlpha | None) -> LogitsLoss:

@@ -117,8 +117,11 @@ class Reporter:
         patch = "x".join(map(str, config.train.patch_size))
         self.console.line(
             f"net    {config.network.name} {parameters / 1e6:.2f} M parameters · patch {patch} · "
-            f"batch {config.train.batch_size} · {config.loss.name} gamma {config.loss.gamma}"
+            f"batch {config.train.batch_size} · {config.loss.name} gamma {config.loss.gamma} "
+            f"({session.loss_backend.name})"
         )
+        if session.loss_backend.passed_over is not None:
+            self.console.line(f"loss   slower than it could be: {session.loss_backend.passed_over}")
 
     def note(self, line: str) -> None:
         """One line that a user should know, on the terminal and in log.txt."""

@@ -26,7 +26,13 @@ from segfocal.training.build import (
 from segfocal.training.case_cache import CaseCache, default_folder, remove_unused
 from segfocal.training.case_store import CaseStore
 from segfocal.training.learner import Learner, NonFiniteLossError
-from segfocal.training.losses import TERM_NAMES, loss_terms, make_loss
+from segfocal.training.losses import (
+    TERM_NAMES,
+    LossBackend,
+    loss_backend,
+    loss_terms,
+    make_loss,
+)
 from segfocal.training.memory import available_bytes
 from segfocal.training.patches import stable_seed
 from segfocal.training.preflight import Plan
@@ -285,6 +291,18 @@ class Session:
         """Goes on where `last.pt` was written."""
         self.progress = resume_from(checkpoint, self.learner, self.plan)
         self.started_s -= self.progress.elapsed_s
+
+    @property
+    def loss_backend(self) -> LossBackend:
+        """What computes the loss."""
+        dataset = self.plan.dataset
+        return loss_backend(
+            self.config.loss,
+            dataset.scheme,
+            self.device,
+            self.learner.amp_dtype or torch.float32,
+            partial=any(case.annotated is not None for case in dataset.cases),
+        )
 
     @property
     def amp_name(self) -> str:

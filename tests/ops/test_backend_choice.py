@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from segfocal.ops import backend_choice, backends, class_sums
-from segfocal.ops.backend_choice import BACKENDS, Request, Support, choose_backend
+from segfocal.ops.backend_choice import BACKENDS, Request, Support, choose_backend, passed_over
 
 PLAIN = Request("cpu", torch.float32, "softmax")
 
@@ -96,6 +96,24 @@ def test_a_backend_that_is_not_installed_says_so(monkeypatch):
         match=re.escape("backend absent cannot run: pip install it. Use backend='auto'."),
     ):
         choose_backend("absent", PLAIN)
+
+
+def test_what_is_made_for_a_device_is_told_where_auto_passes_over_it(monkeypatch):
+    fast = BACKENDS["numba"]
+    numba = fast._replace(support=fast.support._replace(missing=None))
+    monkeypatch.setitem(backend_choice.BACKENDS, "numba", numba)
+    assert passed_over(PLAIN) is None
+    assert passed_over(PLAIN._replace(device_type="mps")) is None
+    assert passed_over(PLAIN._replace(label_smoothing=True)) == (
+        "backend numba cannot run: it has no label smoothing."
+    )
+    gone = fast._replace(support=fast.support._replace(missing="numba is not installed."))
+    monkeypatch.setitem(backend_choice.BACKENDS, "numba", gone)
+    assert passed_over(PLAIN) == "backend numba cannot run: numba is not installed."
+    old = PLAIN._replace(device_type="cuda", is_recent=False)
+    reason = BACKENDS["triton"].support.missing
+    reason = reason or "it runs on GPUs of compute capability 8.0 or later."
+    assert passed_over(old) == f"backend triton cannot run: {reason}"
 
 
 LABELS = torch.zeros(1, 4, dtype=torch.uint8)

@@ -10,7 +10,8 @@ from segfocal.functional import (
     unified_focal_loss,
 )
 from segfocal.labels import IGNORE_CLASS, LabelScheme
-from segfocal.training.losses import TERM_NAMES, loss_terms, make_loss
+from segfocal.ops import backend_choice
+from segfocal.training.losses import TERM_NAMES, loss_backend, loss_terms, make_loss
 
 SOFTMAX = LabelScheme(("background", "a"), (0, 1))
 REGIONS = LabelScheme.preset("msd-task01")
@@ -31,6 +32,30 @@ def test_every_loss_is_finite_and_blind_to_ignored_voxels(scheme, name):
     value = found["loss"]
     assert torch.isfinite(value)
     assert torch.equal(value, terms(changed, label)["loss"])
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("gamma", [2.0, [1.0, 2.0]])
+def test_the_backend_that_is_told_is_the_one_that_runs(monkeypatch, partial, smoothing, gamma):
+    ran = []
+
+    def telling(backend, name):
+        def class_sums(*arguments):
+            ran.append(name)
+            return backend.class_sums(*arguments)
+
+        return backend._replace(class_sums=class_sums)
+
+    for name, backend in backend_choice.BACKENDS.items():
+        monkeypatch.setitem(backend_choice.BACKENDS, name, telling(backend, name))
+    config = LossConfig(gamma=gamma, label_smoothing=smoothing)
+    label = torch.randint(0, 2, (1, 1, 4, 4, 4), dtype=torch.uint8)
+    mask = torch.ones(1, 2, 4, 4, 4, dtype=torch.bool) if partial else None
+    make_loss(config, SOFTMAX, None)(torch.randn(1, 2, 4, 4, 4), label, mask)
+    told = loss_backend(config, SOFTMAX, torch.device("cpu"), torch.float32, partial=partial)
+    assert {told.name} == set(ran)
+    assert (told.passed_over is None) == (told.name == "numba")
 
 
 def test_background_counts_in_the_focal_term_and_not_in_dice():

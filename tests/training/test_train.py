@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 
 import pytest
 import torch
@@ -209,6 +210,13 @@ def test_weights_of_another_run_are_taken_over(finished, phantom, tmp_path):
     assert run.progress.epoch == 1
     ours, theirs = weights(tmp_path / "b" / "last.pt"), weights(out / "best.pt")
     assert all(torch.allclose(ours[k], theirs[k], atol=1e-5) for k in ours)
+
+
+def test_the_log_names_what_computes_the_loss(phantom, tmp_path):
+    tiny_run(phantom, tmp_path / "a", "loss.label_smoothing=0.1", "train.epochs=1")
+    told = (tmp_path / "a" / "log.txt").read_text()
+    assert re.search(r"  net    .* DiceFocalLoss gamma 2\.0 \(chunked\)$", told, re.MULTILINE)
+    assert "  loss   slower than it could be: backend numba cannot run: " in told
 
 
 def test_a_dry_run_writes_nothing(phantom, tmp_path):
