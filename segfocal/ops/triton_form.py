@@ -77,8 +77,8 @@ class Form(NamedTuple):
         words: How many words a channel has.
         acc: Dtype of all arithmetic.
         channels: The tile's rows.
-        tiles: How many tiles hold all channels.
-        bins: How many labels are counted: the channels, rounded up to a power of two.
+        tiles: How many tiles hold all channels, in the kernels that have several side by side.
+        bins: How many labels those count: the channels, rounded up to a power of two.
         voxels: The tile's columns.
         width: Columns in which sums are kept from step to step.
         stages: The tile's.
@@ -227,8 +227,8 @@ def make_form(
         words=words,
         acc=tl.float64 if is_double else tl.float32,
         channels=tile.channels,
-        tiles=-(-logits.shape[1] // tile.channels),
-        bins=1 << (logits.shape[1] - 1).bit_length(),
+        tiles=-(-logits.shape[1] // tile.channels) if family == "label" else 1,
+        bins=1 << (logits.shape[1] - 1).bit_length() if family == "label" else 1,
         voxels=tile.voxels,
         width=_width(family, tile),
         stages=tile.stages,

@@ -217,6 +217,20 @@ def own_statistics(z, share, kept, FORM: tl.constexpr):
 
 
 @triton.jit
+def own_class(own_z, others, label, kept, FORM: tl.constexpr):
+    """What all exponentials have to be multiplied with; and the own class's p, 1 - p and -log p.
+
+    As `own_statistics`, for a voxel whose own logit less the largest, and whose exponentials of the
+    other classes in all, are known. Where a voxel has no class `label` is -1 and `own_z` 0.
+    """
+    own_e = tl.where(label < 0, 0.0, exp(own_z, FORM))
+    sum_e = others + own_e
+    scale = tl.where(kept, divide(1.0, sum_e, FORM), 0.0)
+    nll = log1p(tl.where(own_z == 0, others, sum_e - 1), FORM) - own_z
+    return scale, own_e * scale, others * scale, nll
+
+
+@triton.jit
 def sigmoid_parts(z, FORM: tl.constexpr):
     """What z and -z have in common: the larger of p and q, the smaller, and -log of the larger."""
     a = exp(-tl.abs(z), FORM)

@@ -70,7 +70,7 @@ def softmax_terms(z, share, kept, allowed, gamma, numbers, FORM: tl.constexpr):
         rest = softmax_rest(z, e, FORM)
         focal = softmax_focal(z, rest, gamma, FORM)
         focal = weigh(focal, weight, valid, FORM.has_hard_focal)
-        tp, p, t = plain_terms(e * (divide(1.0, 1 + rest, FORM)), share, valid, FORM)
+        tp, p, t = plain_terms(e * divide(1.0, 1 + rest, FORM), share, valid, FORM)
         return focal, tp, p, t
 
 
@@ -142,7 +142,7 @@ def softmax_forward(
         else:
             n_valid += fold(kept.to(FORM.acc), FORM)
     sums = focal_sum, tl.zeros_like(focal_sum), tp_sum, p_sum, p_sq_sum, t_sum, n_valid
-    store_sums(partials, program, num_programs, channels, num_channels, sums)
+    store_sums(partials, program, (num_channels, num_programs), channels, sums)
 
 
 @triton.jit(do_not_specialize=COUNTS)

@@ -10,10 +10,9 @@ import triton
 import triton.language as tl
 
 from segfocal.ops.triton_formulas import (
-    divide,
     exp,
-    log1p,
     number,
+    own_class,
     power,
     softmax_steepness,
     total,
@@ -22,9 +21,9 @@ from segfocal.ops.triton_tiles import (
     COUNTS,
     count_inside,
     fold,
-    load_label,
-    load_voxels,
+    load_class,
     pointers,
+    store_field,
 )
 
 
@@ -38,30 +37,25 @@ def rows(tile, FORM: tl.constexpr):
 def load_tiles(inputs, sample, voxels, sizes, FORM: tl.constexpr):
     """Logits, labels (-1 for none), whether a voxel counts, and its own class's logit (or 0)."""
     TILES: tl.constexpr = FORM.tiles
-    logits, target, mask, _class_gamma = inputs
-    inside = voxels < sizes[1]
-    label, kept = load_label(target, sample, voxels, inside, FORM)
-    if FORM.mask == "voxels":
-        kept &= load_voxels(mask, sample, voxels, inside) != 0
-    has_class = kept & (label >= 0) & (label < sizes[0])
-    label = tl.where(has_class, label, -1)
+    logits = inputs[0]
+    label, kept = load_class(inputs, sample, voxels, sizes, FORM)
     zs = ()
     for i in tl.static_range(TILES):
         channels = rows(i, FORM)
-        here = (channels < sizes[0]) & inside
+        here = (channels < sizes[0]) & (voxels < sizes[1])
         at = pointers(logits, sample, channels, voxels)
         z = tl.load(at, mask=here, other=float("-inf")).to(FORM.acc)
         if FORM.leaves_out:
             z = tl.where(kept, z, float("-inf"))
         zs = zs + (z,)
     own_at = pointers(logits, sample, label, voxels)
-    own_z = tl.load(own_at, mask=has_class, other=0).to(FORM.acc)
+    own_z = tl.load(own_at, mask=label >= 0, other=0).to(FORM.acc)
     return zs, label, kept, own_z
 
 
 @triton.jit
 def tile_statistics(zs, label, kept, own_z, FORM: tl.constexpr):
-    """Each class's p; and of the own class p, 1 - p and -log p. As `own_statistics`."""
+    """Each class's p; and of the own class p, 1 - p and -log p."""
     TILES: tl.constexpr = FORM.tiles
     top = zs[0]
     for i in tl.static_range(1, TILES):
@@ -73,16 +67,12 @@ def tile_statistics(zs, label, kept, own_z, FORM: tl.constexpr):
     others = tl.where(rows(0, FORM) == label, 0.0, es[0])
     for i in tl.static_range(1, TILES):
         others += tl.where(rows(i, FORM) == label, 0.0, es[i])
-    others = total(others)
     own_z = tl.where(label < 0, 0.0, own_z - top)
-    own_e = tl.where(label < 0, 0.0, exp(own_z, FORM))
-    sum_e = others + own_e
-    scale = tl.where(kept, divide(1.0, sum_e, FORM), 0.0)
-    nll = log1p(tl.where(own_z == 0, others, sum_e - 1), FORM) - own_z
+    scale, own_p, q, nll = own_class(own_z, total(others), label, kept, FORM)
     ps = ()
     for i in tl.static_range(TILES):
         ps = ps + (es[i] * scale,)
-    return ps, own_e * scale, others * scale, nll
+    return ps, own_p, q, nll
 
 
 @triton.jit
@@ -108,15 +98,6 @@ def zero_tiles(FORM: tl.constexpr):
     for _ in tl.static_range(TILES):
         zeros = zeros + (tl.full([FORM.channels, FORM.width], 0.0, FORM.acc),)
     return zeros
-
-
-@triton.jit
-def store_field(partials, program, sizes, field: tl.constexpr, channels, values):
-    """Write a program's sums of one field into `(B, 7, C, programs)`."""
-    num_channels, num_programs = sizes
-    sample, column = program // num_programs, program % num_programs
-    at = partials + ((sample * 7 + field) * num_channels + channels) * num_programs + column
-    tl.store(at, values, mask=channels < num_channels)
 
 
 @triton.jit(do_not_specialize=COUNTS)

@@ -20,15 +20,15 @@ from segfocal.ops.triton_formulas import (
 )
 from segfocal.ops.triton_tiles import (
     COUNTS,
-    channel_pointers,
     count_inside,
     fold_voxels,
     load_gammas,
     load_label,
     load_numbers,
     load_voxels,
+    pointers,
     region_words,
-    store_channel_sums,
+    store_field,
     zeros_of_channels,
 )
 
@@ -79,10 +79,10 @@ def load_sigmoid(inputs, words, kept, sample, channel, voxels, sizes, FORM: tl.c
     logits, target, mask, _class_gamma = inputs
     here = is_here(channel, voxels, sizes, FORM)
     valid = kept & here
-    z = tl.load(channel_pointers(logits, sample, channel, voxels), mask=here, other=float("-inf"))
+    z = tl.load(pointers(logits, sample, channel, voxels), mask=here, other=float("-inf"))
     z = z.to(FORM.acc)
     if FORM.mask == "channels":
-        at = channel_pointers(mask, sample, channel, voxels)
+        at = pointers(mask, sample, channel, voxels)
         valid &= tl.load(at, mask=here, other=0) != 0
     if FORM.has_labels:
         if FORM.target == "labels":
@@ -94,7 +94,7 @@ def load_sigmoid(inputs, words, kept, sample, channel, voxels, sizes, FORM: tl.c
         if FORM.leaves_out:
             z = tl.where(valid, z, float("-inf"))
     else:
-        share = tl.load(channel_pointers(target, sample, channel, voxels), mask=here, other=0)
+        share = tl.load(pointers(target, sample, channel, voxels), mask=here, other=0)
         share = share != 0 if FORM.is_hard else share.to(FORM.acc)
     return z, share, valid
 
@@ -200,8 +200,10 @@ def sigmoid_forward(
             ts = ts + (t_sum[c] + fold_voxels(t, FORM),)
             if FORM.leaves_out and (FORM.mask == "channels" or c == 0):
                 counts = counts + (n_valid[c] + fold_voxels(valid.to(tl.int32), FORM),)
+            elif FORM.leaves_out:
+                counts = counts + (counts[0],)
             else:
-                counts = counts + (n_valid[0],) if len(counts) == 0 else counts + (counts[0],)
+                counts = counts + (n_valid[c],)
         pos_sum, neg_sum, tp_sum, p_sum, p_sq_sum, t_sum, n_valid = (
             poss,
             negs,
@@ -211,21 +213,19 @@ def sigmoid_forward(
             ts,
             counts,
         )
+    rows = num_channels, num_programs
     for c in tl.static_range(CHANNELS):
+        channel = first_channel + c
         count = tl.sum(n_valid[c], 0)
         if not FORM.leaves_out:
             count = count_inside(first_block, num_blocks, num_voxels, FORM)
-        fields = (
-            tl.sum(pos_sum[c], 0),
-            tl.sum(neg_sum[c], 0),
-            tl.sum(tp_sum[c], 0),
-            tl.sum(p_sum[c], 0),
-            tl.sum(p_sq_sum[c], 0),
-            tl.sum(t_sum[c], 0),
-            count,
-        )
-        channel = first_channel + c
-        store_channel_sums(partials, program, num_programs, channel, num_channels, fields)
+        store_field(partials, program, rows, 0, channel, tl.sum(pos_sum[c], 0))
+        store_field(partials, program, rows, 1, channel, tl.sum(neg_sum[c], 0))
+        store_field(partials, program, rows, 2, channel, tl.sum(tp_sum[c], 0))
+        store_field(partials, program, rows, 3, channel, tl.sum(p_sum[c], 0))
+        store_field(partials, program, rows, 4, channel, tl.sum(p_sq_sum[c], 0))
+        store_field(partials, program, rows, 5, channel, tl.sum(t_sum[c], 0))
+        store_field(partials, program, rows, 6, channel, count)
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -271,5 +271,5 @@ def sigmoid_backward(
             )
             grads = grad_pos[c], grad_neg[c], grad_tp[c], grad_p[c], grad_p_sq[c]
             grad = sigmoid_gradient(z, share, valid, exponents[c], numbers, grads, FORM)
-            at = channel_pointers(gradient, sample, channel, voxels)
+            at = pointers(gradient, sample, channel, voxels)
             tl.store(at, grad, mask=is_here(channel, voxels, sizes, FORM))

@@ -18,9 +18,9 @@ COUNTS = ["num_channels", "num_programs", "num_blocks"]
 
 @triton.jit
 def pointers(view, sample, channels, voxels):
-    """Where a tile's values lie."""
+    """Where the values of a tile, or of one channel, lie."""
     at_sample = view.pointer + sample * view.batch
-    return at_sample + channels.to(tl.int64) * view.channel + voxels * view.voxel
+    return at_sample + tl.cast(channels, tl.int64) * view.channel + voxels * view.voxel
 
 
 @triton.jit
@@ -97,6 +97,17 @@ def load_label(target, sample, voxels, inside, FORM: tl.constexpr):
 
 
 @triton.jit
+def load_class(inputs, sample, voxels, sizes, FORM: tl.constexpr):
+    """Each voxel's class, -1 for none, and whether it counts by its label and a mask per voxel."""
+    _logits, target, mask, _class_gamma = inputs
+    inside = voxels < sizes[1]
+    label, kept = load_label(target, sample, voxels, inside, FORM)
+    if FORM.mask == "voxels":
+        kept &= load_voxels(mask, sample, voxels, inside) != 0
+    return tl.where(kept & (label >= 0) & (label < sizes[0]), label, -1), kept
+
+
+@triton.jit
 def load_share(target, sample, channels, voxels, present, inside, FORM: tl.constexpr):
     """How much of each voxel is in a channel, and which voxels are not ignored."""
     if FORM.has_labels:
@@ -137,13 +148,6 @@ def is_silenced(share, allowed):
 
 
 @triton.jit
-def channel_pointers(view, sample, channel, voxels):
-    """Where one channel's values lie."""
-    at_sample = view.pointer + sample * view.batch
-    return at_sample + tl.cast(channel, tl.int64) * view.channel + voxels * view.voxel
-
-
-@triton.jit
 def zeros_of_channels(dtype: tl.constexpr, FORM: tl.constexpr):
     """A tuple of what sums start from, one for each channel."""
     CHANNELS: tl.constexpr = FORM.channels
@@ -167,13 +171,12 @@ def count_inside(first_block, num_blocks, num_voxels, FORM: tl.constexpr):
 
 
 @triton.jit
-def store_channel_sums(partials, program, num_programs, channel, num_channels, sums):
-    """Write a program's sums of a channel into `(B, 7, C, programs)`, ordered as `ClassSums`."""
+def store_field(partials, program, counts, field: tl.constexpr, channels, sums):
+    """Write a program's sums of one field into `(B, 7, C, programs)`; `counts` are the last two."""
+    num_channels, num_programs = counts
     sample, column = program // num_programs, program % num_programs
-    for field in tl.static_range(7):
-        row = (sample * 7 + field) * num_channels + channel
-        at = partials + row * num_programs + column
-        tl.store(at, sums[field], mask=channel < num_channels)
+    at = partials + ((sample * 7 + field) * num_channels + channels) * num_programs + column
+    tl.store(at, sums, mask=channels < num_channels)
 
 
 @triton.jit
@@ -184,14 +187,12 @@ def fold(tile, FORM: tl.constexpr):
 
 
 @triton.jit
-def store_sums(partials, program, num_programs, channels, num_channels, sums):
-    """Write a program's sums into `(B, 7, C, programs)`, in the order of `ClassSums`."""
-    sample, column = program // num_programs, program % num_programs
+def store_sums(partials, program, counts, channels, sums):
+    """Write a program's tiles of sums, in the order of `ClassSums`."""
     for field in tl.static_range(7):
-        row = (sample * 7 + field) * num_channels + channels
-        at = partials + row * num_programs + column
-        values = tl.broadcast_to(tl.sum(sums[field], 1, keep_dims=True), at.shape)
-        tl.store(at, values, mask=channels < num_channels)
+        values = tl.sum(sums[field], 1, keep_dims=True)
+        values = tl.broadcast_to(values, channels.shape)
+        store_field(partials, program, counts, field, channels, values)
 
 
 @triton.jit

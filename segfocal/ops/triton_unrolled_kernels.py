@@ -10,22 +10,20 @@ import triton
 import triton.language as tl
 
 from segfocal.ops.triton_formulas import (
-    divide,
     exp,
-    log1p,
     number,
+    own_class,
     power,
     softmax_steepness,
 )
 from segfocal.ops.triton_tiles import (
     COUNTS,
-    channel_pointers,
     count_inside,
     fold_voxels,
-    load_label,
+    load_class,
     load_numbers,
-    load_voxels,
-    store_channel_sums,
+    pointers,
+    store_field,
     zeros_of_channels,
 )
 
@@ -37,19 +35,16 @@ def load_classes(inputs, sample, voxels, num_voxels, FORM: tl.constexpr):
     Logits of one that does not count are minus infinity.
     """
     CHANNELS: tl.constexpr = FORM.channels
-    logits, target, mask, _class_gamma = inputs
-    inside = voxels < num_voxels
-    label, kept = load_label(target, sample, voxels, inside, FORM)
-    if FORM.mask == "voxels":
-        kept &= load_voxels(mask, sample, voxels, inside) != 0
+    logits = inputs[0]
+    label, kept = load_class(inputs, sample, voxels, (CHANNELS, num_voxels), FORM)
     zs = ()
     for c in tl.static_range(CHANNELS):
-        at = channel_pointers(logits, sample, c, voxels)
-        z = tl.load(at, mask=inside, other=float("-inf")).to(FORM.acc)
+        at = pointers(logits, sample, c, voxels)
+        z = tl.load(at, mask=voxels < num_voxels, other=float("-inf")).to(FORM.acc)
         if FORM.leaves_out:
             z = tl.where(kept, z, float("-inf"))
         zs = zs + (z,)
-    return zs, tl.where(kept & (label >= 0) & (label < CHANNELS), label, -1), kept
+    return zs, label, kept
 
 
 @triton.jit
@@ -64,7 +59,7 @@ def pick(label, values, FORM: tl.constexpr):
 
 @triton.jit
 def class_statistics(zs, label, kept, FORM: tl.constexpr):
-    """Each class's p; and of the own class p, 1 - p and -log p. As `own_statistics`."""
+    """Each class's p; and of the own class p, 1 - p and -log p."""
     CHANNELS: tl.constexpr = FORM.channels
     top = zs[0]
     for c in tl.static_range(1, CHANNELS):
@@ -77,15 +72,11 @@ def class_statistics(zs, label, kept, FORM: tl.constexpr):
     others = tl.where(label == 0, 0.0, es[0])
     for c in tl.static_range(1, CHANNELS):
         others += tl.where(label == c, 0.0, es[c])
-    own_z = pick(label, shifted, FORM)
-    own_e = tl.where(label < 0, 0.0, exp(own_z, FORM))
-    sum_e = others + own_e
-    scale = tl.where(kept, divide(1.0, sum_e, FORM), 0.0)
-    nll = log1p(tl.where(own_z == 0, others, sum_e - 1), FORM) - own_z
+    scale, own_p, q, nll = own_class(pick(label, shifted, FORM), others, label, kept, FORM)
     ps = ()
     for c in tl.static_range(CHANNELS):
         ps = ps + (es[c] * scale,)
-    return ps, own_e * scale, others * scale, nll
+    return ps, own_p, q, nll
 
 
 @triton.jit
@@ -142,17 +133,15 @@ def softmax_unrolled_forward(
     count = tl.sum(n_valid, 0)
     if not FORM.leaves_out:
         count = count_inside(first_block, num_blocks, num_voxels, FORM)
+    counts = num_channels, num_programs
     for c in tl.static_range(CHANNELS):
-        fields = (
-            tl.sum(focal_sum[c], 0),
-            0.0,
-            tl.sum(tp_sum[c], 0),
-            tl.sum(p_sum[c], 0),
-            tl.sum(p_sq_sum[c], 0),
-            tl.sum(t_sum[c], 0),
-            count,
-        )
-        store_channel_sums(partials, program, num_programs, c, num_channels, fields)
+        store_field(partials, program, counts, 0, c, tl.sum(focal_sum[c], 0))
+        store_field(partials, program, counts, 1, c, 0.0)
+        store_field(partials, program, counts, 2, c, tl.sum(tp_sum[c], 0))
+        store_field(partials, program, counts, 3, c, tl.sum(p_sum[c], 0))
+        store_field(partials, program, counts, 4, c, tl.sum(p_sq_sum[c], 0))
+        store_field(partials, program, counts, 5, c, tl.sum(t_sum[c], 0))
+        store_field(partials, program, counts, 6, c, count)
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -202,5 +191,5 @@ def softmax_unrolled_backward(
             share = label == c
             less = tl.where(share, total, total + f)
             grad = ps[c] * (worths[c] - less) + tl.where(share, own_part, 0.0)
-            at = channel_pointers(gradient, sample, c, voxels)
+            at = pointers(gradient, sample, c, voxels)
             tl.store(at, grad, mask=inside)

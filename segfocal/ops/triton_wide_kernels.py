@@ -37,6 +37,7 @@ def softmax_wide_statistics(inputs, sample, voxels, gamma, sizes, FORM: tl.const
     The largest logit, the rest of the exponentials, validity, and the shifted logit and gamma of
     the voxel's own class, all (1, voxels).
     """
+    class_gamma = inputs[3]
     top = tl.full([1, FORM.voxels], float("-inf"), FORM.acc)
     small = tl.full([1, FORM.voxels], 0.0, FORM.acc)
     tops = tl.full([1, FORM.voxels], 0.0, FORM.acc)
@@ -55,7 +56,7 @@ def softmax_wide_statistics(inputs, sample, voxels, gamma, sizes, FORM: tl.const
             own_z += own(share, z)
             if FORM.gamma == "class":
                 present = channels < sizes[0]
-                own_gamma += own(share, load_gamma(inputs[3], gamma, channels, present, FORM))
+                own_gamma += own(share, load_gamma(class_gamma, gamma, channels, present, FORM))
         new_top = tl.maximum(top, tl.max(z, 0, keep_dims=True))
         is_top, has_grown = z == new_top, new_top > top
         small = tl.where(has_grown, (small + tops) * exp(top - new_top, FORM), small)
@@ -103,12 +104,12 @@ def softmax_wide_forward(
         if FORM.has_own_class:
             focal = softmax_focal(focal_z, rest, focal_gamma, FORM)
         else:
-            exponent = load_gamma(inputs[3], gamma, channels, channels < num_channels, FORM)
+            exponent = load_gamma(class_gamma, gamma, channels, channels < num_channels, FORM)
             focal = softmax_focal(z, rest, exponent, FORM)
         focal = weigh(focal, weight, valid, FORM.has_hard_focal)
-        tp, p, t = plain_terms(exp(z, FORM) * (divide(1.0, 1 + rest, FORM)), share, valid, FORM)
+        tp, p, t = plain_terms(exp(z, FORM) * divide(1.0, 1 + rest, FORM), share, valid, FORM)
         sums = focal, tl.zeros_like(focal), tp, p, p * p, t, valid.to(FORM.acc)
-        store_sums(partials, program, num_programs, channels, num_channels, sums)
+        store_sums(partials, program, (num_channels, num_programs), channels, sums)
 
 
 @triton.jit
@@ -118,6 +119,7 @@ def softmax_wide_slopes(
     """`softmax_slopes` of one tile of channels, and its validity."""
     top, rest, counts, focal_z, focal_gamma = statistics
     gamma, kept_share, floor = numbers
+    class_gamma = inputs[3]
     z, share, _kept, allowed = load_softmax(inputs, sample, channels, voxels, sizes, FORM)
     valid = counts & allowed
     weight = smoothed(share, kept_share, floor, FORM)
@@ -129,7 +131,7 @@ def softmax_wide_slopes(
             e, rest, share, weight, valid, focal_z, focal_gamma, grads, FORM
         )
     else:
-        exponent = load_gamma(inputs[3], gamma, channels, channels < sizes[0], FORM)
+        exponent = load_gamma(class_gamma, gamma, channels, channels < sizes[0], FORM)
         p, q, f, s = softmax_slopes(e, rest, share, weight, valid, z, exponent, grads, FORM)
     return p, q, f, s, valid
 

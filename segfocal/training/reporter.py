@@ -114,14 +114,14 @@ class Reporter:
             self.console.line(text.doubts_line([(p.kind, p.case_id) for p in plan.doubts]))
         alpha = plan.alpha.summary() if plan.alpha is not None else f"{config.loss.alpha or 'none'}"
         self.console.line(f"alpha  {alpha}")
-        patch = "x".join(map(str, config.train.patch_size))
+        patch, backend = "x".join(map(str, config.train.patch_size)), session.loss_backend
         self.console.line(
             f"net    {config.network.name} {parameters / 1e6:.2f} M parameters · patch {patch} · "
             f"batch {config.train.batch_size} · {config.loss.name} gamma {config.loss.gamma} "
-            f"({session.loss_backend.name})"
+            f"({backend.name})"
         )
-        if session.loss_backend.passed_over is not None:
-            self.console.line(f"loss   slower than it could be: {session.loss_backend.passed_over}")
+        if backend.passed_over is not None:
+            self.console.line(f"loss   slower than it could be: {backend.passed_over}")
 
     def note(self, line: str) -> None:
         """One line that a user should know, on the terminal and in log.txt."""

@@ -223,9 +223,9 @@ MUTANTS = (
         BACKENDS,
     ),
     Mutant(
-        "triton: a label out of range in a class of its own (unrolled)",
-        "ops/triton_unrolled_kernels.py",
-        "kept & (label >= 0) & (label < CHANNELS)",
+        "triton: a label out of range in a class of its own",
+        "ops/triton_tiles.py",
+        "kept & (label >= 0) & (label < sizes[0])",
         "kept & (label >= 0)",
         TRITON,
     ),
