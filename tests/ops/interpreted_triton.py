@@ -12,11 +12,12 @@ import os
 
 import pytest
 import torch
+import triton
 import triton.language as triton_language
 from torch.nn import functional as F
 from triton.language.extra import libdevice
 
-from segfocal.ops import reference, triton_form, triton_launch
+from segfocal.ops import reference, triton_form, triton_formulas, triton_launch
 from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
 from tests.ops.triton_cases import (
@@ -186,6 +187,28 @@ def test_extreme_logits_keep_the_reference_s_values(activation, gamma):
     for result in run(arguments):
         assert result.isfinite().all()
     assert_matches_reference(arguments)
+
+
+@triton.jit
+def both_logarithms(x, found, FORM: triton_language.constexpr):  # noqa: N803 - as in the kernels
+    at = triton_language.arange(0, 1024)
+    values = triton_language.load(x + at)
+    triton_language.store(found + at, triton_formulas.log1p(values, FORM))
+    triton_language.store(found + 1024 + at, triton_formulas.log1p_below_one(values, FORM))
+
+
+def test_the_logarithms_keep_all_digits_of_float32():
+    form = triton_form.make_form(
+        "unrolled", *build(Case("softmax", 4)), triton_form.Tile(4, 128, 1)
+    )
+    found = torch.empty(2, 1024)
+    for x in (torch.linspace(0, 1, 1024), torch.logspace(-30, 0, 1024)):
+        both_logarithms[(1,)](x, found, form)
+        truth = x.double().log1p().expand(2, 1024)
+        torch.testing.assert_close(found.double(), truth, rtol=3e-7, atol=0)
+    large = torch.logspace(0, 30, 1024)
+    both_logarithms[(1,)](large, found, form)
+    torch.testing.assert_close(found[0].double(), large.double().log1p(), rtol=3e-7, atol=0)
 
 
 @pytest.mark.parametrize("num_channels", [3, 20])

@@ -212,11 +212,16 @@ def test_weights_of_another_run_are_taken_over(finished, phantom, tmp_path):
     assert all(torch.allclose(ours[k], theirs[k], atol=1e-5) for k in ours)
 
 
-def test_the_log_names_what_computes_the_loss(phantom, tmp_path):
-    tiny_run(phantom, tmp_path / "a", "loss.label_smoothing=0.1", "train.epochs=1")
+@pytest.mark.parametrize(("smoothing", "backend"), [(0.0, "numba"), (0.1, "chunked")])
+def test_the_log_names_what_computes_the_loss(phantom, tmp_path, smoothing, backend):
+    pytest.importorskip("numba", reason="the extra [fast-cpu] is not installed")
+    tiny_run(phantom, tmp_path / "a", f"loss.label_smoothing={smoothing}", "train.epochs=1")
     told = (tmp_path / "a" / "log.txt").read_text()
-    assert re.search(r"  net    .* DiceFocalLoss gamma 2\.0 \(chunked\)$", told, re.MULTILINE)
-    assert "  loss   slower than it could be: backend numba cannot run: " in told
+    assert re.search(rf"  net    .* DiceFocalLoss gamma 2\.0 \({backend}\)$", told, re.MULTILINE)
+    slower = (
+        "  loss   slower than it could be: backend numba cannot run: it has no label smoothing."
+    )
+    assert (slower in told) == (backend == "chunked")
 
 
 def test_a_dry_run_writes_nothing(phantom, tmp_path):
