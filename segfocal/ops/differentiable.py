@@ -22,7 +22,8 @@ def make_differentiable(name: str, *, num_samples: int, num_tensors: int) -> App
 
     The ops carry their own autograd formula, which `torch.compile` uses. In eager mode the returned
     function wraps them once more in `torch.autograd.Function`, because `torch.func.grad` refuses
-    the formula of a custom op.
+    the formula of a custom op; outside of `torch.func` in one of the older kind, which costs the
+    host less.
 
     Raises:
         RuntimeError: From the returned function's gradient, when it is differentiated again.
@@ -30,7 +31,7 @@ def make_differentiable(name: str, *, num_samples: int, num_tensors: int) -> App
     forward_op: OpOverload = getattr(torch.ops.segfocal, name).default
     backward_op: OpOverload = getattr(torch.ops.segfocal, f"{name}_backward").default
 
-    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor | None) -> None:  # noqa: ARG001
         ctx.save_for_backward(*inputs[:num_tensors])
         ctx.settings = inputs[num_tensors:]
 
@@ -55,7 +56,8 @@ def make_differentiable(name: str, *, num_samples: int, num_tensors: int) -> App
         backward = staticmethod(refuse)
 
     def gradient(ctx: Any, upstream: Tensor) -> Any:
-        call = backward_op if torch.compiler.is_compiling() else Gradient.apply
+        is_last = torch.compiler.is_compiling() or not torch.is_grad_enabled()
+        call = backward_op if is_last else Gradient.apply
         grad = call(upstream, *ctx.saved_tensors, *ctx.settings)  # type: ignore[no-untyped-call]
         return (grad, *(None,) * (num_tensors - 1 + len(ctx.settings)))
 
@@ -70,6 +72,14 @@ def make_differentiable(name: str, *, num_samples: int, num_tensors: int) -> App
         setup_context = staticmethod(save)
         backward = staticmethod(gradient)
 
+    class PlainForward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Any:
+            save(ctx, inputs, None)
+            return forward_op(*inputs)
+
+        backward = staticmethod(gradient)
+
     torch.library.register_autograd(forward_op, gradient, setup_context=save)
     torch.library.register_autograd(backward_op, refuse)
     for op, extra in ((forward_op, 0), (backward_op, 1)):
@@ -77,11 +87,19 @@ def make_differentiable(name: str, *, num_samples: int, num_tensors: int) -> App
         torch.library.register_vmap(op, rule)
 
     def apply(*inputs: Any) -> Tensor:
-        call = forward_op if torch.compiler.is_compiling() else Forward.apply
-        result: Tensor = call(*inputs)  # type: ignore[no-untyped-call]
-        return result
+        call: Apply = PlainForward.apply
+        if torch.compiler.is_compiling():
+            call = forward_op
+        elif is_transformed():
+            call = Forward.apply
+        return call(*inputs)
 
     return apply
+
+
+def is_transformed() -> bool:
+    """Whether a transform of `torch.func` is at work, such as grad or vmap."""
+    return bool(torch._C._are_functorch_transforms_active())
 
 
 def _fold_into_batch(
