@@ -1,6 +1,6 @@
 """Compiles the Triton kernels ahead of time and prints what they need. No GPU is used.
 
-    python benchmarks/triton_aot.py [--arch 80 90] [--axes tiles dtypes forms labels layouts]
+    python benchmarks/triton_aot.py [--arch 80 90] [--axes tiles dtypes forms labels layouts losses]
 
 One line a kernel: registers a thread, bytes spilled (stores and loads), shared memory, warps, and
 the warps that fit a multiprocessor by registers. Each axis varies one group of settings about the
@@ -27,13 +27,20 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import create_function_from_signature
 
-from segfocal.ops import triton_launch
+from segfocal.ops import triton_launch, triton_loss
 from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
+from segfocal.ops.loss_formula import (
+    FocalFormula,
+    LossFormula,
+    OverlapFormula,
+    OverlapNumbers,
+    TermWeights,
+)
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LABEL_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-AXES = ("tiles", "dtypes", "forms", "labels", "layouts")
+AXES = ("tiles", "dtypes", "forms", "labels", "layouts", "losses")
 
 
 class Call(NamedTuple):
@@ -51,6 +58,21 @@ class Call(NamedTuple):
     label_dtype: torch.dtype = torch.uint8
     ignored: tuple[int, ...] = (255,)
     layout: str = "contiguous"
+
+
+class LossCall(NamedTuple):
+    """A loss made of sums, in a few words."""
+
+    activation: str = "softmax"
+    num_channels: int = 4
+    num_samples: int = 2
+    dtype: torch.dtype = torch.float32
+    terms: str = "both"
+    weights: str = "none"
+    gamma: float = 1.0
+    batch: bool = False
+    absent: str = "smooth"
+    normalizer: str = "valid"
 
 
 class Compiled(NamedTuple):
@@ -98,11 +120,36 @@ def arguments(call):
 
 
 def launches(call):
-    """The forward and the backward launch."""
+    """The forward and the backward launch; of a loss, the only one."""
+    if isinstance(call, LossCall):
+        yield loss_launch(call)
+        return
     logits, target, formula = arguments(call)
     upstream = torch.zeros(2, 7, call.num_channels)
     yield triton_launch.forward_launch(logits, target, formula)[0]
     yield triton_launch.backward_launch(upstream, logits, target, formula)[0]
+
+
+def loss_launch(call):
+    """The launch that makes a loss of sums."""
+    acc = torch.float64 if call.dtype == torch.float64 else torch.float32
+    shapes = {"one": (), "class": call.num_channels, "foreground": call.num_channels - 1}
+    weights = None if call.weights == "none" else torch.ones(shapes[call.weights], dtype=acc)
+    first = 1 if call.weights == "foreground" else 0
+    overlap = OverlapFormula(
+        OverlapNumbers(1.0, 2.0, 0.0, 1.0, 0.0, 1.0, 1e-5, 1e-5, 1 / call.gamma),
+        first=first,
+        over_batch=call.batch,
+        absent=call.absent,
+        is_mean=True,
+    )
+    focal = FocalFormula(1.0, first, call.normalizer, call.activation == "sigmoid")
+    formula = LossFormula(
+        overlap if call.terms in ("both", "overlap") else None,
+        focal if call.terms in ("both", "focal") else None,
+    )
+    sums = torch.zeros(call.num_samples, 7, call.num_channels, dtype=acc)
+    return triton_loss.loss_launch(sums, formula, TermWeights(weights, weights, weights))[0]
 
 
 def compile_launch(launch, call, arch):
@@ -163,6 +210,7 @@ def calls(axes):
             "forms": form_calls,
             "labels": label_calls,
             "layouts": layout_calls,
+            "losses": loss_calls,
         }[axis]()
     return list(dict.fromkeys(found))
 
@@ -214,11 +262,26 @@ def layout_calls():
             yield Call(activation, num_channels, voxels, layout=layout)
 
 
+def loss_calls():
+    """Losses of sums: every tile that a batch may need, and every branch."""
+    for samples, channels in ((1, 1), (2, 4), (2, 105), (2, 300), (32, 128), (1, 4096)):
+        yield LossCall(num_samples=samples, num_channels=channels)
+    for dtype, activation in product((torch.float32, torch.float64), ("softmax", "sigmoid")):
+        for weights in ("none", "one", "class", "foreground"):
+            yield LossCall(activation, dtype=dtype, weights=weights)
+    for batch, absent in product((False, True), ("smooth", "skip", "penalise")):
+        yield LossCall(batch=batch, absent=absent, gamma=4 / 3)
+    for terms, normalizer in product(("both", "focal"), ("valid", "positives", "alpha", "none")):
+        for activation in ("softmax", "sigmoid"):
+            yield LossCall(activation, terms=terms, normalizer=normalizer, weights="class")
+    yield LossCall(terms="overlap")
+
+
 def row(compiled):
     call = compiled.call
     differs = [
         str(value).removeprefix("torch.")
-        for name, value, usual in zip(Call._fields, call, Call(), strict=True)
+        for name, value, usual in zip(call._fields, call, type(call)(), strict=True)
         if value != usual and name not in ("activation", "num_channels")
     ]
     cells = (

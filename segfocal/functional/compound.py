@@ -9,11 +9,12 @@ from torch import Tensor
 from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
 from segfocal.functional.across_ranks import Group
-from segfocal.functional.dice import DiceOptions, check_dice, dice_of_sums
+from segfocal.functional.dice import DiceOptions, check_dice, dice_formula, dice_of_sums
 from segfocal.functional.focal import (
     FocalOptions,
     Normalizer,
     check_focal,
+    focal_formula,
     focal_of_sums,
     focal_per_voxel,
     needs_voxels,
@@ -23,10 +24,23 @@ from segfocal.functional.generalized_dice import (
     check_generalized_dice,
     generalized_dice_of_sums,
 )
+from segfocal.functional.one_step import loss_in_one_step
 from segfocal.functional.overlap import Absent
-from segfocal.functional.tversky import TverskyOptions, check_tversky, tversky_of_sums
-from segfocal.functional.voxel_options import Reduction, VoxelOptions, Voxels, sum_voxels
+from segfocal.functional.tversky import (
+    TverskyOptions,
+    check_tversky,
+    tversky_formula,
+    tversky_of_sums,
+)
+from segfocal.functional.voxel_options import (
+    Reduction,
+    Summed,
+    VoxelOptions,
+    Voxels,
+    sum_voxels_together,
+)
 from segfocal.ops.class_sums import ClassSums
+from segfocal.ops.loss_formula import Loss, OverlapFormula
 
 OverlapTerm = DiceOptions | TverskyOptions | GeneralizedDiceOptions
 
@@ -119,10 +133,7 @@ def dice_focal_loss(
         0.0
     """
     check_lambdas(lambda_dice, lambda_focal)
-    dice, focal = dice_focal_terms(
-        logits,
-        target,
-        activation=activation,
+    dice, focal = _options(
         gamma=gamma,
         alpha=alpha,
         weight=weight,
@@ -139,15 +150,12 @@ def dice_focal_loss(
         smooth_dr=smooth_dr,
         absent=absent,
         reduction=reduction,
-        ignore_index=ignore_index,
-        mask=mask,
-        voxel_weight=voxel_weight,
-        regions=regions,
         process_group=process_group,
-        check_target=check_target,
-        backend=backend,
     )
-    return weighted_sum(dice, focal, lambda_dice, lambda_focal)
+    read = VoxelOptions(activation, ignore_index, regions, check_target, backend)
+    voxels = Voxels(logits, target, mask, read)
+    shares = lambda_dice, lambda_focal
+    return overlap_and_focal_loss(voxels, dice, focal, shares, voxel_weight).total
 
 
 def dice_focal_terms(
@@ -189,9 +197,15 @@ def dice_focal_terms(
     Raises:
         ValueError: If shapes, dtypes, devices, options or the target's values do not fit.
     """
-    dice = DiceOptions(
+    dice, focal = _options(
+        gamma=gamma,
+        alpha=alpha,
         weight=weight,
         include_background=include_background,
+        focal_include_background=focal_include_background,
+        label_smoothing=label_smoothing,
+        normalizer=normalizer,
+        top_k=top_k,
         squared_pred=squared_pred,
         jaccard=jaccard,
         soft_label=soft_label,
@@ -199,19 +213,6 @@ def dice_focal_terms(
         smooth_nr=smooth_nr,
         smooth_dr=smooth_dr,
         absent=absent,
-        reduction=reduction,
-        process_group=process_group,
-    )
-    focal = FocalOptions(
-        gamma=gamma,
-        alpha=alpha,
-        weight=weight,
-        include_background=(
-            include_background if focal_include_background is None else focal_include_background
-        ),
-        label_smoothing=label_smoothing,
-        normalizer=normalizer,
-        top_k=top_k,
         reduction=reduction,
         process_group=process_group,
     )
@@ -231,14 +232,63 @@ def overlap_and_focal(
     Raises:
         ValueError: If shapes, dtypes, devices, options or the target's values do not fit.
     """
+    summed = _sums_of_both(voxels, overlap, focal, voxel_weight)
+    return _terms_of_sums(summed, voxels, overlap, focal, voxel_weight)
+
+
+def overlap_and_focal_loss(
+    voxels: Voxels,
+    overlap: OverlapTerm,
+    focal: FocalOptions,
+    shares: tuple[float, float],
+    voxel_weight: Tensor | None = None,
+) -> Loss:
+    """The weighted sum of `overlap_and_focal`, with its terms for a log.
+
+    Raises:
+        ValueError: As `overlap_and_focal`.
+    """
+    summed = _sums_of_both(voxels, overlap, focal, voxel_weight)
+    are_numbers = all(isinstance(share, float | int) for share in shares)
+    if are_numbers and not needs_voxels(focal, voxel_weight):
+        overlap_part = overlap_formula(voxels, overlap, shares[0])
+        focal_part = focal_formula(voxels, focal, shares[1])
+        if overlap_part is not None and focal_part is not None:
+            loss = loss_in_one_step(
+                summed,
+                overlap=overlap_part,
+                overlap_weight=overlap.weight,
+                focal=focal_part,
+                alpha=focal.alpha,
+                focal_weight=focal.weight,
+            )
+            if loss is not None:
+                return loss
+    terms = _terms_of_sums(summed, voxels, overlap, focal, voxel_weight)
+    return Loss(weighted_sum(*terms, *shares), *(term.detach() for term in terms))
+
+
+def _sums_of_both(
+    voxels: Voxels, overlap: OverlapTerm, focal: FocalOptions, voxel_weight: Tensor | None
+) -> Summed:
     check_overlap(voxels, overlap)
     check_focal(voxels, focal, voxel_weight)
-    sums = sum_voxels(
+    return sum_voxels_together(
         voxels,
         gamma=focal.gamma,
         label_smoothing=focal.label_smoothing,
         soft_label=overlap.soft_label,
     )
+
+
+def _terms_of_sums(
+    summed: Summed,
+    voxels: Voxels,
+    overlap: OverlapTerm,
+    focal: FocalOptions,
+    voxel_weight: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    sums = summed.fields
     term = overlap_of_sums(sums, voxels, overlap)
     if needs_voxels(focal, voxel_weight):
         alone = voxels._replace(options=voxels.options._replace(backend="auto"))
@@ -269,6 +319,15 @@ def overlap_of_sums(sums: ClassSums, voxels: Voxels, overlap: OverlapTerm) -> Te
     return generalized_dice_of_sums(sums, voxels, overlap)
 
 
+def overlap_formula(voxels: Voxels, overlap: OverlapTerm, share: float) -> OverlapFormula | None:
+    """The overlap term as numbers; None for what no formula of the sums can say."""
+    if isinstance(overlap, DiceOptions):
+        return dice_formula(voxels, overlap, share)
+    if isinstance(overlap, TverskyOptions):
+        return tversky_formula(overlap, share)
+    return None
+
+
 def check_lambdas(lambda_overlap: float, lambda_focal: float, name: str = "lambda_dice") -> None:
     """Refuse a term weight that is negative, infinite or NaN, or both 0.
 
@@ -296,3 +355,53 @@ def weighted_sum(
 
 def _times(factor: float | Tensor, term: Tensor) -> Tensor:
     return term if isinstance(factor, float | int) and factor == 1 else factor * term
+
+
+def _options(
+    *,
+    gamma: ClassNumbers,
+    alpha: ClassNumbers | None,
+    weight: ClassNumbers | None,
+    include_background: bool,
+    focal_include_background: bool | None,
+    label_smoothing: float,
+    normalizer: Normalizer,
+    top_k: float | None,
+    squared_pred: bool,
+    jaccard: bool,
+    soft_label: bool,
+    batch: bool,
+    smooth_nr: float,
+    smooth_dr: float,
+    absent: Absent,
+    reduction: Reduction,
+    process_group: Group,
+) -> tuple[DiceOptions, FocalOptions]:
+    """The two terms of a Dice-focal loss from its arguments."""
+    dice = DiceOptions(
+        weight=weight,
+        include_background=include_background,
+        squared_pred=squared_pred,
+        jaccard=jaccard,
+        soft_label=soft_label,
+        batch=batch,
+        smooth_nr=smooth_nr,
+        smooth_dr=smooth_dr,
+        absent=absent,
+        reduction=reduction,
+        process_group=process_group,
+    )
+    focal = FocalOptions(
+        gamma=gamma,
+        alpha=alpha,
+        weight=weight,
+        include_background=(
+            include_background if focal_include_background is None else focal_include_background
+        ),
+        label_smoothing=label_smoothing,
+        normalizer=normalizer,
+        top_k=top_k,
+        reduction=reduction,
+        process_group=process_group,
+    )
+    return dice, focal

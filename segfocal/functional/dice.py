@@ -9,11 +9,13 @@ from torch import Tensor
 
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
 from segfocal.functional.across_ranks import Group
+from segfocal.functional.one_step import is_one_number, loss_in_one_step
 from segfocal.functional.overlap import (
     Absent,
     Overlaps,
     check_overlap_options,
     overlaps,
+    ratio_formula,
     reduce_classes,
     squared_target,
 )
@@ -23,9 +25,10 @@ from segfocal.functional.voxel_options import (
     Voxels,
     append_axes,
     check_class_options,
-    sum_voxels,
+    sum_voxels_together,
 )
 from segfocal.ops.class_sums import ClassSums
+from segfocal.ops.loss_formula import OverlapFormula, OverlapNumbers
 
 
 class DiceOptions(NamedTuple):
@@ -147,7 +150,34 @@ def dice_loss(
 def dice_of_voxels(voxels: Voxels, options: DiceOptions) -> Tensor:
     """`dice_loss`, its arguments in records."""
     check_dice(voxels, options)
-    return dice_of_sums(sum_voxels(voxels, soft_label=options.soft_label), voxels, options)
+    summed = sum_voxels_together(voxels, soft_label=options.soft_label)
+    formula = dice_formula(voxels, options)
+    if formula is not None:
+        loss = loss_in_one_step(summed, overlap=formula, overlap_weight=options.weight)
+        if loss is not None:
+            return loss.total
+    return dice_of_sums(summed.fields, voxels, options)
+
+
+def dice_formula(voxels: Voxels, options: DiceOptions, share: float = 1.0) -> OverlapFormula | None:
+    """The term as numbers; None for what no formula of the sums can say."""
+    if not is_one_number(options.reduction, options.process_group):
+        return None
+    if options.squared_pred and voxels.target.is_floating_point():
+        return None  # the sum of t squared is not among the sums
+    scale = 2.0 if options.jaccard else 1.0
+    numbers = OverlapNumbers(
+        share=share,
+        of_overlap=2.0,
+        of_tp=-2.0 if options.jaccard else 0.0,
+        of_p=0.0 if options.squared_pred else scale,
+        of_p_sq=scale if options.squared_pred else 0.0,
+        of_t=scale,
+        smooth_nr=options.smooth_nr,
+        smooth_dr=options.smooth_dr,
+        exponent=1.0,
+    )
+    return ratio_formula(numbers, options)
 
 
 def check_dice_options(options: DiceOptions) -> None:

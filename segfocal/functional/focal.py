@@ -12,6 +12,7 @@ from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
 from segfocal.functional.across_ranks import Group, check_group, sum_over_ranks
 from segfocal.functional.class_weights import FocalWeights, focal_weights
+from segfocal.functional.one_step import is_one_number, loss_in_one_step
 from segfocal.functional.top_k import hardest
 from segfocal.functional.voxel_options import (
     REDUCTIONS,
@@ -21,9 +22,11 @@ from segfocal.functional.voxel_options import (
     check_class_options,
     safe_ratio,
     sum_voxels,
+    sum_voxels_together,
 )
 from segfocal.ops.class_sums import ClassSums
 from segfocal.ops.elementwise import accumulation_dtype
+from segfocal.ops.loss_formula import FocalFormula
 from segfocal.ops.voxel_focal import voxel_focal
 
 Normalizer = Literal["valid", "positives", "alpha", "none"]
@@ -153,8 +156,29 @@ def focal_of_voxels(
     check_focal(voxels, options, voxel_weight)
     if needs_voxels(options, voxel_weight):
         return focal_per_voxel(voxels, options, voxel_weight)
-    sums = sum_voxels(voxels, gamma=options.gamma, label_smoothing=options.label_smoothing)
-    return focal_of_sums(sums, voxels, options)
+    summed = sum_voxels_together(
+        voxels, gamma=options.gamma, label_smoothing=options.label_smoothing
+    )
+    formula = focal_formula(voxels, options)
+    if formula is not None:
+        loss = loss_in_one_step(
+            summed, focal=formula, alpha=options.alpha, focal_weight=options.weight
+        )
+        if loss is not None:
+            return loss.total
+    return focal_of_sums(summed.fields, voxels, options)
+
+
+def focal_formula(voxels: Voxels, options: FocalOptions, share: float = 1.0) -> FocalFormula | None:
+    """The term as numbers, where sums suffice; None for what no formula of them can say."""
+    if not is_one_number(options.reduction, options.process_group):
+        return None
+    return FocalFormula(
+        share=share,
+        first=0 if options.include_background else 1,
+        normalizer="none" if options.reduction == "sum" else options.normalizer,
+        has_negatives=voxels.options.activation == "sigmoid",
+    )
 
 
 def check_focal_options(options: FocalOptions) -> None:

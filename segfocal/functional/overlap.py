@@ -17,6 +17,7 @@ from segfocal.functional.across_ranks import Group, check_group, sum_over_ranks
 from segfocal.functional.class_weights import per_channel
 from segfocal.functional.voxel_options import REDUCTIONS, Reduction, Voxels, safe_ratio
 from segfocal.ops.class_sums import ClassSums
+from segfocal.ops.loss_formula import OverlapFormula, OverlapNumbers
 
 Absent = Literal["smooth", "skip", "penalise"]
 
@@ -84,6 +85,17 @@ def overlaps(sums: ClassSums, options: OverlapOptions) -> Overlaps:
         return Overlaps(sums.tp, sums.p, sums.p_sq, sums.t, sums.n_valid)
     fields = torch.stack([sums.tp, sums.p, sums.p_sq, sums.t, sums.n_valid])
     return Overlaps(*_counted(fields, options).unbind(0))
+
+
+def ratio_formula(numbers: OverlapNumbers, options: OverlapOptions) -> OverlapFormula:
+    """A ratio of sums and what is to be made of it, as `reduce_classes` does."""
+    return OverlapFormula(
+        numbers,
+        first=0 if options.include_background else 1,
+        over_batch=options.batch,
+        absent=options.absent,
+        is_mean=options.reduction == "mean",
+    )
 
 
 def squared_target(sums: ClassSums, voxels: Voxels, options: OverlapOptions) -> Tensor:

@@ -10,10 +10,12 @@ from torch import Tensor
 from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
 from segfocal.functional.across_ranks import Group
+from segfocal.functional.one_step import is_one_number, loss_in_one_step
 from segfocal.functional.overlap import (
     Absent,
     check_overlap_options,
     overlaps,
+    ratio_formula,
     reduce_classes,
 )
 from segfocal.functional.voxel_options import (
@@ -22,9 +24,10 @@ from segfocal.functional.voxel_options import (
     Voxels,
     append_axes,
     check_class_options,
-    sum_voxels,
+    sum_voxels_together,
 )
 from segfocal.ops.class_sums import ClassSums
+from segfocal.ops.loss_formula import OverlapFormula, OverlapNumbers
 
 
 class TverskyOptions(NamedTuple):
@@ -140,7 +143,31 @@ def tversky_loss(
 def tversky_of_voxels(voxels: Voxels, options: TverskyOptions) -> Tensor:
     """`tversky_loss`, its arguments in records."""
     check_tversky(voxels, options)
-    return tversky_of_sums(sum_voxels(voxels, soft_label=options.soft_label), voxels, options)
+    summed = sum_voxels_together(voxels, soft_label=options.soft_label)
+    formula = tversky_formula(options)
+    if formula is not None:
+        loss = loss_in_one_step(summed, overlap=formula, overlap_weight=options.weight)
+        if loss is not None:
+            return loss.total
+    return tversky_of_sums(summed.fields, voxels, options)
+
+
+def tversky_formula(options: TverskyOptions, share: float = 1.0) -> OverlapFormula | None:
+    """The term as numbers; None for what no formula of the sums can say."""
+    if not is_one_number(options.reduction, options.process_group):
+        return None
+    numbers = OverlapNumbers(
+        share=share,
+        of_overlap=1.0,
+        of_tp=1 - options.alpha - options.beta,
+        of_p=options.alpha,
+        of_p_sq=0.0,
+        of_t=options.beta,
+        smooth_nr=options.smooth_nr,
+        smooth_dr=options.smooth_dr,
+        exponent=1 / options.gamma,
+    )
+    return ratio_formula(numbers, options)
 
 
 def check_tversky_options(options: TverskyOptions) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
-from segfocal.ops.class_sums import ClassSums, class_sums
+from segfocal.ops.class_sums import ClassSums, as_fields, summed
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -54,6 +54,23 @@ class Voxels(NamedTuple):
         return self.logits.shape[1]
 
 
+class Summed(NamedTuple):
+    """The sums of a batch.
+
+    Attributes:
+        values: `(B, 7, C)`, the fields of `ClassSums` along the second axis.
+        backend: The name of the backend that computed them.
+    """
+
+    values: Tensor
+    backend: str
+
+    @property
+    def fields(self) -> ClassSums:
+        """The sums by name."""
+        return as_fields(self.values)
+
+
 def check_class_options(
     voxels: Voxels,
     *,
@@ -95,8 +112,22 @@ def sum_voxels(
         label_smoothing: Share of each voxel's target that is spread over the classes, in them.
         soft_label: Whether `tp` sums min(p, t), for targets between 0 and 1.
     """
+    summed = sum_voxels_together(
+        voxels, gamma=gamma, label_smoothing=label_smoothing, soft_label=soft_label
+    )
+    return summed.fields
+
+
+def sum_voxels_together(
+    voxels: Voxels,
+    *,
+    gamma: ClassNumbers = 0.0,
+    label_smoothing: float = 0.0,
+    soft_label: bool = False,
+) -> Summed:
+    """`sum_voxels`, all sums in one tensor, and with them what has computed it."""
     options = voxels.options
-    return class_sums(
+    sums, backend = summed(
         voxels.logits,
         voxels.target,
         activation=options.activation,
@@ -109,6 +140,7 @@ def sum_voxels(
         check_target=options.check_target,
         backend=options.backend,
     )
+    return Summed(sums, backend)
 
 
 def append_axes(loss: Tensor, logits: Tensor) -> Tensor:

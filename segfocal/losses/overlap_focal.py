@@ -6,9 +6,14 @@ from abc import abstractmethod
 
 from torch import Tensor
 
-from segfocal.functional.compound import OverlapTerm, overlap_and_focal, weighted_sum
+from segfocal.functional.compound import (
+    OverlapTerm,
+    overlap_and_focal,
+    overlap_and_focal_loss,
+)
 from segfocal.functional.focal import FocalOptions
 from segfocal.losses.base import LogitsLoss, optional_plain
+from segfocal.ops.loss_formula import Loss
 
 
 class OverlapFocalLoss(LogitsLoss):
@@ -41,7 +46,26 @@ class OverlapFocalLoss(LogitsLoss):
 
         `voxel_weight`, `(B, 1, *S)` or `(B, C, *S)`, weighs the voxelwise term.
         """
-        return weighted_sum(*self._terms(input, target, mask, voxel_weight), *self.lambdas())
+        return self.loss_and_terms(input, target, mask, voxel_weight).total
+
+    def loss_and_terms(
+        self,
+        input: Tensor,  # noqa: A002 - MONAI's name
+        target: Tensor,
+        mask: Tensor | None = None,
+        voxel_weight: Tensor | None = None,
+    ) -> Loss:
+        """What `forward` returns, and its terms before their lambdas, for a log.
+
+        The terms have no gradient. Use `terms` for a weighting of your own.
+        """
+        return overlap_and_focal_loss(
+            self._voxels(input, target, mask),
+            self.overlap_options(),
+            self.focal_options(),
+            self.lambdas(),
+            optional_plain(voxel_weight),
+        )
 
     @abstractmethod
     def terms(
@@ -51,7 +75,7 @@ class OverlapFocalLoss(LogitsLoss):
         mask: Tensor | None = None,
         voxel_weight: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The two terms before their lambdas, for a log; one pass, as `forward`."""
+        """The two terms before their lambdas, each with its gradient; one pass, as `forward`."""
 
     def _terms(
         self, logits: Tensor, target: Tensor, mask: Tensor | None, voxel_weight: Tensor | None

@@ -95,6 +95,43 @@ def class_sums(
         >>> sums.tp.tolist(), sums.t.tolist()
         ([[0.5, 1.0]], [[1.0, 1.0]])
     """
+    sums, _chosen = summed(
+        logits,
+        target,
+        activation=activation,
+        gamma=gamma,
+        label_smoothing=label_smoothing,
+        overlap=overlap,
+        ignore_index=ignore_index,
+        mask=mask,
+        regions=regions,
+        check_target=check_target,
+        backend=backend,
+    )
+    return as_fields(sums)
+
+
+def as_fields(sums: Tensor) -> ClassSums:
+    """Sums `(B, 7, C)` by name; what does not depend on the logits is constant."""
+    fields = ClassSums(*sums.unbind(1))
+    return fields._replace(t=fields.t.detach(), n_valid=fields.n_valid.detach())
+
+
+def summed(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    activation: Activation,
+    gamma: ClassNumbers,
+    label_smoothing: float,
+    overlap: Overlap,
+    ignore_index: IgnoreIndex,
+    mask: Tensor | None,
+    regions: Regions,
+    check_target: bool,
+    backend: str,
+) -> tuple[Tensor, str]:
+    """The sums of `class_sums` in one tensor `(B, 7, C)`, and the backend that computed them."""
     check_word("overlap", overlap, ("product", "minimum"))
     flat = flatten(
         logits,
@@ -109,8 +146,7 @@ def class_sums(
     )
     chosen = choose_backend(backend, make_request(flat, overlap))
     tensors = flat.logits, flat.target, flat.mask, flat.class_gamma
-    sums = ClassSums(*_apply(*tensors, *flat.settings, overlap, chosen).unbind(1))
-    return sums._replace(t=sums.t.detach(), n_valid=sums.n_valid.detach())
+    return _apply(*tensors, *flat.settings, overlap, chosen), chosen
 
 
 @torch.library.custom_op("segfocal::class_sums", mutates_args=())

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
+from segfocal.ops.loss_formula import LossFormula, TermWeights
 
 
 def why_not_here() -> str | None:
@@ -52,3 +53,12 @@ def class_sums_backward(
     from segfocal.ops import triton_launch
 
     return triton_launch.class_sums_backward(upstream, logits, target, formula)
+
+
+def loss_of_sums(
+    sums: Tensor, formula: LossFormula, weights: TermWeights
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of a batch, its two terms and its slopes, as `segfocal.ops.loss_of_sums` tells."""
+    from segfocal.ops import triton_loss
+
+    return triton_loss.loss_of_sums(sums, formula, weights)

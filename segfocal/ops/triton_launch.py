@@ -73,12 +73,14 @@ class Launch(NamedTuple):
         grid: How many programs run.
         arguments: By name, constants included.
         num_warps: Warps of each program.
+        device: Where its tensors are.
     """
 
     kernel: Any
     grid: int
     arguments: dict[str, Any]
     num_warps: int
+    device: torch.device
 
     @property
     def options(self) -> dict[str, Any]:
@@ -86,9 +88,9 @@ class Launch(NamedTuple):
         return {"num_warps": self.num_warps, "enable_fp_fusion": True}
 
     def run(self) -> None:
-        """Start the kernel on the device of its logits."""
-        device = self.arguments["logits"].pointer.device
-        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        """Start the kernel on its device."""
+        is_gpu = self.device.type == "cuda"
+        with torch.cuda.device(self.device) if is_gpu else nullcontext():
             self.kernel[(self.grid,)](**self.arguments, **self.options)
 
 
@@ -159,7 +161,7 @@ def _launch(direction: str, logits: Tensor, target: FlatTarget, formula: Formula
         "FORM": make_form(family, logits, target, formula, tile),
     }
     grid = num_samples * num_programs * num_tiles
-    return Launch(_KERNELS[family, direction], grid, arguments, tile.num_warps)
+    return Launch(_KERNELS[family, direction], grid, arguments, tile.num_warps, logits.device)
 
 
 def _with(launch: Launch, **outputs: Any) -> Launch:

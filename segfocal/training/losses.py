@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -135,12 +136,14 @@ def loss_terms(loss: LogitsLoss) -> Terms:
     names = TERM_NAMES[type(loss).__name__]
 
     def terms(logits: Tensor, label: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
-        parts: tuple[Tensor, ...]
-        if isinstance(loss, OverlapFocalLoss | UnifiedFocalLoss):
+        parts: Sequence[Tensor]
+        if isinstance(loss, OverlapFocalLoss):
+            total, *parts = loss.loss_and_terms(logits, label, mask)
+        elif isinstance(loss, UnifiedFocalLoss):
             parts = first, second = loss.terms(logits, label, mask)
             total = weighted_sum(first, second, *loss.lambdas())
         else:
-            parts = (total := loss(logits, label, mask),)
+            parts = [total := loss(logits, label, mask)]
         logged = {name: part.detach() for name, part in zip(names, parts, strict=True)}
         return {"loss": total, **logged}
 
