@@ -209,9 +209,10 @@ def check_dice(voxels: Voxels, options: DiceOptions) -> None:
 def dice_of_sums(sums: ClassSums, voxels: Voxels, options: DiceOptions) -> Tensor:
     """The Dice loss of a batch from its sums."""
     each = overlaps(sums, options)
+    powers = each
     if options.squared_pred:
-        each = each._replace(p=each.p_sq, t=squared_target(sums, voxels, options))
-    loss = reduce_classes(_class_losses(each, options), each, options)
+        powers = each._replace(p=each.p_sq, t=squared_target(sums, voxels, options))
+    loss = reduce_classes(_class_losses(powers, options), each, options)
     return append_axes(loss, voxels.logits) if options.reduction == "none" else loss
 
 

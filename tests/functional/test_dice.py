@@ -131,21 +131,21 @@ def test_absent_classes_are_skipped_or_left_to_the_smoothing():
     torch.testing.assert_close(dice_loss(logits, labels, batch=True, absent="skip"), batch, **EXACT)
 
 
+@pytest.mark.parametrize("squared_pred", [False, True])
 @pytest.mark.parametrize("batch", [False, True])
-def test_an_absent_class_is_penalised_by_its_false_positives(batch):
+def test_an_absent_class_is_penalised_by_its_false_positives(batch, squared_pred):
     logits, labels = make_case((2, 3, 400))
     labels[labels == 2] = 1
     labels[0, :100] = 255
-    each = dice_loss(
-        logits, labels, absent="penalise", batch=batch, ignore_index=255, reduction="none"
-    ).flatten(1)
+    options = {"batch": batch, "squared_pred": squared_pred, "reduction": "none"}
+    each = dice_loss(logits, labels, absent="penalise", ignore_index=255, **options).flatten(1)
     probs = logits.softmax(1)[:, 2]
     p = torch.stack([probs[0, 100:].sum(), probs[1].sum()])
     valid = torch.tensor([300.0, 400.0], dtype=torch.float64)
     if batch:
         p, valid = p.sum(0, keepdim=True), valid.sum(0, keepdim=True)
     torch.testing.assert_close(each[:, 2], p / (p + 0.01 * valid), **EXACT)
-    left = dice_loss(logits, labels, batch=batch, ignore_index=255, reduction="none").flatten(1)
+    left = dice_loss(logits, labels, ignore_index=255, **options).flatten(1)
     torch.testing.assert_close(each[:, :2], left[:, :2], **EXACT)
 
 

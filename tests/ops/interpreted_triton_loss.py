@@ -65,23 +65,56 @@ def test_any_number_of_samples_and_channels(size):
     assert_kernel_equals_plain_torch(case, make_sums(*size), torch.float64)
 
 
-def test_strided_sums_and_weights_are_read_as_they_are():
-    case = LOSSES[-1]
+BOTH = LossCase(DiceOptions(weight=(1.0, 2.0, 3.0, 0.5)), FocalOptions(alpha=0.25))
+
+
+def test_strided_sums_are_read_as_they_are():
     sums = make_sums()
     wide = torch.full((*sums.shape[:2], 9), torch.nan, dtype=sums.dtype)
     wide[..., 1::2] = sums
-    assert_kernel_equals_plain_torch(case, wide[..., 1::2], torch.float64)
-    weight = torch.tensor(1.5, dtype=torch.float64).expand(4)
-    overlap = DiceOptions(weight=weight)
-    assert_kernel_equals_plain_torch(LossCase(overlap, None), sums, torch.float64)
+    expected = in_one_step(BOTH, sums, PLAIN).total
+    assert torch.equal(in_one_step(BOTH, wide[..., 1::2], PLAIN).total, expected)
+    assert torch.equal(in_one_step(BOTH, sums.mT.contiguous().mT, PLAIN).total, expected)
 
 
-def test_a_term_of_share_0_is_left_out_even_if_it_is_infinite():
+def test_strided_weights_are_read_as_they_are():
+    numbers = torch.tensor([[1.0, 2.0, 3.0, 0.5], [9.0, 9.0, 9.0, 9.0]]).T
+    expected = in_one_step(BOTH, make_sums(), PLAIN).total
+    for weight in (numbers[:, 0], numbers[:, 0].double()):
+        case = BOTH._replace(overlap=DiceOptions(weight=weight))
+        assert torch.equal(in_one_step(case, make_sums(), PLAIN).total, expected)
+
+
+@pytest.mark.parametrize("case", [*LOSSES[::7], *LOSSES[-8:]], ids=repr)
+@pytest.mark.parametrize("emptied", [[5], [2, 5], [0, 1, 2, 3, 4, 5, 6]], ids=repr)
+def test_a_batch_without_a_positive_or_a_voxel(case, emptied):
+    sums = make_sums()
+    sums[:, emptied] = 0
+    assert_kernel_equals_plain_torch(case, sums, torch.float64)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_shares_of_less_than_one_positive_in_all(activation):
+    sums = make_sums()
+    sums[:, 5] *= 1e-3
+    case = LossCase(None, FocalOptions(normalizer="positives"), activation=activation)
+    assert_kernel_equals_plain_torch(case, sums, torch.float64)
+
+
+def test_a_term_of_share_0_is_left_out_whatever_it_is():
     sums = make_sums()
     sums[0, 0, 0] = torch.inf
-    loss = in_one_step(LossCase(DiceOptions(), FocalOptions(), (1.0, 0.0)), sums, PLAIN)
-    alone = in_one_step(LossCase(DiceOptions(), None), sums, PLAIN)
+    both = LossCase(DiceOptions(), FocalOptions(), (1.0, 0.0))
+    loss, alone = (in_one_step(case, sums, PLAIN) for case in (both, LossCase(DiceOptions(), None)))
     assert loss.focal == torch.inf
+    assert torch.equal(loss.total, alone.total)
+    sums = make_sums()
+    sums[0, 3, 0] = torch.nan
+    both = both._replace(shares=(0.0, 1.0))
+    loss, alone = (
+        in_one_step(case, sums, PLAIN) for case in (both, LossCase(None, FocalOptions()))
+    )
+    assert loss.overlap.isnan()
     assert torch.equal(loss.total, alone.total)
 
 

@@ -45,6 +45,7 @@ def _overlaps():
     ):
         yield DiceOptions(absent=absent, batch=batch, reduction=reduction, weight=CLASSES)
         yield DiceOptions(absent=absent, smooth_nr=0.0, smooth_dr=0.0, include_background=False)
+        yield DiceOptions(absent=absent, batch=batch, squared_pred=True)
         yield TverskyOptions(0.3, 0.9, 4 / 3, absent=absent, batch=batch, reduction=reduction)
     yield DiceOptions(include_background=False, weight=FOREGROUND)
     yield DiceOptions(include_background=False, weight=2.5, batch=True)
@@ -97,6 +98,7 @@ def make_sums(num_samples=3, num_channels=4, seed=0):
     losses = 50 * torch.rand((2, *size), generator=seeded(seed + 9), dtype=torch.float64)
     sums = torch.stack([losses[0], losses[1], tp, p, 0.7 * p, t, n_valid], 1)
     sums[0, [2, 5], -1] = 0  # not in the target
+    sums[0, 6, -1] = 40  # and few voxels count
     sums[0, 2:5, -2] = sums[0, 5:6, -2]  # predicted without a fault
     sums[1, 2:6, -1] = 0  # neither there nor predicted
     sums[1, :, 0] = 0  # masked out
