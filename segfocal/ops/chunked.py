@@ -19,6 +19,7 @@ from segfocal.ops.chunked_blocks import Path, Task, cut, part_of
 from segfocal.ops.chunked_float_maps import FloatMapSigmoid
 from segfocal.ops.chunked_hard_sigmoid import HARD_CLASSES, HardSigmoid
 from segfocal.ops.chunked_label_softmax import LabelSoftmax
+from segfocal.ops.cpu_memory import empty_gradient
 from segfocal.ops.cpu_threads import share_out
 from segfocal.ops.elementwise import Upstream, accumulation_dtype
 from segfocal.ops.flat_target import FlatTarget
@@ -55,7 +56,7 @@ def class_sums_backward(
     upstream: Tensor, logits: Tensor, target: FlatTarget, formula: Formula
 ) -> Tensor:
     """Gradient with respect to the logits `(B, C, S)`, given that of the sums `(B, 7, C)`."""
-    gradient = torch.empty_like(logits)
+    gradient = empty_gradient(logits)
     upstream = upstream.to(accumulation_dtype(logits)).unsqueeze(-1)
     kind = path_for(logits, target, formula)
     tasks = cut(logits, kind.breadth)

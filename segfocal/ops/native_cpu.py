@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from segfocal.ops.cpu_memory import empty_gradient
 from segfocal.ops.cpu_threads import share_out
 from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
@@ -90,7 +91,7 @@ def class_sums_backward(
     upstream: Tensor, logits: Tensor, target: FlatTarget, formula: Formula
 ) -> Tensor:
     """Gradient with respect to the logits `(B, C, S)`, given that of the sums `(B, 7, C)`."""
-    gradient = torch.empty_like(logits)
+    gradient = empty_gradient(logits)
     if logits.numel() == 0:
         return gradient
     kernels, grid = _kernels(), _cut(logits, formula)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -123,6 +124,27 @@ def _pick(_context: Any, _condition: Any, yes: Any, no: Any) -> Any:
     return (yes(types.boolean, yes, no), generate) if yes == no else None
 
 
+_NARROW_CPUS = ("skylake-avx512", "cascadelake", "cooperlake")
+"""Cores of these slow down for a while when they run 512-bit arithmetic."""
+
+PREFERRED_BITS = 256 if llvm.get_host_cpu_name() in _NARROW_CPUS else 512
+
+
+@intrinsic
+def _whole_vectors(_context: Any) -> Any:
+    """Called in a kernel: lets LLVM use all of a CPU's vector width in it, where it has AVX-512.
+
+    For Intel's CPUs of the server line it would stop at 256 bits.
+    """
+
+    def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+        # llvmlite's own `add` knows no attribute with a value
+        set.add(builder.function.attributes, f'"prefer-vector-width"="{PREFERRED_BITS}"')
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
 # exp and log after Cephes (expf, logf), S. Moshier, with the integer parts through bit patterns
 
 TINY, LARGEST = F(np.finfo(np.float32).tiny), F(np.finfo(np.float32).max)
@@ -175,6 +197,7 @@ def _log1p(x):
 @_compiled()
 def _power(q, gamma, n, out):
     """Fill out with q^gamma, 0 <= q <= 1 and 0^0 = 1; no logarithm for the usual exponents."""
+    _whole_vectors()
     if gamma == _TWO:
         for i in range(n):
             out[i] = q[i] * q[i]
@@ -202,6 +225,7 @@ def _general_power(q, gamma):
 
 @_compiled(fastmath={"contract", "reassoc"})
 def _sum_and_squares(row, n):
+    _whole_vectors()
     total, squares = _ZERO, _ZERO
     for i in range(n):
         total += row[i]
@@ -211,6 +235,7 @@ def _sum_and_squares(row, n):
 
 @_compiled(fastmath={"contract", "reassoc"})
 def _sum_where(row, labels, label, n):
+    _whole_vectors()
     total = _ZERO
     for i in range(n):
         total += _pick(labels[i] == label, row[i], _ZERO)
@@ -219,6 +244,7 @@ def _sum_where(row, labels, label, n):
 
 @_compiled()
 def _count_where(labels, label, n):
+    _whole_vectors()
     count = I(0)
     for i in range(n):
         count = I(count + _pick(labels[i] == label, I(1), I(0)))
@@ -262,6 +288,7 @@ def _float_to_bfloat(value):
 @_compiled()
 def _read(view, b, c, s, n, row):
     """The n voxels of a channel as float32."""
+    _whole_vectors()
     start = b * view.stride_b + c * view.stride_c + s * view.stride_s
     step = view.stride_s
     extent = (n - 1) * step + 1
@@ -286,6 +313,7 @@ def _read(view, b, c, s, n, row):
 @_compiled()
 def _write(view, b, c, s, n, row):
     """The n voxels of a channel, in the view's dtype."""
+    _whole_vectors()
     start = b * view.stride_b + c * view.stride_c + s * view.stride_s
     step = view.stride_s
     extent = (n - 1) * step + 1
@@ -310,6 +338,7 @@ def _write(view, b, c, s, n, row):
 @_compiled()
 def _read_integers(view, b, c, s, n, row):
     """The n voxels of labels, of a hard target's channel or of a mask, as int64."""
+    _whole_vectors()
     start = b * view.stride_b + c * view.stride_c + s * view.stride_s
     step = view.stride_s
     extent = (n - 1) * step + 1
@@ -343,6 +372,7 @@ def _narrowed(label, highest):
 @_compiled()
 def _read_labels(labels, mask, ignored, highest, b, s, n, scratch, found):
     """Each voxel's label; `highest + 1` if ignored, masked or not a label from 0 to `highest`."""
+    _whole_vectors()
     left_out = I(highest + 1)
     if labels.code == INT64 and labels.stride_s == 1:  # torch's own: in one pass
         longs = numba.carray(_int64_at(labels.address + 8 * (b * labels.stride_b + s)), n)
@@ -362,6 +392,7 @@ def _read_labels(labels, mask, ignored, highest, b, s, n, scratch, found):
 @_compiled()
 def _leave_out_masked(mask, left_out, b, s, n, scratch, found):
     """Put `left_out` where a mask that all channels share is False."""
+    _whole_vectors()
     if mask.code != NO_TENSOR and not mask.by_channel:
         _read_integers(mask, b, 0, s, n, scratch)
         for i in range(n):
@@ -374,6 +405,7 @@ def _leave_out_masked(mask, left_out, b, s, n, scratch, found):
 @_compiled()
 def _read_classes(target, mask, ignored, channels, b, s, n, scratch, classes):
     """Each voxel's class; C where the voxel does not count."""
+    _whole_vectors()
     left_out = I(channels)
     if not target.by_channel:
         _read_labels(target, mask, ignored, channels - 1, b, s, n, scratch, classes)
@@ -396,6 +428,7 @@ def _read_classes(target, mask, ignored, channels, b, s, n, scratch, classes):
 @_compiled()
 def _read_voxels(logits, target, mask, ignored, channels, b, s, n, z, classes, spare, scratch):
     """Fill z and the classes of n voxels. Returns how many do not count: class C, z = 0."""
+    _whole_vectors()
     _read_classes(target, mask, ignored, channels, b, s, n, scratch, classes)
     left_out = _count_where(classes, I(channels), n)
     for c in range(channels):
@@ -425,6 +458,7 @@ def _softmax_block(channels, n, e, classes, own, rest, inverse, top, p, q, nll):
     (The sum of all but the own class would do as well, but where that holds the 1 hundreds of small
     terms lose their last digits in it.)
     """
+    _whole_vectors()
     for i in range(n):
         top[i] = F(-np.inf)
         rest[i] = _ZERO
@@ -457,6 +491,7 @@ def _softmax_block(channels, n, e, classes, own, rest, inverse, top, p, q, nll):
 @_compiled()
 def _own_power(q, classes, gammas, n, gamma, out):
     """q^gamma; `gammas` holds one gamma, or one per class and another. Fills `gamma` too."""
+    _whole_vectors()
     if gammas.size == 1:
         _power(q, gammas[0], n, out)
         for i in range(n):
@@ -471,6 +506,7 @@ def _own_power(q, classes, gammas, n, gamma, out):
 @_compiled(fastmath={"contract", "reassoc"})
 def _sums_of_class(p, focal, classes, label, n):
     """Of one class: sums of its voxels' focal losses and probabilities, of p and p^2 everywhere."""
+    _whole_vectors()
     of_focal, overlap, total, squares = _ZERO, _ZERO, _ZERO, _ZERO
     for i in range(n):
         is_own = classes[i] == label
@@ -484,6 +520,7 @@ def _sums_of_class(p, focal, classes, label, n):
 @_compiled()
 def _add_compared(p, focal, classes, channels, n, sums):
     """Add what n voxels give to the sums: every label compared with every class."""
+    _whole_vectors()
     for c in range(channels):
         of_focal, overlap, total, squares = _sums_of_class(p[c], focal, classes, I(c), n)
         sums[0, c] += of_focal
@@ -496,6 +533,7 @@ def _add_compared(p, focal, classes, channels, n, sums):
 @_compiled()
 def _add_scattered(p, own_p, focal, classes, channels, n, sums):
     """The same by way of each voxel's label."""
+    _whole_vectors()
     for i in range(n):
         own = U(classes[i])
         sums[0, own] += focal[i]
@@ -510,6 +548,7 @@ def _add_scattered(p, own_p, focal, classes, channels, n, sums):
 @_compiled()
 def _add_valid(mask, classes, left_out, channels, b, s, n, scratch, sums):
     """Add the number of voxels that count to every channel."""
+    _whole_vectors()
     for c in range(channels):
         if mask.by_channel:
             _read_integers(mask, b, c, s, n, scratch)
@@ -525,6 +564,7 @@ def softmax_sums(logits, target, mask, ignored, gammas, grid, partials, first, l
 
     The last column collects what does not count.
     """
+    _whole_vectors()
     channels, block = grid.channels, grid.block
     e = np.zeros((channels + 1, block), np.float32)
     rows = np.empty((9, block), np.float32)
@@ -561,6 +601,7 @@ def softmax_gradient(upstream, logits, target, mask, ignored, gammas, grid, grad
 
     The last column of `upstream` is 0: nothing flows to voxels that do not count.
     """
+    _whole_vectors()
     channels, block = grid.channels, grid.block
     e = np.zeros((channels + 1, block), np.float32)
     rows = np.empty((13, block), np.float32)
@@ -595,18 +636,24 @@ def softmax_gradient(upstream, logits, target, mask, ignored, gammas, grid, grad
                 own[i] = others[i]
                 others[i] += focal[i]
                 here[i] = focal[i] * q[i] + overlap[i]
+            for i in range(n):
+                label = U(classes[i])
+                slope = above[3, label] + _TWO * above[4, label] * p[i] - own[i]
+                own[i] = p[i] * slope + here[i]
             for c in range(channels):
                 z, worth, square = e[c], above[3, c], _TWO * above[4, c]
                 for i in range(n):
-                    is_own = classes[i] == I(c)
-                    slope = worth + square * z[i] - _pick(is_own, own[i], others[i])
-                    z[i] = z[i] * slope + _pick(is_own, here[i], _ZERO)
-                _write(gradient, b, c, s, n, z)
+                    z[i] *= worth + square * z[i] - others[i]
+            for i in range(n):
+                e[U(classes[i]), i] = own[i]
+            for c in range(channels):
+                _write(gradient, b, c, s, n, e[c])
 
 
 @_compiled()
 def _own_upstream(classes, above, channels, n, weight, overlap):
     """The gradients of `focal_pos` and `tp` for each voxel's class."""
+    _whole_vectors()
     if channels <= FEW:
         for i in range(n):
             weight[i] = _ZERO
@@ -643,6 +690,7 @@ def _unrolled_probabilities(which, classes, n, w):
     q is the sum of the other classes' p. Where the own class is not the largest the others' sum is
     1 at least, so that adding e - 1 to it cancels nothing.
     """
+    _whole_vectors()
     channels = len(which)
     for i in range(n):
         label = classes[i]
@@ -671,6 +719,7 @@ def unrolled_softmax_sums(
     which, logits, target, mask, ignored, gammas, grid, partials, first, last
 ):
     """What `softmax_sums` computes."""
+    _whole_vectors()
     channels, block = len(which), grid.block
     rows = np.empty((channels + 6, UNROLLED_BLOCK), np.float32)
     w = rows.reshape(-1)
@@ -697,6 +746,7 @@ def unrolled_softmax_sums(
 @_compiled()
 def _unrolled_gradient(which, classes, above, n, w):
     """Rows 0 to C - 1 of w turned from p to the gradient. `above` holds twice that of p^2."""
+    _whole_vectors()
     channels = len(which)
     for i in range(n):
         label = classes[i]
@@ -729,6 +779,7 @@ def unrolled_softmax_gradient(
     which, upstream, logits, target, mask, ignored, gammas, grid, gradient, first, last
 ):
     """What `softmax_gradient` computes."""
+    _whole_vectors()
     channels, block = len(which), grid.block
     rows = np.empty((channels + 6, UNROLLED_BLOCK), np.float32)
     w = rows.reshape(-1)
@@ -759,6 +810,7 @@ def unrolled_softmax_gradient(
 @_compiled()
 def _read_counting(target, mask, ignored, highest, b, s, n, scratch, labels):
     """Each voxel's label, 0 if the target has channels; `highest + 1` where it does not count."""
+    _whole_vectors()
     if not target.by_channel:
         _read_labels(target, mask, ignored, highest, b, s, n, scratch, labels)
     else:
@@ -770,6 +822,7 @@ def _read_counting(target, mask, ignored, highest, b, s, n, scratch, labels):
 @_compiled()
 def _read_sides(target, mask, labels, highest, classes, ends, b, c, s, n, scratch, side):
     """1 for a positive of the channel, -1 for a negative, 0 where the voxel does not count."""
+    _whole_vectors()
     if not target.by_channel:
         for i in range(n):
             side[i] = _pick(labels[i] > highest, I(0), I(-1))
@@ -791,6 +844,7 @@ def _read_sides(target, mask, labels, highest, classes, ends, b, c, s, n, scratc
 @_compiled()
 def _towards_side(z, side, n, p, q, nll):
     """Probability of each voxel's side, its complement, and its nll. Side 0 has p = q = 1/2."""
+    _whole_vectors()
     for i in range(n):
         x = _pick(side[i] != I(0), z[i] * F(side[i]), _ZERO)
         e = _exp(-np.abs(x))
@@ -807,6 +861,7 @@ def sigmoid_sums(logits, target, mask, ignored, classes, ends, gammas, grid, par
 
     Channel c of a target of labels is made up of `classes[ends[c] : ends[c + 1]]`.
     """
+    _whole_vectors()
     block, highest = grid.block, I(classes.max() if classes.size else 0)
     rows = np.empty((5, block), np.float32)
     labels, side = np.empty(block, np.int32), np.empty(block, np.int32)
@@ -843,6 +898,7 @@ def sigmoid_gradient(
     upstream, logits, target, mask, ignored, classes, ends, gammas, grid, gradient, first, last
 ):
     """Gradient of each task from `first` to `last`, given that of the sums `(B, 7, C + 1)`."""
+    _whole_vectors()
     block, highest = grid.block, I(classes.max() if classes.size else 0)
     rows = np.empty((5, block), np.float32)
     labels, side = np.empty(block, np.int32), np.empty(block, np.int32)

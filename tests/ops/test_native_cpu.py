@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,3 +111,33 @@ def test_a_kernel_without_a_folder_for_its_cache_still_compiles():
 def test_importing_the_ops_does_not_import_numba():
     code = "import sys, segfocal.ops; assert 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_loop_may_use_the_whole_vector_width():
+    """What a function does not ask for it does not get: it is compiled before it is inlined."""
+    source = Path(native_cpu.__file__).with_name("native_cpu_kernels.py").read_text()
+    loops, asking = [], []
+    for function in (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)):
+        decorators = " ".join(ast.unparse(one) for one in function.decorator_list)
+        is_compiled = "_compiled" in decorators or "_kernel" in decorators
+        if is_compiled and any(isinstance(node, ast.For) for node in ast.walk(function)):
+            loops.append(function.name)
+            asking += [function.name] * ("_whole_vectors()" in ast.unparse(function))
+    assert len(loops) > 20
+    assert asking == loops
+
+
+def test_loops_are_compiled_to_512_bits_where_the_cpu_is_good_at_them():
+    import llvmlite.binding
+    import numba
+
+    from segfocal.ops import native_cpu_kernels as kernels
+
+    has_avx512 = llvmlite.binding.get_host_cpu_features().get("avx512f")
+    if not has_avx512 or kernels.PREFERRED_BITS < 512:
+        pytest.skip("no AVX-512 here, or one that slows the core down")
+    row, side = (numba.types.Array(dtype, 1, "C") for dtype in (numba.float32, numba.int32))
+    compiled = numba.njit(fastmath={"contract"})(kernels._towards_side.py_func)
+    compiled.compile((row, side, numba.int64, row, row, row))
+    (code,) = compiled.inspect_asm().values()
+    assert code.count("%zmm") > code.count("%ymm")
