@@ -137,7 +137,7 @@ def test_loops_are_compiled_to_512_bits_where_the_cpu_is_good_at_them():
     if not has_avx512 or kernels.PREFERRED_BITS < 512:
         pytest.skip("no AVX-512 here, or one that slows the core down")
     row, side = (numba.types.Array(dtype, 1, "C") for dtype in (numba.float32, numba.int32))
-    compiled = numba.njit(fastmath={"contract"})(kernels._towards_side.py_func)
+    compiled = kernels._compiled()(kernels._towards_side.py_func)
     compiled.compile((row, side, numba.int64, row, row, row))
     (code,) = compiled.inspect_asm().values()
     assert code.count("%zmm") > code.count("%ymm")
