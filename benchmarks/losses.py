@@ -253,7 +253,11 @@ def main():
         "--nnunet-python", metavar="PYTHON", help="Python of an environment with nnunetv2"
     )
     parser.add_argument("--size", type=int, help="edge of every volume, for a quick trial")
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    compiling = parser.add_mutually_exclusive_group()
+    compiling.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    compiling.add_argument(
+        "--only-compiled", action="store_true", help="on a GPU: the tables of torch.compile alone"
+    )
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     where = (
@@ -271,7 +275,9 @@ def main():
         workloads = [w._replace(shape=(*w.shape[:2], *3 * (args.size,))) for w in workloads]
     which = everything if device == "cpu" and not args.no_compile else not_compiled
     results = {}
-    for workload in workloads:
+    if args.only_compiled and device == "cpu":
+        parser.error("--only-compiled is for a GPU: on the CPU there is one table for all.")
+    for workload in () if args.only_compiled else workloads:
         results[workload] = measure(workload, device, args.repeats, nnunet, which)
         print(f"\n{workload}\n\n{table(results[workload])}", flush=True)
     if device == "cuda" and not args.no_compile:
@@ -281,7 +287,7 @@ def main():
             print(f"\n{workload}, beside torch.compile\n\n{table(rows)}", flush=True)
     if nnunet is not None:
         nnunet.close()
-    if args.plot:
+    if args.plot and results:
         plot(results, args.plot)
 
 

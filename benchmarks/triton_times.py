@@ -16,9 +16,13 @@ from typing import NamedTuple
 import torch
 import triton
 
-from segfocal.ops import reference, triton_launch
+from segfocal.functional.dice import DiceOptions, dice_formula
+from segfocal.functional.focal import FocalOptions, focal_formula
+from segfocal.functional.voxel_options import VoxelOptions, Voxels
+from segfocal.ops import reference, triton_launch, triton_loss
 from segfocal.ops.flat_target import FlatTarget
 from segfocal.ops.formula import Formula
+from segfocal.ops.loss_formula import LossFormula, TermWeights
 
 IN_A_GRAPH = 10
 CHECKED = 8192
@@ -85,6 +89,16 @@ def check(logits, target, formula, upstream):
     assert (found - truth).abs().max() <= rounding * truth.abs().max()
 
 
+def dice_focal_launch(logits, target, formula):
+    """The kernel that makes a Dice-focal loss of the sums."""
+    read = VoxelOptions(activation=formula.activation)
+    voxels = Voxels(logits, target.values, None, read)
+    terms = LossFormula(dice_formula(voxels, DiceOptions()), focal_formula(voxels, FocalOptions()))
+    sums = triton_launch.class_sums(logits, target, formula)
+    launch, _outputs = triton_loss.loss_launch(sums, terms, TermWeights(None, None, None))
+    return launch
+
+
 def microseconds(calls, repeats):
     """Of one call: the calls take turns in a graph that is replayed."""
     for call in calls:
@@ -111,7 +125,7 @@ def row(workload, repeats):
     upstream = torch.randn(
         workload.num_samples, 7, workload.num_channels, device="cuda", generator=generator
     )
-    forwards, backwards, sums, copies = [], [], [], []
+    forwards, backwards, sums, losses, copies = [], [], [], [], []
     for _ in range(2):
         logits, target, formula = make_arguments(workload, generator)
         check(logits, target, formula, upstream)
@@ -120,8 +134,9 @@ def row(workload, repeats):
         forwards.append(forward.run)
         backwards.append(backward.run)
         sums.append(lambda partials=partials: partials.sum(-1))
+        losses.append(dice_focal_launch(logits, target, formula).run)
         copies.append(lambda logits=logits, gradient=gradient: gradient.copy_(logits))
-    times = [microseconds(calls, repeats) for calls in (copies, forwards, sums, backwards)]
+    times = [microseconds(calls, repeats) for calls in (copies, forwards, sums, losses, backwards)]
     share = 1.5 * times[0] / sum(times[1:])
     return f"| {workload} | {' | '.join(f'{time:.1f}' for time in times)} | {share:.2f} |"
 
@@ -134,8 +149,8 @@ def main():
         parser.error("needs a CUDA device, and torch sees none.")
     versions = f"torch {torch.__version__}, triton {triton.__version__}"
     print(f"{torch.cuda.get_device_name()}, {versions}, {date.today()}\n")
-    print("| workload | copy, us | forward | sum | backward | share of the floor |")
-    print("|---" * 6 + "|")
+    print("| workload | copy, us | forward | sum | loss | backward | share of the floor |")
+    print("|---" * 7 + "|")
     for workload in WORKLOADS:
         print(row(workload, repeats), flush=True)
 
