@@ -285,7 +285,7 @@ def test_nothing_is_computed_before_the_checks(monkeypatch):
     def fail(*_arguments, **_options):
         raise AssertionError("the op ran")
 
-    monkeypatch.setattr("segfocal.functional.voxel_options.class_sums", fail)
+    monkeypatch.setattr("segfocal.functional.voxel_options.sums_with_backend", fail)
     with pytest.raises(ValueError, match="alpha must be finite"):
         focal_loss(LOGITS, LABELS, alpha=2.0)
     with pytest.raises(AssertionError, match="the op ran"):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
-from segfocal.ops.class_sums import ClassSums, as_fields, summed
+from segfocal.ops.class_sums import ClassSums, as_fields, sums_with_backend
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -127,7 +127,7 @@ def sum_voxels_together(
 ) -> Summed:
     """`sum_voxels`, all sums in one tensor, and with them what has computed it."""
     options = voxels.options
-    sums, backend = summed(
+    sums, backend = sums_with_backend(
         voxels.logits,
         voxels.target,
         activation=options.activation,

@@ -95,7 +95,7 @@ def class_sums(
         >>> sums.tp.tolist(), sums.t.tolist()
         ([[0.5, 1.0]], [[1.0, 1.0]])
     """
-    sums, _chosen = summed(
+    sums, _chosen = sums_with_backend(
         logits,
         target,
         activation=activation,
@@ -117,7 +117,7 @@ def as_fields(sums: Tensor) -> ClassSums:
     return fields._replace(t=fields.t.detach(), n_valid=fields.n_valid.detach())
 
 
-def summed(
+def sums_with_backend(
     logits: Tensor,
     target: Tensor,
     *,

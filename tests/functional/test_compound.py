@@ -69,13 +69,13 @@ def test_regions_reach_both_terms():
 
 def test_both_terms_come_from_one_pass(monkeypatch):
     passes = []
-    once = segfocal.functional.voxel_options.class_sums
+    once = segfocal.functional.voxel_options.sums_with_backend
 
     def counted(*arguments, **options):
         passes.append(options["gamma"])
         return once(*arguments, **options)
 
-    monkeypatch.setattr(segfocal.functional.voxel_options, "class_sums", counted)
+    monkeypatch.setattr(segfocal.functional.voxel_options, "sums_with_backend", counted)
     logits, labels = make_case()
     dice_focal_loss(logits, labels, ignore_index=255, gamma=1.3)
     assert passes == [1.3]

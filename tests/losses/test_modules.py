@@ -218,7 +218,7 @@ def test_check_target_and_backend_are_passed_on(monkeypatch, check_target):
         seen.append((options["check_target"], options["backend"]))
         raise InterruptedError
 
-    monkeypatch.setattr("segfocal.functional.voxel_options.class_sums", spy)
+    monkeypatch.setattr("segfocal.functional.voxel_options.sums_with_backend", spy)
     for module in (
         FocalLoss,
         lambda **o: DiceLoss(softmax=True, **o),

@@ -197,8 +197,8 @@ MUTANTS = (
     Mutant(
         "numba: squares of p forgotten in the softmax gradient",
         "ops/native_cpu_kernels.py",
-        "slope = worth + square * z[i] - _pick(",
-        "slope = worth - _pick(",
+        "z[i] *= worth + square * z[i] - others[i]",
+        "z[i] *= worth - others[i]",
         BACKENDS,
     ),
     Mutant(
@@ -370,10 +370,17 @@ MUTANTS = (
         FOCAL,
     ),
     Mutant(
+        "numba: own class's place by the first class's slope",
+        "ops/native_cpu_kernels.py",
+        "slope = above[3, label] + _TWO * above[4, label] * p[i] - own[i]",
+        "slope = above[3, 0] + _TWO * above[4, label] * p[i] - own[i]",
+        BACKENDS,
+    ),
+    Mutant(
         "softmax without the background's channel",
         "functional/voxel_options.py",
-        "    return class_sums(\n        voxels.logits,",
-        "    return class_sums(\n        voxels.logits.index_fill(1, torch.tensor([0]), -1e9),",
+        "sums_with_backend(\n        voxels.logits,",
+        "sums_with_backend(\n        voxels.logits.index_fill(1, torch.tensor([0]), -1e9),",
         DICE,
     ),
     Mutant(

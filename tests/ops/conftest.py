@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-collect_ignore = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreted_triton.py"]
-"""It runs in a process of its own, which test_triton_interpreter.py starts."""
+collect_ignore_glob = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["interpreted_*.py"]
+"""They run in a process of their own, which test_triton_interpreter.py starts."""
 
 FIELDS = ("focal_pos", "focal_neg", "tp", "p", "p_sq", "t", "n_valid")
 

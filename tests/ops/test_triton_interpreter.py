@@ -28,4 +28,4 @@ def test_the_kernels_match_the_reference_in_the_interpreter(tests):
         check=False,
     )
     assert run.returncode == 0, run.stdout[-20000:] + run.stderr[-2000:]
-    assert re.search(r"^[12]\d\d passed", run.stdout, re.MULTILINE), run.stdout[-2000:]
+    assert re.search(r"^[1-9]\d\d passed", run.stdout, re.MULTILINE), run.stdout[-2000:]
