@@ -43,7 +43,7 @@ def progress_figure(
     _draw_line(rate, history, lambda record: record.lr, "Learning rate")
     rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     _draw_line(speed, history, lambda record: record.steps_per_s, "Steps per second")
-    speed.set_ylim(bottom=0)
+    speed.set_ylim(0, 1.1 * speed.get_ylim()[1])
     for axes in (dice, loss, lesions, rate, speed):
         _finish(axes, history)
     save(figure, path, synthetic=synthetic)
