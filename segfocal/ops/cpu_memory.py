@@ -3,7 +3,7 @@
 Above 32 MiB glibc mostly maps an allocation anew and gives it back when it is freed, so each step
 writes its gradient into pages that the kernel hands out and clears one by one: at 110 MB some 27000
 page faults. Linux gives out 2 MiB at a time where a program asks for that and the system lets it
-(`/sys/kernel/mm/transparent_hugepage/enabled` is `madvise` on most).
+(`/sys/kernel/mm/transparent_hugepage/enabled` says `madvise`).
 """
 
 from __future__ import annotations

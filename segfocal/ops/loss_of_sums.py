@@ -1,9 +1,8 @@
 """The op that makes a loss of a batch's sums in one step, with its slopes.
 
 With plain operations and their autograd a Dice-focal loss starts some fifty kernels of a few
-numbers each after the voxels have been summed, which takes a GPU longer than the voxels do, and the
-host longer still. Here the slopes are written out beside the loss: one kernel computes all of it,
-and the backward pass multiplies once.
+numbers each after the voxels have been summed. Here the slopes are written out beside the loss: one
+kernel computes all of it, and the backward pass multiplies once.
 
 The Triton backend alone has such a kernel. Elsewhere, and for what it does not know, a loss is made
 by `segfocal.functional` in plain torch, which is also what the kernel is tested against.

@@ -132,9 +132,9 @@ PREFERRED_BITS = 256 if llvm.get_host_cpu_name() in _NARROW_CPUS else 512
 
 @intrinsic
 def _whole_vectors(_context: Any) -> Any:
-    """Called in a kernel: lets LLVM use all of a CPU's vector width in it, where it has AVX-512.
+    """Called in every function with a loop: lets LLVM use a CPU's whole vector width in it.
 
-    For Intel's CPUs of the server line it would stop at 256 bits.
+    With AVX-512 it would stop at 256 bits for Intel's CPUs of the server line.
     """
 
     def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import triton
 import triton.language as tl
 from torch import Tensor
 
@@ -120,8 +121,8 @@ def _make_form(sums: Tensor, formula: LossFormula, weights: TermWeights) -> Loss
         alpha=_kind(weights.alpha, num_channels),
         normalizer="" if focal is None else focal.normalizer,
         has_negatives=focal is not None and focal.has_negatives,
-        samples=_power_of_two(num_samples),
-        channels=_power_of_two(num_channels),
+        samples=triton.next_power_of_2(num_samples),
+        channels=triton.next_power_of_2(num_channels),
         acc=tl.float64 if sums.dtype == torch.float64 else tl.float32,
     )
 
@@ -132,7 +133,3 @@ def _kind(numbers: Tensor | None, num_channels: int) -> str:
     if numbers.ndim == 0:
         return "one"
     return "class" if numbers.shape[0] == num_channels else "foreground"
-
-
-def _power_of_two(size: int) -> int:
-    return 1 << (size - 1).bit_length()

@@ -57,9 +57,8 @@ def everything(values):
 
 
 @triton.jit
-def overlap_term(sums, weight, at, channels, here, sizes, numbers, FORM: tl.constexpr):
+def overlap_term(sums, weight, at, channels, here, num_channels, numbers, FORM: tl.constexpr):
     """The overlap term; and its derivatives by tp, p and p_sq, the share not in them yet."""
-    num_channels = sizes[1]
     of_overlap, of_tp, of_p, of_p_sq, of_t, smooth_nr, smooth_dr, exponent = numbers
     counts = here & (channels >= FORM.overlap_first)
     tp = fold_samples(load_field(sums, 2, at, num_channels, counts), FORM)
@@ -193,9 +192,8 @@ def loss_of_sums(
             number(smooth_dr, FORM),
             number(exponent, FORM),
         )
-        sizes = num_samples, num_channels
         overlap, of_tps, of_ps, of_squares = overlap_term(
-            sums, overlap_weight, at, channels, here, sizes, numbers, FORM
+            sums, overlap_weight, at, channels, here, num_channels, numbers, FORM
         )
         if FORM.overlap_counts:
             factor = number(share, FORM)
