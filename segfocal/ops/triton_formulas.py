@@ -81,7 +81,12 @@ def log1p(x, FORM: tl.constexpr):
     log(1 + f) = 2 artanh(s) with s = f / (2 + f). The polynomial in s^2 is off by 1e-8 of the value
     at most.
     """
-    u = 1 + x
+    return log_sum(1 + x, x, FORM)
+
+
+@triton.jit
+def log_sum(u, x, FORM: tl.constexpr):
+    """log(1 + x) where 1 + x, rounded, is known as `u`."""
     if FORM.acc == tl.float64:
         return tl.where(u == 1, x, tl.log(u) * (x / (u - 1)))
     else:
@@ -108,6 +113,18 @@ def log1p_below_one(x, FORM: tl.constexpr):
         w = s * s
         tail = 0.66666413 + w * (0.40021699 + w * (0.27999141 + w * 0.28024459))
         return s * (2 + w * tail)
+
+
+@triton.jit
+def bounded(values):
+    """The values >= 0 with a huge number for infinity: times 0 that is 0, where infinity is NaN."""
+    return tl.where(values > HUGE, HUGE, values)
+
+
+@triton.jit
+def unbounded(sums):
+    """What sums of `bounded` values would have been without it."""
+    return tl.where(sums >= HUGE, float("inf"), sums)
 
 
 @triton.jit
@@ -182,8 +199,11 @@ def softmax_focal(z, rest, gamma, FORM: tl.constexpr):
 @triton.jit
 def softmax_steepness(p, q, nll, gamma, FORM: tl.constexpr):
     """A in dFL_c/dz_j = -A (delta_cj - p_j): q^gamma (1 + gamma p nll / q)."""
-    ratio = divide(times_nll(p, nll) + TINY, q + TINY, FORM)
-    return power(q, gamma, FORM) * (1 + gamma * ratio)
+    if FORM.gamma == "two":
+        return q * (q + 2 * times_nll(p, nll))
+    else:
+        ratio = divide(times_nll(p, nll) + TINY, q + TINY, FORM)
+        return power(q, gamma, FORM) * (1 + gamma * ratio)
 
 
 @triton.jit
@@ -226,14 +246,14 @@ def own_class(own_z, others, label, kept, FORM: tl.constexpr):
     own_e = tl.where(label < 0, 0.0, exp(own_z, FORM))
     sum_e = others + own_e
     scale = tl.where(kept, divide(1.0, sum_e, FORM), 0.0)
-    nll = log1p(tl.where(own_z == 0, others, sum_e - 1), FORM) - own_z
+    nll = log_sum(sum_e, tl.where(own_z == 0, others, sum_e - 1), FORM) - own_z
     return scale, own_e * scale, others * scale, nll
 
 
 @triton.jit
 def sigmoid_parts(z, FORM: tl.constexpr):
     """What z and -z have in common: the larger of p and q, the smaller, and -log of the larger."""
-    a = exp(-tl.abs(z), FORM)
+    a = exp(tl.abs(z) * -1.0, FORM)
     larger = divide(1.0, 1 + a, FORM)
     return larger, a * larger, log1p_below_one(a, FORM)
 
@@ -256,7 +276,7 @@ def own_side(z, share, FORM: tl.constexpr):
     larger, smaller, least_nll = sigmoid_parts(z, FORM)
     x = tl.where(share, z, -z)
     own_p, own_q = tl.where(x >= 0, larger, smaller), tl.where(x >= 0, smaller, larger)
-    return tl.where(share, own_p, own_q), own_p, own_q, least_nll + tl.maximum(-x, 0.0)
+    return tl.where(share, own_p, own_q), own_p, own_q, least_nll - tl.minimum(x, 0.0)
 
 
 @triton.jit

@@ -10,12 +10,14 @@ import triton
 import triton.language as tl
 
 from segfocal.ops.triton_formulas import (
+    bounded,
     exp,
     number,
     own_class,
     power,
     softmax_steepness,
     total,
+    unbounded,
 )
 from segfocal.ops.triton_tiles import (
     COUNTS,
@@ -34,6 +36,31 @@ def rows(tile, FORM: tl.constexpr):
 
 
 @triton.jit
+def is_here(tile, voxels, sizes, FORM: tl.constexpr):
+    """Which classes and voxels of a tile there are: the last tile alone may be short of classes."""
+    if tile + 1 < FORM.tiles:
+        return voxels < sizes[1]
+    else:
+        return (rows(tile, FORM) < sizes[0]) & (voxels < sizes[1])
+
+
+@triton.jit
+def afresh(label, num_voxels):
+    """The same labels, which the compiler does not know to be the same.
+
+    A thread has seven registers for conditions. Comparisons made early and needed again late would
+    be packed into other registers and taken out again bit by bit; it costs less to compare anew.
+    """
+    return label + (num_voxels < 0).to(tl.int32)
+
+
+@triton.jit
+def is_of(label, tile, FORM: tl.constexpr):
+    """1 where a voxel is of a class of the tile, else 0. A number, for the reason in `afresh`."""
+    return (rows(tile, FORM) == label).to(FORM.acc)
+
+
+@triton.jit
 def load_tiles(inputs, sample, voxels, sizes, FORM: tl.constexpr):
     """Logits, labels (-1 for none), whether a voxel counts, and its own class's logit (or 0)."""
     TILES: tl.constexpr = FORM.tiles
@@ -41,12 +68,12 @@ def load_tiles(inputs, sample, voxels, sizes, FORM: tl.constexpr):
     label, kept = load_class(inputs, sample, voxels, sizes, FORM)
     zs = ()
     for i in tl.static_range(TILES):
-        channels = rows(i, FORM)
-        here = (channels < sizes[0]) & (voxels < sizes[1])
-        at = pointers(logits, sample, channels, voxels)
-        z = tl.load(at, mask=here, other=float("-inf")).to(FORM.acc)
+        at = pointers(logits, sample, rows(i, FORM), voxels)
+        z = tl.load(at, mask=is_here(i, voxels, sizes, FORM), other=0).to(FORM.acc)
         if FORM.leaves_out:
-            z = tl.where(kept, z, float("-inf"))
+            z = tl.where(kept, z, 0.0)
+        if i + 1 == TILES:
+            z = tl.where(rows(i, FORM) < sizes[0], z, float("-inf"))
         zs = zs + (z,)
     own_at = pointers(logits, sample, label, voxels)
     own_z = tl.load(own_at, mask=label >= 0, other=0).to(FORM.acc)
@@ -54,19 +81,32 @@ def load_tiles(inputs, sample, voxels, sizes, FORM: tl.constexpr):
 
 
 @triton.jit
-def tile_statistics(zs, label, kept, own_z, FORM: tl.constexpr):
-    """Each class's p; and of the own class p, 1 - p and -log p."""
+def without_own(es, label, tile: tl.constexpr, AS_NUMBERS: tl.constexpr, FORM: tl.constexpr):
+    """A tile of `es` with 0 for each voxel's own class."""
+    if AS_NUMBERS:
+        return es[tile] - is_of(label, tile, FORM) * es[tile]
+    else:
+        return tl.where(rows(tile, FORM) == label, 0.0, es[tile])
+
+
+@triton.jit
+def tile_statistics(zs, label, kept, own_z, AS_NUMBERS: tl.constexpr, FORM: tl.constexpr):
+    """Each class's p; and of the own class p, 1 - p and -log p.
+
+    `AS_NUMBERS` tells how the own class is left out of the others' sum: by the numbers of `is_of`,
+    or by conditions. Which costs less depends on what the kernel asks for afterwards.
+    """
     TILES: tl.constexpr = FORM.tiles
     top = zs[0]
     for i in tl.static_range(1, TILES):
         top = tl.maximum(top, zs[i])
-    top = tl.where(kept, tl.max(top, 0, keep_dims=True), 0.0)
+    top = tl.max(top, 0, keep_dims=True)
     es = ()
     for i in tl.static_range(TILES):
         es = es + (exp(zs[i] - top, FORM),)
-    others = tl.where(rows(0, FORM) == label, 0.0, es[0])
+    others = without_own(es, label, 0, AS_NUMBERS, FORM)
     for i in tl.static_range(1, TILES):
-        others += tl.where(rows(i, FORM) == label, 0.0, es[i])
+        others += without_own(es, label, i, AS_NUMBERS, FORM)
     own_z = tl.where(label < 0, 0.0, own_z - top)
     scale, own_p, q, nll = own_class(own_z, total(others), label, kept, FORM)
     ps = ()
@@ -129,13 +169,13 @@ def softmax_label_forward(
     for block in tl.range(num_blocks, num_stages=FORM.stages):
         voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
         zs, label, kept, own_z = load_tiles(inputs, sample, voxels, sizes, FORM)
-        ps, own_p, q, nll = tile_statistics(zs, label, kept, own_z, FORM)
-        focal = power(q, gamma_of(class_gamma, gamma, label, FORM), FORM) * nll
+        ps, own_p, q, nll = tile_statistics(zs, label, kept, own_z, True, FORM)
+        focal = bounded(power(q, gamma_of(class_gamma, gamma, label, FORM), FORM) * nll)
         focals, tps, sums, squares = (), (), (), ()
         for i in tl.static_range(TILES):
-            share = rows(i, FORM) == label
-            focals = focals + (focal_sum[i] + fold(tl.where(share, focal, 0.0), FORM),)
-            tps = tps + (tp_sum[i] + fold(tl.where(share, own_p, 0.0), FORM),)
+            share = is_of(label, i, FORM)
+            focals = focals + (focal_sum[i] + fold(share * focal, FORM),)
+            tps = tps + (tp_sum[i] + fold(share * own_p, FORM),)
             sums = sums + (p_sum[i] + fold(ps[i], FORM),)
             squares = squares + (p_sq_sum[i] + fold(ps[i] * ps[i], FORM),)
         focal_sum, tp_sum, p_sum, p_sq_sum = focals, tps, sums, squares
@@ -146,7 +186,7 @@ def softmax_label_forward(
     counts = num_channels, num_programs
     for i in tl.static_range(TILES):
         channels = rows(i, FORM)
-        store_field(partials, program, counts, 0, channels, row_sums(focal_sum[i]))
+        store_field(partials, program, counts, 0, channels, unbounded(row_sums(focal_sum[i])))
         store_field(partials, program, counts, 2, channels, row_sums(tp_sum[i]))
         store_field(partials, program, counts, 3, channels, row_sums(p_sum[i]))
         store_field(partials, program, counts, 4, channels, row_sums(p_sq_sum[i]))
@@ -206,7 +246,7 @@ def softmax_label_backward(
     for block in tl.range(num_blocks, num_stages=FORM.stages):
         voxels = ((first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels))[None, :]
         zs, label, kept, own_z = load_tiles(inputs, sample, voxels, sizes, FORM)
-        ps, own_p, q, nll = tile_statistics(zs, label, kept, own_z, FORM)
+        ps, own_p, q, nll = tile_statistics(zs, label, kept, own_z, False, FORM)
         exponent = gamma_of(class_gamma, gamma, label, FORM)
         f = -gather(row, label) * softmax_steepness(own_p, q, nll, exponent, FORM)
         f = tl.where(label < 0, 0.0, f)
@@ -218,9 +258,10 @@ def softmax_label_backward(
             mean += ps[i] * (grad_p[i] + 2 * grad_p_sq[i] * ps[i])
         mean = total(mean) + own_p * own_tp
         own_grad = own_p * ((own_worth + own_tp) - mean) + f * q
+        label = afresh(label, num_voxels)
         for i in tl.static_range(TILES):
             channels = rows(i, FORM)
             worth = grad_p[i] + 2 * grad_p_sq[i] * ps[i]
             grad = tl.where(channels == label, own_grad, ps[i] * (worth - (mean + f)))
             at = pointers(gradient, sample, channels, voxels)
-            tl.store(at, grad, mask=(channels < num_channels) & (voxels < num_voxels))
+            tl.store(at, grad, mask=is_here(i, voxels, sizes, FORM))

@@ -115,14 +115,15 @@ def sigmoid_terms(z, share, valid, gamma, numbers, FORM: tl.constexpr):
         p, _own_p, own_q, nll = own_side(z, share, FORM)
         focal = power(own_q, gamma, FORM) * nll
         positive, negative = tl.where(share, focal, 0.0), tl.where(share, 0.0, focal)
-        return positive, negative, tl.where(share, p, 0.0), p, share.to(tl.int32)
+        is_positive = share.to(FORM.acc)
+        return positive, negative, is_positive * p, p, is_positive
     else:
         weight = smoothed(share, numbers[0], numbers[1], FORM)
         parts = sigmoid_parts(z, FORM)
         positive, negative = binary_sides(z, parts, share, weight, valid, gamma, False, FORM)
         p, _q, _nll = sigmoid(z, parts)
         tp, p, t = plain_terms(p, share, valid, FORM)
-        return positive, negative, tp, p, t.to(tl.int32) if FORM.is_hard else t
+        return positive, negative, tp, p, t
 
 
 @triton.jit
@@ -132,7 +133,7 @@ def sigmoid_gradient(z, share, valid, gamma, numbers, grads, FORM: tl.constexpr)
     if FORM.has_labels and FORM.has_hard_focal:
         p, own_p, own_q, nll = own_side(z, share, FORM)
         steepness = power(own_q, gamma, FORM) * (own_q + gamma * times_nll(own_p, nll))
-        worth = grad_p + 2 * grad_p_sq * p + tl.where(share, grad_tp, 0.0)
+        worth = grad_p + 2 * grad_p_sq * p + share.to(FORM.acc) * grad_tp
         return tl.where(share, -grad_pos, grad_neg) * steepness + own_p * own_q * worth
     else:
         weight = smoothed(share, numbers[0], numbers[1], FORM)
@@ -176,10 +177,7 @@ def sigmoid_forward(
         zeros_of_channels(FORM.acc, FORM),
     )
     p_sum, p_sq_sum = zeros_of_channels(FORM.acc, FORM), zeros_of_channels(FORM.acc, FORM)
-    t_sum, n_valid = (
-        zeros_of_channels(tl.int32 if FORM.is_hard else FORM.acc, FORM),
-        zeros_of_channels(tl.int32, FORM),
-    )
+    t_sum, n_valid = zeros_of_channels(FORM.acc, FORM), zeros_of_channels(tl.int32, FORM)
     for block in tl.range(num_blocks, num_stages=FORM.stages):
         voxels = (first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels)
         words, kept = load_sigmoid_voxels(inputs, sample, voxels, num_voxels, FORM)

@@ -10,11 +10,13 @@ import triton
 import triton.language as tl
 
 from segfocal.ops.triton_formulas import (
+    bounded,
     exp,
     number,
     own_class,
     power,
     softmax_steepness,
+    unbounded,
 )
 from segfocal.ops.triton_tiles import (
     COUNTS,
@@ -32,7 +34,7 @@ from segfocal.ops.triton_tiles import (
 def load_classes(inputs, sample, voxels, num_voxels, FORM: tl.constexpr):
     """Logits, label (-1 for none), and whether a voxel counts.
 
-    Logits of one that does not count are minus infinity.
+    Logits of one that does not count are 0.
     """
     CHANNELS: tl.constexpr = FORM.channels
     logits = inputs[0]
@@ -40,11 +42,20 @@ def load_classes(inputs, sample, voxels, num_voxels, FORM: tl.constexpr):
     zs = ()
     for c in tl.static_range(CHANNELS):
         at = pointers(logits, sample, c, voxels)
-        z = tl.load(at, mask=voxels < num_voxels, other=float("-inf")).to(FORM.acc)
+        z = tl.load(at, mask=voxels < num_voxels, other=0).to(FORM.acc)
         if FORM.leaves_out:
-            z = tl.where(kept, z, float("-inf"))
+            z = tl.where(kept, z, 0.0)
         zs = zs + (z,)
     return zs, label, kept
+
+
+@triton.jit
+def is_of(label, c: tl.constexpr, FORM: tl.constexpr):
+    """1 where a voxel is of class c, else 0.
+
+    A number, because a thread has seven registers for conditions and asks for a class often.
+    """
+    return (label == c).to(FORM.acc)
 
 
 @triton.jit
@@ -64,14 +75,13 @@ def class_statistics(zs, label, kept, FORM: tl.constexpr):
     top = zs[0]
     for c in tl.static_range(1, CHANNELS):
         top = tl.maximum(top, zs[c])
-    top = tl.where(kept, top, 0.0)
     shifted, es = (), ()
     for c in tl.static_range(CHANNELS):
         shifted = shifted + (zs[c] - top,)
         es = es + (exp(shifted[c], FORM),)
-    others = tl.where(label == 0, 0.0, es[0])
+    others = es[0] - is_of(label, 0, FORM) * es[0]
     for c in tl.static_range(1, CHANNELS):
-        others += tl.where(label == c, 0.0, es[c])
+        others += es[c] - is_of(label, c, FORM) * es[c]
     scale, own_p, q, nll = own_class(pick(label, shifted, FORM), others, label, kept, FORM)
     ps = ()
     for c in tl.static_range(CHANNELS):
@@ -112,30 +122,31 @@ def softmax_unrolled_forward(
     first_block = (program % num_programs) * num_blocks
     focal_sum, tp_sum = zeros_of_channels(FORM.acc, FORM), zeros_of_channels(FORM.acc, FORM)
     p_sum, p_sq_sum = zeros_of_channels(FORM.acc, FORM), zeros_of_channels(FORM.acc, FORM)
-    t_sum = zeros_of_channels(tl.int32, FORM)
+    t_sum = zeros_of_channels(FORM.acc, FORM)
     n_valid = tl.full([FORM.width], 0, tl.int32)
     for block in tl.range(num_blocks, num_stages=FORM.stages):
         voxels = (first_block + block) * FORM.voxels + tl.arange(0, FORM.voxels)
         zs, label, kept = load_classes(inputs, sample, voxels, num_voxels, FORM)
         ps, own_p, q, nll = class_statistics(zs, label, kept, FORM)
-        focal = power(q, own_gamma(class_gamma, gamma, label, num_channels, FORM), FORM) * nll
+        exponent = own_gamma(class_gamma, gamma, label, num_channels, FORM)
+        focal = bounded(power(q, exponent, FORM) * nll)
         if FORM.leaves_out:
             n_valid += fold_voxels(kept.to(tl.int32), FORM)
         focals, tps, sums, squares, ts = (), (), (), (), ()
         for c in tl.static_range(CHANNELS):
-            share = label == c
-            focals = focals + (focal_sum[c] + fold_voxels(tl.where(share, focal, 0.0), FORM),)
-            tps = tps + (tp_sum[c] + fold_voxels(tl.where(share, own_p, 0.0), FORM),)
+            share = is_of(label, c, FORM)
+            focals = focals + (focal_sum[c] + fold_voxels(share * focal, FORM),)
+            tps = tps + (tp_sum[c] + fold_voxels(share * own_p, FORM),)
             sums = sums + (p_sum[c] + fold_voxels(ps[c], FORM),)
             squares = squares + (p_sq_sum[c] + fold_voxels(ps[c] * ps[c], FORM),)
-            ts = ts + (t_sum[c] + fold_voxels(share.to(tl.int32), FORM),)
+            ts = ts + (t_sum[c] + fold_voxels(share, FORM),)
         focal_sum, tp_sum, p_sum, p_sq_sum, t_sum = focals, tps, sums, squares, ts
     count = tl.sum(n_valid, 0)
     if not FORM.leaves_out:
         count = count_inside(first_block, num_blocks, num_voxels, FORM)
     counts = num_channels, num_programs
     for c in tl.static_range(CHANNELS):
-        store_field(partials, program, counts, 0, c, tl.sum(focal_sum[c], 0))
+        store_field(partials, program, counts, 0, c, unbounded(tl.sum(focal_sum[c], 0)))
         store_field(partials, program, counts, 1, c, 0.0)
         store_field(partials, program, counts, 2, c, tl.sum(tp_sum[c], 0))
         store_field(partials, program, counts, 3, c, tl.sum(p_sum[c], 0))
@@ -182,14 +193,12 @@ def softmax_unrolled_backward(
         total = tl.zeros_like(own_p)
         worths = ()
         for c in tl.static_range(CHANNELS):
-            worth = grad_p[c] + 2 * grad_p_sq[c] * ps[c] + tl.where(label == c, grad_tp[c], 0.0)
+            worth = grad_p[c] + 2 * grad_p_sq[c] * ps[c] + is_of(label, c, FORM) * grad_tp[c]
             worths = worths + (worth,)
             total += ps[c] * worth
         inside = voxels < num_voxels
-        own_part = f * q
         for c in tl.static_range(CHANNELS):
-            share = label == c
-            less = tl.where(share, total, total + f)
-            grad = ps[c] * (worths[c] - less) + tl.where(share, own_part, 0.0)
+            lacking = tl.where(label == c, q, -ps[c])
+            grad = ps[c] * (worths[c] - total) + f * lacking
             at = pointers(gradient, sample, c, voxels)
             tl.store(at, grad, mask=inside)

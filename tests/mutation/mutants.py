@@ -26,7 +26,9 @@ OPS = (
     "tests/ops/test_every_backend.py",
 )
 BACKENDS = ("tests/ops/test_every_backend.py",)
-TRITON = ("tests/ops/test_triton_interpreter.py",)
+INTERPRETER = "tests/ops/test_triton_interpreter.py::test_in_the_interpreter"
+TRITON = (f"{INTERPRETER}[interpreted_triton.py]",)
+TRITON_LOSS = (f"{INTERPRETER}[interpreted_triton_loss.py]",)
 CHUNKED = ("tests/ops/test_chunked.py",)
 GRADIENTS = ("tests/ops/test_differentiable.py", "tests/functional/test_focal.py")
 FOCAL = ("tests/functional/test_focal.py",)
@@ -232,7 +234,7 @@ MUTANTS = (
     Mutant(
         "triton: own class among the others (unrolled)",
         "ops/triton_unrolled_kernels.py",
-        "others += tl.where(label == c, 0.0, es[c])",
+        "others += es[c] - is_of(label, c, FORM) * es[c]",
         "others += es[c]",
         TRITON,
     ),
@@ -246,8 +248,8 @@ MUTANTS = (
     Mutant(
         "triton: own class among the others (tiles)",
         "ops/triton_label_kernels.py",
-        "others += tl.where(rows(i, FORM) == label, 0.0, es[i])",
-        "others += es[i]",
+        "return es[tile] - is_of(label, tile, FORM) * es[tile]",
+        "return es[tile]",
         TRITON,
     ),
     Mutant(
@@ -265,10 +267,38 @@ MUTANTS = (
         TRITON,
     ),
     Mutant(
+        "triton: an infinite loss reaches the other classes",
+        "ops/triton_formulas.py",
+        "return tl.where(values > HUGE, HUGE, values)",
+        "return values",
+        TRITON,
+    ),
+    Mutant(
+        "triton: an infinite loss comes out finite",
+        "ops/triton_formulas.py",
+        'return tl.where(sums >= HUGE, float("inf"), sums)',
+        "return sums",
+        TRITON,
+    ),
+    Mutant(
+        "triton: gamma 2 with the slope of gamma 1",
+        "ops/triton_formulas.py",
+        "return q * (q + 2 * times_nll(p, nll))",
+        "return q * (q + times_nll(p, nll))",
+        TRITON,
+    ),
+    Mutant(
+        "triton: classes beyond the last counted (tiles)",
+        "ops/triton_label_kernels.py",
+        'z = tl.where(rows(i, FORM) < sizes[0], z, float("-inf"))',
+        "pass",
+        TRITON,
+    ),
+    Mutant(
         "triton: p of the wrong side",
         "ops/triton_sigmoid_kernels.py",
-        "worth = grad_p + 2 * grad_p_sq * p + tl.where(share, grad_tp, 0.0)",
-        "worth = grad_p + 2 * grad_p_sq * own_p + tl.where(share, grad_tp, 0.0)",
+        "worth = grad_p + 2 * grad_p_sq * p + share.to(FORM.acc) * grad_tp",
+        "worth = grad_p + 2 * grad_p_sq * own_p + share.to(FORM.acc) * grad_tp",
         TRITON,
     ),
     Mutant(
@@ -283,21 +313,21 @@ MUTANTS = (
         "ops/triton_loss_kernels.py",
         "by_p_sq = tl.where(there, by_p_sq, 0.0)",
         "pass",
-        TRITON,
+        TRITON_LOSS,
     ),
     Mutant(
         "triton: a term of share 0 in the loss",
         "ops/triton_loss_kernels.py",
         "if FORM.focal_counts:",
         "if FORM.has_focal:",
-        TRITON,
+        TRITON_LOSS,
     ),
     Mutant(
         "triton: learnable weights without a gradient",
         "functional/one_step.py",
         "if any(isinstance(given, Tensor) and given.requires_grad for given in numbers):",
         "if False:",
-        TRITON,
+        TRITON_LOSS,
     ),
     Mutant(
         "an absent class is charged squares",

@@ -17,10 +17,10 @@ pytest.importorskip("triton", reason="triton is not installed here")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tests", ["interpreted_triton.py", "interpreted_triton_loss.py"])
-def test_the_kernels_match_the_reference_in_the_interpreter(tests):
+def test_in_the_interpreter(tests):
     inner = Path(__file__).with_name(tests)
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(inner)],
+        [sys.executable, "-m", "pytest", "-q", "--maxfail=3", "-p", "no:cacheprovider", str(inner)],
         cwd=ROOT,
         env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
