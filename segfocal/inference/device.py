@@ -44,3 +44,11 @@ def place_network(network: nn.Module, device: torch.device) -> nn.Module:
     """Moves a network, its convolutions in channels-last layout: 15 % faster on the CPU here."""
     formatted: nn.Module = network.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return formatted
+
+
+def with_room(device: torch.device, num_bytes: int) -> torch.device:
+    """The device, if half of what is free there holds so much; else the CPU."""
+    if device.type == "cuda":
+        free, _total = torch.cuda.mem_get_info(device)
+        return device if 2 * num_bytes <= free else torch.device("cpu")
+    return device

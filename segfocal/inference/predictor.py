@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, combinations
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
-from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
 from segfocal.checkpoint import Checkpoint
 from segfocal.config.load import check_config
 from segfocal.config.schema import InferConfig
 from segfocal.inference.components import keep_largest_component, remove_small_components
-from segfocal.inference.device import place_network, resolve_amp, resolve_device
+from segfocal.inference.device import place_network, resolve_amp, resolve_device, with_room
+from segfocal.inference.sliding_window import Slab, SlidingWindow
+from segfocal.inference.source_grid import resampled, resampling_of
 from segfocal.labels import ClassMap, LabelScheme
 from segfocal.networks import build_network
 from segfocal.transforms.pipelines import Preprocessing, preprocessing
+
+_SLAB_BYTES = 8 << 20
+"""Probabilities that are resampled and decided at once."""
+
+
+class Segmentation(NamedTuple):
+    """Class indices of one case.
+
+    Attributes:
+        on_source: On the grid of the file.
+        on_image: On the preprocessed grid.
+    """
+
+    on_source: ClassMap
+    on_image: ClassMap
 
 
 class Predictor:
@@ -32,7 +50,8 @@ class Predictor:
         infer: Overlap, weighting, threshold, small components.
         device: Where windows are computed.
         amp_dtype: Precision of the forward pass; None is float32.
-        flip_axes: Spatial axes of test-time flips; used where `infer.tta` is `flips`.
+        flip_axes: Spatial axes of test-time flips; used where `infer.tta` is `flips`. Each window's
+            logits are then averaged over its mirror images, as nnU-Net does.
     """
 
     def __init__(
@@ -95,8 +114,47 @@ class Predictor:
         )
 
     @torch.inference_mode()
+    def segment(self, image: MetaTensor) -> Segmentation:
+        """The class of every voxel, small components removed.
+
+        The probabilities of a whole volume are never held, except where the scanner's axes are
+        sheared and the image was resampled.
+
+        Args:
+            image: A preprocessed `(C, *S)` image with its applied operations.
+        """
+        resampling = resampling_of(image)
+        if resampling is not None and resampling.is_sheared:
+            return self._segment_at_once(image)
+        window = self._window(image)
+        on_image = np.empty(window.shape, dtype=np.uint8)
+        slabs = self._decided(self._sweep(window, image), window.axis, on_image)
+        affine, unresampled = image.affine, on_image
+        if resampling is not None:
+            affine, unresampled = resampling.affine, np.empty(resampling.shape, dtype=np.uint8)
+            planes = self._planes_at_once(resampling.shape, window.axis)
+            slabs = resampled(slabs, resampling, axis=window.axis, most_planes=planes)
+            slabs = self._decided(slabs, window.axis, unresampled)
+        for _ in slabs:
+            pass
+        turned = MetaTensor(
+            torch.from_numpy(unresampled)[None],
+            affine=affine,
+            applied_operations=list(image.applied_operations[:1]),
+        )
+        source = self.preprocessing.to_file_axes(turned)
+        return Segmentation(
+            on_source=self._clean(source.as_tensor()[0].numpy(), source.affine),
+            on_image=self._clean(on_image, image.affine),
+        )
+
+    def predict(self, image: MetaTensor) -> ClassMap:
+        """Class indices on the source grid, small components removed."""
+        return self.segment(image).on_source
+
+    @torch.inference_mode()
     def probabilities(self, image: MetaTensor) -> MetaTensor:
-        """Probabilities of every output on the preprocessed grid.
+        """Probabilities of every output on the preprocessed grid, all of them in memory.
 
         Args:
             image: A preprocessed `(C, *S)` image with its applied operations.
@@ -104,36 +162,13 @@ class Predictor:
         Returns:
             float32 `(K, *S)` on the CPU, a MetaTensor with the image's grid.
         """
-        self.network.eval()
-        volume = torch.as_tensor(image.as_tensor())[None]
-        total: torch.Tensor | None = None
-        for flip in self.flips:
-            axes = [axis + 2 for axis in flip]
-            logits = self._logits(volume.flip(axes)).flip(axes)
-            probs = logits.softmax(1) if self.scheme.activation == "softmax" else logits.sigmoid()
-            total = probs if total is None else total.add_(probs)
-        assert total is not None
-        mean = total[0].div_(len(self.flips))
+        window = self._window(image)
+        slabs = [slab.values.cpu() for slab in self._sweep(window, image)]
         return MetaTensor(
-            mean, affine=image.affine, applied_operations=list(image.applied_operations)
+            torch.cat(slabs, window.axis + 1),
+            affine=image.affine,
+            applied_operations=list(image.applied_operations),
         )
-
-    def _logits(self, volume: torch.Tensor) -> torch.Tensor:
-        enabled = self.amp_dtype is not None
-        with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=enabled):
-            logits = sliding_window_inference(
-                volume,
-                self.patch_size,
-                self.infer.sw_batch_size,
-                self.network,
-                overlap=self.infer.overlap,
-                mode=self.infer.mode,
-                sw_device=self.device,
-                device=torch.device("cpu"),
-                padding_mode="constant",
-            )
-        assert isinstance(logits, torch.Tensor)
-        return logits.float()
 
     def on_source_grid(self, probabilities: MetaTensor) -> MetaTensor:
         """Undoes orientation and resampling."""
@@ -145,17 +180,64 @@ class Predictor:
             probabilities.as_tensor() if isinstance(probabilities, MetaTensor) else probabilities
         )
         if self.scheme.activation == "softmax":
-            return probs.argmax(0).to(torch.uint8).numpy()
-        return self.scheme.paint((probs > self.infer.threshold).numpy())
+            return probs.argmax(0).to(torch.uint8).cpu().numpy()
+        return self.scheme.paint((probs > self.infer.threshold).cpu().numpy())
 
-    def predict(self, image: MetaTensor) -> ClassMap:
-        """Class indices on the source grid, small components removed."""
-        source = self.on_source_grid(self.probabilities(image))
-        return self.clean(self.decide(source), source)
+    def _segment_at_once(self, image: MetaTensor) -> Segmentation:
+        probabilities = self.probabilities(image)
+        source = self.on_source_grid(probabilities)
+        return Segmentation(
+            on_source=self._clean(self.decide(source), source.affine),
+            on_image=self._clean(self.decide(probabilities), image.affine),
+        )
 
-    def clean(self, classes: ClassMap, grid: MetaTensor) -> ClassMap:
+    def _window(self, image: MetaTensor) -> SlidingWindow:
+        shape = tuple(int(size) for size in image.shape[1:])
+        return SlidingWindow(shape, self.patch_size, self.infer.overlap, self.infer.mode)
+
+    def _sweep(self, window: SlidingWindow, image: MetaTensor) -> Iterator[Slab]:
+        """Probabilities, slab by slab."""
+        self.network.eval()
+        logits = window.sweep(
+            torch.as_tensor(image.as_tensor()),
+            self._logits,
+            batch_size=self.infer.sw_batch_size,
+            most_planes=self._planes_at_once(window.shape, window.axis),
+            blend_on=lambda outputs: with_room(self.device, window.held_bytes(outputs)),
+        )
+        for start, values in logits:
+            is_softmax = self.scheme.activation == "softmax"
+            yield Slab(start, values.softmax(0) if is_softmax else values.sigmoid_())
+
+    def _logits(self, windows: torch.Tensor) -> torch.Tensor:
+        """Logits of windows `(N, C, *patch)`, averaged over the flips."""
+        windows = windows.to(self.device)
+        enabled = self.amp_dtype is not None
+        total: torch.Tensor | None = None
+        with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=enabled):
+            for flip in self.flips:
+                axes = [axis + 2 for axis in flip]
+                logits = self.network(windows.flip(axes)).flip(axes).float()
+                total = logits if total is None else total + logits
+        assert total is not None
+        return total / len(self.flips)
+
+    def _decided(self, slabs: Iterable[Slab], axis: int, classes: ClassMap) -> Iterator[Slab]:
+        """The same slabs, the classes of their voxels written down on the way."""
+        for slab in slabs:
+            decided = self.decide(slab.values)
+            place = [slice(None)] * classes.ndim
+            place[axis] = slice(slab.start, slab.start + decided.shape[axis])
+            classes[tuple(place)] = decided
+            yield slab
+
+    def _planes_at_once(self, shape: Sequence[int], axis: int) -> int:
+        plane = math.prod(size for other, size in enumerate(shape) if other != axis)
+        return max(_SLAB_BYTES // (4 * self.scheme.num_outputs * plane), 1)
+
+    def _clean(self, classes: ClassMap, affine: torch.Tensor) -> ClassMap:
         """`classes` without the components that `infer` does not want."""
-        voxel_mm3 = float(torch.linalg.det(grid.affine[:3, :3].double()).abs())
+        voxel_mm3 = float(torch.linalg.det(affine[:3, :3].double()).abs())
         kept = remove_small_components(
             classes, min_volume_mm3=self.infer.min_lesion_mm3, voxel_mm3=voxel_mm3
         )

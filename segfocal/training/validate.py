@@ -57,14 +57,12 @@ def validate(
     scores: list[CaseScore] = []
     sample, most = None, -1
     for case in cases:
-        probabilities = predictor.probabilities(case["image"])
-        source = predictor.on_source_grid(probabilities)
-        pred = predictor.clean(predictor.decide(source), source)
+        predicted = predictor.segment(case["image"])
         reference: ClassMap = case["reference"]
         scores.append(
             score_case(
                 case["case_id"],
-                region_masks(pred, scheme.target_classes),
+                region_masks(predicted.on_source, scheme.target_classes),
                 reference,
                 scheme.target_names,
                 scheme.target_classes,
@@ -75,7 +73,7 @@ def validate(
         lesion = int(np.count_nonzero((reference > 0) & (reference < scheme.num_classes)))
         if lesion > most:
             most = lesion
-            sample = _sample(case, predictor.clean(predictor.decide(probabilities), probabilities))
+            sample = _sample(case, predicted.on_image)
         on_case()
     return scores, sample
 

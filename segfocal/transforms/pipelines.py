@@ -53,6 +53,14 @@ class Preprocessing:
         assert isinstance(source, MetaTensor)
         return source
 
+    def to_file_axes(self, volume: MetaTensor) -> MetaTensor:
+        """Undoes orientation alone, of a map `(K, *S)` on the grid before resampling."""
+        orientation = self.transforms.transforms[0]
+        assert isinstance(orientation, Orientationd)
+        source = orientation.inverse({"image": volume})["image"]
+        assert isinstance(source, MetaTensor)
+        return source
+
 
 def preprocessing(
     data: DataConfig, scheme: LabelScheme, file_channels: Sequence[str], channels: Sequence[str]

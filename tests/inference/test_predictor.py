@@ -8,6 +8,7 @@ from torch import nn
 
 from segfocal.config.schema import DataConfig, InferConfig
 from segfocal.data.cases import Case
+from segfocal.inference.device import with_room
 from segfocal.inference.predictor import Predictor
 from segfocal.labels import LabelScheme, Region
 from segfocal.transforms.pipelines import preprocessing
@@ -133,3 +134,54 @@ def test_the_largest_component_alone_where_the_run_says_so(tmp_path):
     classes = predicted(tmp_path, values, keep_largest=True)
     assert classes[8, 8, 8] == 0
     assert classes.sum() == 8
+
+
+SHEARED = np.array([[1.0, 0, 0.3, 0], [0, 1.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1]])
+MANY = LabelScheme(tuple("abcdefg"), tuple(range(7)))
+
+
+@pytest.mark.parametrize("tta", ["none", "flips"])
+@pytest.mark.parametrize("scheme", [MANY, REGIONS], ids=["classes", "regions"])
+@pytest.mark.parametrize("spacing", [None, (1.0, 1.0, 1.0), (2.1, 0.7, 1.6)])
+@pytest.mark.parametrize("affine", [FLIPPED, TURNED, SHEARED], ids=["flipped", "turned", "sheared"])
+def test_slab_by_slab_decides_as_all_probabilities_at_once(
+    tmp_path, monkeypatch, affine, spacing, scheme, tta
+):
+    monkeypatch.setattr("segfocal.inference.predictor._SLAB_BYTES", 5000)
+    torch.manual_seed(0)
+    network = nn.Conv3d(1, scheme.num_outputs, 3, padding=1)
+    weight = torch.randn_like(network.weight)
+    network.weight = nn.Parameter(weight - weight.mean((1, 2, 3, 4), keepdim=True))
+    case, values = write_case(tmp_path, affine)
+    infer = InferConfig(tta=tta)
+    predictor = predictor_for(network, scheme, infer=infer, spacing=spacing)
+    image = predictor.preprocessing(case)["image"]
+    segmentation = predictor.segment(image)
+    probabilities = predictor.probabilities(image)
+    source = predictor.on_source_grid(probabilities)
+    assert segmentation.on_source.shape == values.shape
+    assert len(np.unique(segmentation.on_source)) >= 3
+    # where two probabilities are equal up to rounding, either is right
+    settled = margin(source, scheme) > 1e-4
+    assert settled.mean() > 0.99
+    assert np.array_equal(segmentation.on_source[settled], predictor.decide(source)[settled])
+    settled = margin(probabilities, scheme) > 1e-4
+    decided = predictor.decide(probabilities)
+    assert np.array_equal(segmentation.on_image[settled], decided[settled])
+
+
+def margin(probabilities, scheme):
+    """How far each voxel is from another decision."""
+    probs = probabilities.as_tensor()
+    if scheme.activation == "softmax":
+        first, second = probs.topk(2, dim=0).values
+        return (first - second).numpy()
+    return (probs - 0.5).abs().amin(0).numpy()
+
+
+def test_outputs_are_added_up_on_the_device_where_there_is_room(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (1000, 9000))
+    gpu, cpu = torch.device("cuda:0"), torch.device("cpu")
+    assert with_room(gpu, 500) == gpu
+    assert with_room(gpu, 501) == cpu
+    assert with_room(cpu, 10**15) == cpu
