@@ -13,6 +13,7 @@ from monai.transforms.spatial.dictionary import Orientationd, Spacingd
 from monai.transforms.utility.dictionary import CastToTyped, EnsureTyped
 from monai.transforms.utils import allow_missing_keys_mode
 
+from segfocal import checks
 from segfocal.config.schema import AugmentConfig, DataConfig, Normalization
 from segfocal.data.cases import Case
 from segfocal.errors import UserError
@@ -126,7 +127,11 @@ def crop_preparation(
         scheme: What class indices mean.
         patch_size: Smallest spatial size; None pads nothing.
         foreground_by: Whether foreground voxels or lesions are drawn equally (`train` section).
+
+    Raises:
+        ValueError: If `foreground_by` is another word.
     """
+    checks.check_word("foreground_by", foreground_by, ("voxel", "lesion"))
     steps = []
     if patch_size is not None:
         steps.append(SpatialPadd("image", patch_size, mode="constant", value=0))
