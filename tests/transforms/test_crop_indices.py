@@ -154,5 +154,5 @@ def test_a_case_of_ignored_background_alone_is_refused():
 
 
 def test_an_unknown_word_is_refused():
-    with pytest.raises(ValueError, match="^absent must be one of anywhere, skip: got 'any'.$"):
+    with pytest.raises(ValueError, match=r"^absent must be one of anywhere, skip: got 'any'\.$"):
         ClassCropIndicesd("label", 3, absent="any")

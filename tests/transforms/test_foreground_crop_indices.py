@@ -76,5 +76,5 @@ def test_a_cap_keeps_so_many_and_the_same_ones_each_time():
 
 
 def test_an_unknown_word_is_refused():
-    with pytest.raises(ValueError, match="^absent must be one of anywhere, skip: got 'any'.$"):
+    with pytest.raises(ValueError, match=r"^absent must be one of anywhere, skip: got 'any'\.$"):
         ForegroundCropIndicesd("label", absent="any")
