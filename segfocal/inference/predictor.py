@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, combinations
 from typing import Any
 
@@ -98,20 +99,31 @@ class Predictor:
     def probabilities(self, image: MetaTensor) -> MetaTensor:
         """Probabilities of every output on the preprocessed grid.
 
+        The network computes in evaluation mode and is left in the mode it was in.
+
         Args:
             image: A preprocessed `(C, *S)` image with its applied operations.
 
         Returns:
             float32 `(K, *S)` on the CPU, a MetaTensor with the image's grid.
+
+        Raises:
+            ValueError: If the image is a plain tensor, or the network returns anything but one.
         """
-        self.network.eval()
+        if not isinstance(image, MetaTensor):
+            raise ValueError(
+                f"image must be a MetaTensor, which knows its grid: got a {type(image).__name__}. "
+                f'Pass preprocessing(case)["image"].'
+            )
         volume = torch.as_tensor(image.as_tensor())[None]
         total: torch.Tensor | None = None
-        for flip in self.flips:
-            axes = [axis + 2 for axis in flip]
-            logits = self._logits(volume.flip(axes)).flip(axes)
-            probs = logits.softmax(1) if self.scheme.activation == "softmax" else logits.sigmoid()
-            total = probs if total is None else total.add_(probs)
+        with _evaluating(self.network):
+            for flip in self.flips:
+                axes = [axis + 2 for axis in flip]
+                logits = self._logits(volume.flip(axes)).flip(axes)
+                by_class = self.scheme.activation == "softmax"
+                probs = logits.softmax(1) if by_class else logits.sigmoid()
+                total = probs if total is None else total.add_(probs)
         assert total is not None
         mean = total[0].div_(len(self.flips))
         return MetaTensor(
@@ -132,7 +144,11 @@ class Predictor:
                 device=torch.device("cpu"),
                 padding_mode="constant",
             )
-        assert isinstance(logits, torch.Tensor)
+        if not isinstance(logits, torch.Tensor):
+            raise ValueError(
+                f"network must return one tensor of logits: got a {type(logits).__name__}. Return "
+                f"the output at full size alone."
+            )
         return logits.float()
 
     def on_source_grid(self, probabilities: MetaTensor) -> MetaTensor:
@@ -160,6 +176,18 @@ class Predictor:
             classes, min_volume_mm3=self.infer.min_lesion_mm3, voxel_mm3=voxel_mm3
         )
         return keep_largest_component(kept) if self.infer.keep_largest else kept
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, and then for each module the mode that it was in."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _subsets(axes: Sequence[int]) -> Any:
