@@ -151,6 +151,8 @@ class RandPatchd(Randomizable, MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Cuts and changes every key alike."""
         out = dict(data)
+        if self.first_key(out) == ():
+            return out
         self.randomize(out)
         del out[self.indices_key]
         assert self.draw is not None

@@ -338,6 +338,7 @@ def test_a_missing_key_is_passed_over_only_when_allowed():
         allow_missing_keys=True,
     )
     assert lenient(data)["image"].shape == (2, *SIZE)
+    assert lenient({"case_id": "c"}) == {"case_id": "c"}
 
 
 def test_an_unknown_mode_is_refused():
