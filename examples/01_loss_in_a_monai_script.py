@@ -2,8 +2,8 @@
 
     python examples/01_loss_in_a_monai_script.py
 
-Writes a few cases of the synthetic phantom to a temporary folder and trains for some steps. The
-lines that differ from a script with MONAI's own loss are marked.
+Writes a few cases of the synthetic phantom to a temporary folder and trains for some steps. What
+differs from a script with MONAI's own loss is marked `segfocal:`; the rest is MONAI and torch.
 """
 
 import tempfile
@@ -19,9 +19,8 @@ from segfocal import DiceFocalLoss, LabelScheme
 from segfocal.config.schema import DataConfig
 from segfocal.data.layouts import read_dataset
 from segfocal.data.phantom.dataset import write_phantom
-from segfocal.statistics.class_alpha import region_alpha
-from segfocal.statistics.voxel_counts import VoxelCounts
-from segfocal.transforms.pipelines import preprocessing
+from segfocal.statistics import VoxelCounts, region_alpha
+from segfocal.transforms import preprocessing
 
 STEPS, PATCH = 5, (32, 32, 16)
 
@@ -30,6 +29,7 @@ def main() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "phantom"
+        # segfocal: cases to train on, labels checked (MONAI's LoadImaged would do as well)
         write_phantom(root, num_cases=4, num_test=0, shape=(32, 36, 28))
         dataset = read_dataset(root, labels="msd-task01", ignore_values=[255])
         scheme: LabelScheme = dataset.scheme
@@ -41,13 +41,15 @@ def main() -> None:
         )
         cases = [prepare(case) for case in dataset.cases]
 
-    counts = VoxelCounts(scheme)  # segfocal: alpha from the voxels that somebody annotated
+    # segfocal: alpha from the voxels that somebody annotated
+    counts = VoxelCounts(scheme)
     for case in cases:
         counts.add(case["reference"], case_id=case["case_id"])
     alpha = region_alpha(counts, "balanced", max_ratio=20)
     print(alpha.summary())
 
-    loss_function = DiceFocalLoss(  # segfocal: regions and ignore label from integer labels
+    # segfocal: regions and ignore label from integer labels
+    loss_function = DiceFocalLoss(
         sigmoid=True,
         gamma=2.0,
         alpha=alpha.weights,

@@ -19,9 +19,7 @@ from segfocal.config.schema import DataConfig
 from segfocal.data.layouts import read_dataset
 from segfocal.data.phantom.dataset import write_phantom
 from segfocal.losses import BlobLoss, DeepSupervisionLoss, DiceFocalLoss, LossSchedule, Ramp
-from segfocal.transforms.component_maps import LesionMapsd
-from segfocal.transforms.crop_indices import ClassCropIndicesd
-from segfocal.transforms.pipelines import preprocessing
+from segfocal.transforms import ClassCropIndicesd, LesionMapsd, preprocessing
 
 STEPS, PATCH = 5, (32, 32, 16)
 

@@ -138,32 +138,36 @@ class LabelScheme:
         return tuple(sorted({*self.values, *self.ignore_values}))
 
     def undeclared(self, values: npt.NDArray[Any]) -> tuple[int, ...]:
-        """The distinct integers in `values` that this scheme does not declare, sorted."""
-        found = {int(value) for value in np.unique(values)}
+        """The distinct integers in `values` that this scheme does not declare, sorted.
+
+        Raises:
+            UserError: If a value is no whole number.
+        """
+        found = set(_whole(np.unique(values)))
         return tuple(sorted(found.difference(self.declared_values)))
 
     def encode(self, values: npt.NDArray[Any]) -> ClassMap:
         """File values to class indices.
 
         Args:
-            values: Integer array of any shape, as read from a label file.
+            values: Array of any shape, as read from a label file; floats that are whole will do.
 
         Returns:
             uint8 array of the same shape: class indices, `IGNORE_CLASS` where ignored.
 
         Raises:
-            UserError: If a value is not declared.
+            UserError: If a value is not declared, or is no whole number.
         """
-        found, inverse = np.unique(values, return_inverse=True)
+        distinct, inverse = np.unique(values, return_inverse=True)
+        found = _whole(distinct)
         table = dict(zip(self.values, range(self.num_classes), strict=True))
         table.update(dict.fromkeys(self.ignore_values, IGNORE_CLASS))
-        unknown = [int(value) for value in found if int(value) not in table]
-        if unknown:
+        if any(value not in table for value in found):
             raise UserError(
                 f"label holds {_braces(found)}; "
                 f"the config declares {_braces(self.declared_values)}."
             )
-        codes = np.array([table[int(value)] for value in found], dtype=np.uint8)
+        codes = np.array([table[value] for value in found], dtype=np.uint8)
         return codes[inverse].reshape(values.shape)
 
     def decode(self, classes: ClassMap) -> npt.NDArray[Any]:
@@ -310,6 +314,22 @@ In 2024 (glioma after treatment, arXiv:2405.18368) 4 is the resection cavity, RC
 
 def _as_values(value: int | Sequence[int]) -> tuple[int, ...]:
     return (int(value),) if isinstance(value, int) else tuple(int(v) for v in value)
+
+
+def _whole(found: npt.NDArray[Any]) -> list[int]:
+    """Distinct label values as integers.
+
+    Raises:
+        UserError: If one of them is not whole: truncated, it would pass for another class.
+    """
+    broken = [value for value in found.tolist() if not float(value).is_integer()]
+    if broken:
+        shown = ", ".join(f"{value:g}" for value in broken[:5])
+        raise UserError(
+            f"label holds {shown}, expected integers. Was it resampled with interpolation? "
+            f"Resample labels with nearest neighbour."
+        )
+    return [int(value) for value in found.tolist()]
 
 
 def _braces(values: npt.ArrayLike) -> str:

@@ -127,3 +127,24 @@ def test_a_wrong_scheme_says_what_is_wrong(make, message):
     with pytest.raises(UserError) as error:
         make()
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("ask", [LabelScheme.encode, LabelScheme.undeclared])
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [([0.0, 0.5, 1.7], "0.5, 1.7"), ([1.0, np.nan], "nan"), ([np.inf, 0.0], "inf")],
+)
+def test_a_value_between_two_labels_is_named_and_never_truncated(ask, values, shown):
+    with pytest.raises(UserError) as error:
+        ask(LabelScheme(("background", "a"), (0, 1)), np.array(values))
+    assert str(error.value) == (
+        f"label holds {shown}, expected integers. Was it resampled with interpolation? Resample "
+        f"labels with nearest neighbour."
+    )
+
+
+@pytest.mark.parametrize("dtype", [bool, np.float16, np.float64, np.int64])
+def test_whole_numbers_of_any_type_are_encoded(dtype):
+    scheme = LabelScheme(("background", "a"), (0, 1))
+    assert scheme.encode(np.array([0, 1, 0], dtype)).tolist() == [0, 1, 0]
+    assert scheme.undeclared(np.array([0, 1], dtype)) == ()

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from segfocal.labels import ClassMap
-
-_CONNECTIVITY_26 = np.ones((3, 3, 3), dtype=bool)
 
 
 def remove_small_components(
     classes: ClassMap, *, min_volume_mm3: float, voxel_mm3: float
 ) -> ClassMap:
-    """Sets foreground components (26-connected, all classes together) below a volume to 0.
+    """Sets foreground components (all classes together) below a volume to 0.
+
+    Voxels that touch at a corner are connected: 26 neighbours in 3-d, 8 in 2-d.
 
     Args:
-        classes: Predicted class indices `(X, Y, Z)`.
+        classes: Predicted class indices `(*S)`.
         min_volume_mm3: Components smaller than this go; 0 keeps all.
         voxel_mm3: Volume of a voxel.
 
@@ -25,7 +26,7 @@ def remove_small_components(
     """
     if min_volume_mm3 <= 0:
         return classes
-    components, count = ndimage.label(classes > 0, structure=_CONNECTIVITY_26)
+    components, count = _components(classes)
     sizes_mm3 = np.bincount(components.ravel(), minlength=count + 1) * voxel_mm3
     small = sizes_mm3 < min_volume_mm3
     small[0] = False
@@ -35,18 +36,25 @@ def remove_small_components(
 
 
 def keep_largest_component(classes: ClassMap) -> ClassMap:
-    """Sets all foreground but its largest component (26-connected, all classes together) to 0.
+    """Sets all foreground but its largest component (all classes together) to 0.
+
+    Voxels that touch at a corner are connected: 26 neighbours in 3-d, 8 in 2-d.
 
     Args:
-        classes: Predicted class indices `(X, Y, Z)`.
+        classes: Predicted class indices `(*S)`.
 
     Returns:
         A new map of the same shape, or `classes` itself where nothing goes. Of components of one
         size the first in memory order stays.
     """
-    components, count = ndimage.label(classes > 0, structure=_CONNECTIVITY_26)
+    components, count = _components(classes)
     if count <= 1:
         return classes
     sizes = np.bincount(components.ravel())
     largest = 1 + int(sizes[1:].argmax())
     return np.where(components == largest, classes, np.uint8(0))
+
+
+def _components(classes: ClassMap) -> tuple[npt.NDArray[np.int32], int]:
+    components, count = ndimage.label(classes > 0, np.ones((3,) * classes.ndim, dtype=bool))
+    return components, count

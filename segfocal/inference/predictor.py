@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, combinations
 from typing import Any, NamedTuple
 
@@ -118,15 +119,19 @@ class Predictor:
         """The class of every voxel, small components removed.
 
         The probabilities of a whole volume are never held, except where the scanner's axes are
-        sheared and the image was resampled.
+        sheared and the image was resampled. The network computes in evaluation mode and is left in
+        the mode it was in.
 
         Args:
             image: A preprocessed `(C, *S)` image with its applied operations.
+
+        Raises:
+            ValueError: If the image is a plain tensor, or the network returns anything but one
+                tensor of its input's size.
         """
-        resampling = resampling_of(image)
+        window, resampling = self._window(image), resampling_of(image)
         if resampling is not None and resampling.is_sheared:
             return self._segment_at_once(image)
-        window = self._window(image)
         on_image = np.empty(window.shape, dtype=np.uint8)
         slabs = self._decided(self._sweep(window, image), window.axis, on_image)
         affine, unresampled = image.affine, on_image
@@ -157,10 +162,13 @@ class Predictor:
         """Probabilities of every output on the preprocessed grid, all of them in memory.
 
         Args:
-            image: A preprocessed `(C, *S)` image with its applied operations.
+            image: As of `segment`.
 
         Returns:
             float32 `(K, *S)` on the CPU, a MetaTensor with the image's grid.
+
+        Raises:
+            ValueError: As `segment`.
         """
         window = self._window(image)
         slabs = [slab.values.cpu() for slab in self._sweep(window, image)]
@@ -192,12 +200,16 @@ class Predictor:
         )
 
     def _window(self, image: MetaTensor) -> SlidingWindow:
+        if not isinstance(image, MetaTensor):
+            raise ValueError(
+                f"image must be a MetaTensor, which knows its grid: got a {type(image).__name__}. "
+                f'Pass preprocessing(case)["image"].'
+            )
         shape = tuple(int(size) for size in image.shape[1:])
         return SlidingWindow(shape, self.patch_size, self.infer.overlap, self.infer.mode)
 
     def _sweep(self, window: SlidingWindow, image: MetaTensor) -> Iterator[Slab]:
         """Probabilities, slab by slab."""
-        self.network.eval()
         logits = window.sweep(
             torch.as_tensor(image.as_tensor()),
             self._logits,
@@ -205,9 +217,10 @@ class Predictor:
             most_planes=self._planes_at_once(window.shape, window.axis),
             blend_on=lambda outputs: with_room(self.device, window.held_bytes(outputs)),
         )
-        for start, values in logits:
-            is_softmax = self.scheme.activation == "softmax"
-            yield Slab(start, values.softmax(0) if is_softmax else values.sigmoid_())
+        is_softmax = self.scheme.activation == "softmax"
+        with _evaluating(self.network):
+            for start, values in logits:
+                yield Slab(start, values.softmax(0) if is_softmax else values.sigmoid_())
 
     def _logits(self, windows: torch.Tensor) -> torch.Tensor:
         """Logits of windows `(N, C, *patch)`, averaged over the flips."""
@@ -217,7 +230,7 @@ class Predictor:
         with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=enabled):
             for flip in self.flips:
                 axes = [axis + 2 for axis in flip]
-                logits = self.network(windows.flip(axes)).flip(axes).float()
+                logits = _one_tensor(self.network(windows.flip(axes))).flip(axes).float()
                 total = logits if total is None else total + logits
         assert total is not None
         return total / len(self.flips)
@@ -242,6 +255,27 @@ class Predictor:
             classes, min_volume_mm3=self.infer.min_lesion_mm3, voxel_mm3=voxel_mm3
         )
         return keep_largest_component(kept) if self.infer.keep_largest else kept
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, and then for each module the mode that it was in."""
+    training = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _one_tensor(logits: Any) -> torch.Tensor:
+    if not isinstance(logits, torch.Tensor):
+        raise ValueError(
+            f"network must return one tensor of logits: got a {type(logits).__name__}. Return the "
+            f"output at full size alone."
+        )
+    return logits
 
 
 def _subsets(axes: Sequence[int]) -> Any:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from segfocal.labels import IGNORE_CLASS, ClassMap
 from segfocal.metrics.lesionwise import LesionCounts, count_lesions
-from segfocal.metrics.overlap import Mask, dice
+from segfocal.metrics.overlap import Mask, as_masks, dice
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,19 @@ class RegionSummary:
     n_false_alarm: int
 
 
-def region_masks(classes: ClassMap, target_classes: Sequence[Sequence[int]]) -> Mask:
+def region_masks(classes: npt.ArrayLike, target_classes: Sequence[Sequence[int]]) -> Mask:
     """Class indices to one mask per region.
 
     Args:
-        classes: uint8 class indices `(*S)`; ignored voxels belong to no region.
+        classes: Class indices `(*S)`, integers, `IGNORE_CLASS` where ignored: such voxels belong
+            to no region. An array or a tensor in memory.
         target_classes: The classes of each region (`LabelScheme.target_classes`).
 
     Returns:
         `(R, *S)` bool.
+
+    Raises:
+        ValueError: If a value is no integer from 0 to 255.
 
     Example:
         >>> region_masks(np.array([0, 1, 3, 255], np.uint8), [(1, 3), (3,)]).astype(int).tolist()
@@ -109,13 +113,29 @@ def region_masks(classes: ClassMap, target_classes: Sequence[Sequence[int]]) -> 
     belongs = np.zeros((len(target_classes), IGNORE_CLASS + 1), dtype=np.bool_)
     for row, members in zip(belongs, target_classes, strict=True):
         row[list(members)] = True
-    return np.stack([row[classes] for row in belongs])
+    indices = _class_map(classes)
+    return np.stack([row[indices] for row in belongs])
+
+
+def _class_map(classes: npt.ArrayLike) -> ClassMap:
+    """Class indices of any integer type as uint8: in a table -1 would be read as its last row."""
+    array = np.asarray(classes)
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind not in "biu":
+        raise ValueError(f"class indices must be integers: got {array.dtype}.")
+    if array.size and not 0 <= array.min() <= array.max() <= IGNORE_CLASS:
+        raise ValueError(
+            f"class indices must be 0 to {IGNORE_CLASS - 1}, or {IGNORE_CLASS} where ignored: got "
+            f"{array.min()} to {array.max()}. Encode labels by the LabelScheme first."
+        )
+    return array.astype(np.uint8)
 
 
 def score_region(
-    pred: Mask,
-    ref: Mask,
-    valid: Mask | None = None,
+    pred: npt.ArrayLike,
+    ref: npt.ArrayLike,
+    valid: npt.ArrayLike | None = None,
     zooms_mm: Sequence[float] | None = None,
     *,
     min_overlap_voxels: int = 1,
@@ -123,7 +143,7 @@ def score_region(
     """Dice, volumes and lesion counts of one region.
 
     Args:
-        pred: Predicted mask `(*S)`, bool.
+        pred: Predicted mask `(*S)`, bool; an array or a tensor in memory, as the others.
         ref: Reference mask `(*S)`, bool.
         valid: True where the reference is known; None for everywhere.
         zooms_mm: Voxel edge lengths in mm, for the volumes.
@@ -132,6 +152,7 @@ def score_region(
     Raises:
         ValueError: As `dice` and `count_lesions`.
     """
+    pred, ref, valid = as_masks(pred, ref, valid)
     if valid is not None:
         pred, ref = pred & valid, ref & valid
     counts = count_lesions(pred, ref, min_overlap_voxels=min_overlap_voxels)
@@ -151,8 +172,8 @@ def score_region(
 
 def score_case(
     case: str,
-    pred: Mask,
-    reference: ClassMap,
+    pred: npt.ArrayLike,
+    reference: npt.ArrayLike,
     target_names: Sequence[str],
     target_classes: Sequence[Sequence[int]],
     zooms_mm: Sequence[float] | None = None,
@@ -166,7 +187,7 @@ def score_case(
         case: The case's name.
         pred: Predicted masks `(R, *S)`, bool, one per region; `region_masks` makes them from a
             predicted class map.
-        reference: uint8 class indices `(*S)`, `IGNORE_CLASS` where nobody annotated.
+        reference: Class indices `(*S)`, `IGNORE_CLASS` where nobody annotated.
         target_names: Names of the R regions (`LabelScheme.target_names`).
         target_classes: Their classes (`LabelScheme.target_classes`).
         zooms_mm: Voxel edge lengths in mm, for the volumes.
@@ -175,21 +196,23 @@ def score_case(
             not scored.
 
     Raises:
-        ValueError: If shapes or the number of regions do not agree.
+        ValueError: If shapes or the number of regions do not agree, or the reference holds a value
+            that is no integer from 0 to 255.
     """
-    expected = (len(target_classes), *reference.shape)
-    if pred.shape != expected:
+    masks, classes = np.asarray(pred), _class_map(reference)
+    expected = (len(target_classes), *classes.shape)
+    if masks.shape != expected:
         raise ValueError(
-            f"pred must be one mask per region: expected shape {expected}, got {pred.shape}."
+            f"pred must be one mask per region: expected shape {expected}, got {masks.shape}."
         )
-    valid = reference != IGNORE_CLASS
-    refs = region_masks(reference, target_classes)
+    valid = classes != IGNORE_CLASS
+    refs = region_masks(classes, target_classes)
     knows = [True] * len(refs) if annotated is None else annotated
     scores = {
         name: score_region(p, r, valid, zooms_mm, min_overlap_voxels=min_overlap_voxels)
         if known
         else NOT_ANNOTATED
-        for name, p, r, known in zip(target_names, pred, refs, knows, strict=True)
+        for name, p, r, known in zip(target_names, masks, refs, knows, strict=True)
     }
     return CaseScore(case, scores)
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segfocal.metrics.overlap import Mask, check_masks
+from segfocal.metrics.overlap import Mask, as_masks
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,11 @@ class LesionCounts:
 
 
 def count_lesions(
-    pred: Mask, ref: Mask, valid: Mask | None = None, *, min_overlap_voxels: int = 1
+    pred: npt.ArrayLike,
+    ref: npt.ArrayLike,
+    valid: npt.ArrayLike | None = None,
+    *,
+    min_overlap_voxels: int = 1,
 ) -> LesionCounts:
     """Count the lesions of a reference that a prediction finds, and its false islands.
 
@@ -64,7 +68,7 @@ def count_lesions(
     predicted component that touches no lesion voxel is a false positive. Size is not filtered.
 
     Args:
-        pred: Predicted mask `(*S)`, bool.
+        pred: Predicted mask `(*S)`, bool; an array or a tensor in memory, as the others.
         ref: Reference mask of the same shape, bool.
         valid: True where the reference is known, same shape; None for everywhere.
         min_overlap_voxels: Voxels of a lesion that must be covered, at least 1.
@@ -78,7 +82,7 @@ def count_lesions(
         >>> count_lesions(pred, ref)
         LesionCounts(lesions=2, found=1, false_positives=1)
     """
-    check_masks(pred, ref, valid)
+    pred, ref, valid = as_masks(pred, ref, valid)
     if min_overlap_voxels < 1:
         raise ValueError(f"min_overlap_voxels must be at least 1, got {min_overlap_voxels}.")
     if valid is not None:

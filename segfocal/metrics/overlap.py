@@ -8,7 +8,7 @@ import numpy.typing as npt
 Mask = npt.NDArray[np.bool_]
 
 
-def dice(pred: Mask, ref: Mask, valid: Mask | None = None) -> float:
+def dice(pred: npt.ArrayLike, ref: npt.ArrayLike, valid: npt.ArrayLike | None = None) -> float:
     """Dice coefficient of two masks; NaN where both are empty.
 
     Equals `2 * (pred & ref).sum() / (pred.sum() + ref.sum())` over the valid voxels. Where the
@@ -16,7 +16,7 @@ def dice(pred: Mask, ref: Mask, valid: Mask | None = None) -> float:
     is undefined, and whoever averages must leave the case out and say so (`summarise` does).
 
     Args:
-        pred: Predicted mask, any shape, bool.
+        pred: Predicted mask, any shape, bool; an array or a tensor in memory, as the others.
         ref: Reference mask of the same shape, bool.
         valid: True where the reference is known, same shape; None for everywhere.
 
@@ -35,7 +35,7 @@ def dice(pred: Mask, ref: Mask, valid: Mask | None = None) -> float:
         >>> dice(np.array([False]), np.array([False]))
         nan
     """
-    check_masks(pred, ref, valid)
+    pred, ref, valid = as_masks(pred, ref, valid)
     if valid is None:
         both = np.count_nonzero(pred & ref)
         total = np.count_nonzero(pred) + np.count_nonzero(ref)
@@ -46,9 +46,16 @@ def dice(pred: Mask, ref: Mask, valid: Mask | None = None) -> float:
     return float(2 * both / total) if total else float("nan")
 
 
-def check_masks(pred: Mask, ref: Mask, valid: Mask | None) -> None:
-    """Raise ValueError unless all are boolean and of one shape."""
-    for name, mask in (("pred", pred), ("ref", ref), ("valid", valid)):
+def as_masks(
+    pred: npt.ArrayLike, ref: npt.ArrayLike, valid: npt.ArrayLike | None
+) -> tuple[Mask, Mask, Mask | None]:
+    """The three as arrays.
+
+    Raises:
+        ValueError: Unless all are boolean and of one shape.
+    """
+    masks = np.asarray(pred), np.asarray(ref), None if valid is None else np.asarray(valid)
+    for name, mask in zip(("pred", "ref", "valid"), masks, strict=True):
         if mask is None:
             continue
         if mask.dtype != np.bool_:
@@ -56,7 +63,8 @@ def check_masks(pred: Mask, ref: Mask, valid: Mask | None) -> None:
                 f"{name} must be a mask: expected dtype bool, got {mask.dtype}. "
                 f"Compare with a class first, e.g. classes == 1."
             )
-        if mask.shape != ref.shape:
+        if mask.shape != masks[1].shape:
             raise ValueError(
-                f"{name} and ref must have one shape: got {mask.shape} and {ref.shape}."
+                f"{name} and ref must have one shape: got {mask.shape} and {masks[1].shape}."
             )
+    return masks

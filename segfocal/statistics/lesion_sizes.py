@@ -11,17 +11,16 @@ from scipy import ndimage
 from segfocal.labels import ClassMap
 from segfocal.statistics.voxel_counts import Counts
 
-_TOUCHING = np.ones((3, 3, 3), dtype=np.bool_)
-
 
 def lesion_sizes(classes: ClassMap, groups: Sequence[Sequence[int]]) -> list[Counts]:
-    """Voxels of every 26-connected component of each group of classes.
+    """Voxels of every connected component of each group of classes.
 
+    Voxels that touch at a corner are connected: 26 neighbours in 3-d, 8 in 2-d.
     Components are sought in the box that holds the group, so many small structures cost no more
     than their boxes. Ignored voxels join nothing.
 
     Args:
-        classes: Class indices `(X, Y, Z)`, `IGNORE_CLASS` where ignored.
+        classes: Class indices `(*S)`, `IGNORE_CLASS` where ignored.
         groups: The classes of each group: one class, or those of a region.
 
     Returns:
@@ -35,6 +34,7 @@ def lesion_sizes(classes: ClassMap, groups: Sequence[Sequence[int]]) -> list[Cou
     """
     highest = max((index for group in groups for index in group), default=0)
     boxes = ndimage.find_objects(classes, max_label=highest) if highest else []
+    touching = np.ones((3,) * classes.ndim, dtype=np.bool_)
     found = []
     for group in groups:
         held = [boxes[index - 1] for index in group if index and boxes[index - 1] is not None]
@@ -43,7 +43,7 @@ def lesion_sizes(classes: ClassMap, groups: Sequence[Sequence[int]]) -> list[Cou
             continue
         inside = classes[_union(held)]
         mask = _members(inside, group)
-        components, _ = ndimage.label(mask, _TOUCHING)
+        components, _ = ndimage.label(mask, touching)
         sizes = np.bincount(components.ravel())[1:]
         found.append(np.sort(sizes).astype(np.int64))
     return found

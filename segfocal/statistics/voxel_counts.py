@@ -13,14 +13,14 @@ import numpy.typing as npt
 from segfocal._version import __version__
 from segfocal.errors import UserError
 from segfocal.files import read_json, write_json
-from segfocal.labels import IGNORE_CLASS, ClassMap, LabelScheme
+from segfocal.labels import IGNORE_CLASS, LabelScheme
 
 Counts = npt.NDArray[np.int64]
 
 _CHUNK = 1 << 16
 
 
-def class_histogram(classes: ClassMap) -> Counts:
+def class_histogram(classes: npt.ArrayLike) -> Counts:
     """How often each uint8 occurs: `np.bincount(classes.ravel(), minlength=256)`.
 
     `bincount` converts its input to 64-bit integers; in chunks that stays in the cache instead of
@@ -28,7 +28,7 @@ def class_histogram(classes: ClassMap) -> Counts:
     by one comparison, and only the rest is counted one by one.
 
     Args:
-        classes: uint8 array of any shape and memory order.
+        classes: uint8 array, or tensor in memory, of any shape and memory order.
 
     Returns:
         int64 `(256,)`.
@@ -36,9 +36,10 @@ def class_histogram(classes: ClassMap) -> Counts:
     Raises:
         ValueError: If `classes` is not uint8.
     """
-    if classes.dtype != np.uint8:
-        raise ValueError(f"classes must be uint8 class indices, got {classes.dtype}.")
-    flat = classes.ravel(order="K")
+    array = np.asarray(classes)
+    if array.dtype != np.uint8:
+        raise ValueError(f"classes must be uint8 class indices, got {array.dtype}.")
+    flat = array.ravel(order="K")
     total = np.zeros(256, dtype=np.int64)
     whole = flat.size - flat.size % _CHUNK
     for start in range(0, whole, _CHUNK):
@@ -75,15 +76,17 @@ class VoxelCounts:
         self.scheme = scheme
         self._cases: dict[str, Counts] = {}
 
-    def add(self, classes: ClassMap, *, case_id: str) -> None:
+    def add(self, classes: npt.ArrayLike, *, case_id: str) -> None:
         """Counts one case.
 
         Args:
             classes: Class indices of the whole case, uint8, any shape; `IGNORE_CLASS` is left out.
+                An array or a tensor in memory.
             case_id: Its id.
 
         Raises:
-            ValueError: If the case was counted before, or holds an index that is no class.
+            ValueError: If the case was counted before, is not uint8, or holds an index that is no
+                class.
         """
         self._add(class_histogram(classes), case_id)
 

@@ -109,7 +109,7 @@ class CasePreparation:
         """The prepared case."""
         prepared: Prepared = self.preprocessing(case)
         if self.crops is None:
-            return {key: part for key, part in prepared.items() if key != "case"}
+            return prepared
         ready: Prepared = self.crops(prepared)
         return {key: ready[key] for key in ("case_id", "image", "label", CROP_INDICES)}
 

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from segfocal import checks
 from segfocal.checks import IgnoreIndex, Regions
+from segfocal.transforms.crop_centres import case_name
 
 Array = npt.NDArray[Any]
 
@@ -59,7 +60,8 @@ class LesionMapsd(MapTransform):
         allow_missing_keys: Pass over a missing key.
 
     Raises:
-        ValueError: At construction or call, if an argument does not fit the label.
+        ValueError: At construction or call, if an argument does not fit the label; naming the file,
+            if a label is none of `num_classes`.
 
     Example:
         >>> label = torch.tensor([[[1, 0, 0, 2], [0, 1, 0, 255]]], dtype=torch.uint8)
@@ -112,7 +114,8 @@ class LesionMapsd(MapTransform):
         for key in self.key_iterator(out):
             label = out[key]
             values = torch.as_tensor(label).cpu().numpy()
-            components = [self._number(mask) for mask in self._masks(values)]
+            masks = self._masks(values, case_name(out, key))
+            components = [self._number(mask) for mask in masks]
             out[f"{key}{self.components_postfix}"] = _like(label, components)
             if self.voronoi:
                 spacing_mm = self._spacing_mm(label)
@@ -121,8 +124,8 @@ class LesionMapsd(MapTransform):
                 out[f"{key}{self.voronoi_postfix}"] = _like(label, nearest)
         return out
 
-    def _masks(self, values: Array) -> list[Array]:
-        """Foreground of each map, bool `(*S)`."""
+    def _masks(self, values: Array, name: str) -> list[Array]:
+        """Foreground of each map of the case, bool `(*S)`."""
         if values.shape[0] > 1:
             if self.num_classes is not None or self.regions is not None or self.ignored:
                 raise ValueError(
@@ -137,6 +140,13 @@ class LesionMapsd(MapTransform):
         if self.regions is not None:
             return [np.isin(labels, classes) & ~ignored for classes in self.regions]
         if self.num_classes is not None:
+            strange = labels[~(ignored | np.isin(labels, np.arange(self.num_classes)))]
+            if strange.size:
+                raise ValueError(
+                    f"{name}: holds {strange[0]:g}, expected class indices 0 to "
+                    f"{self.num_classes - 1}, or ignore_index. Encode the label first, or set "
+                    f"num_classes."
+                )
             nothing = np.zeros(labels.shape, dtype=bool)
             of_class = ((labels == index) & ~ignored for index in range(1, self.num_classes))
             return [nothing, *of_class]

@@ -17,6 +17,8 @@ Indices = npt.NDArray[np.signedinteger[Any]]
 Absent = Literal["anywhere", "skip"]
 """What a class without a voxel gets: every voxel that is not ignored, or an empty list."""
 
+ABSENT = ("anywhere", "skip")
+
 
 def class_indices(
     classes: npt.NDArray[Any], num_classes: int, ignore_index: int, name: str
@@ -33,8 +35,9 @@ def class_indices(
         ValueError: If a value is no class, or every voxel is ignored.
     """
     flat = classes.ravel()
-    background = np.flatnonzero(flat == 0)
-    foreground = np.flatnonzero((flat != 0) & (flat != ignore_index))
+    known = flat != ignore_index
+    background = np.flatnonzero(known & (flat == 0))
+    foreground = np.flatnonzero(known & (flat != 0))
     values = flat[foreground]
     strange = values[~np.isin(values, np.arange(1, num_classes))]
     if strange.size:

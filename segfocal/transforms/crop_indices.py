@@ -8,8 +8,16 @@ from typing import Any
 from monai.config.type_definitions import KeysCollection
 from monai.transforms.transform import MapTransform
 
+from segfocal import checks
 from segfocal.labels import IGNORE_CLASS
-from segfocal.transforms.crop_centres import Absent, as_classes, case_name, class_indices, filled
+from segfocal.transforms.crop_centres import (
+    ABSENT,
+    Absent,
+    as_classes,
+    case_name,
+    class_indices,
+    filled,
+)
 
 
 class ClassCropIndicesd(MapTransform):
@@ -33,7 +41,8 @@ class ClassCropIndicesd(MapTransform):
         allow_missing_keys: Pass over a missing key.
 
     Raises:
-        ValueError: On call, naming the file: if every voxel is ignored or a value is no class.
+        ValueError: If `absent` is another word. On call, naming the file: if every voxel is ignored
+            or a value is no class.
 
     Example:
         >>> import numpy as np
@@ -55,6 +64,7 @@ class ClassCropIndicesd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        checks.check_word("absent", absent, ABSENT)
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.indices_postfix = indices_postfix

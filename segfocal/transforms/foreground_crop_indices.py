@@ -9,8 +9,9 @@ import numpy as np
 from monai.config.type_definitions import KeysCollection
 from monai.transforms.transform import MapTransform
 
+from segfocal import checks
 from segfocal.labels import IGNORE_CLASS
-from segfocal.transforms.crop_centres import Absent, as_classes, case_name, filled
+from segfocal.transforms.crop_centres import ABSENT, Absent, as_classes, case_name, filled
 
 
 class ForegroundCropIndicesd(MapTransform):
@@ -32,7 +33,8 @@ class ForegroundCropIndicesd(MapTransform):
         allow_missing_keys: Pass over a missing key.
 
     Raises:
-        ValueError: On call, naming the file, if every voxel is ignored.
+        ValueError: If `absent` is another word. On call, naming the file, if every voxel is
+            ignored.
 
     Example:
         >>> label = np.array([[[0, 3, 255], [0, 1, 255]]])
@@ -54,6 +56,7 @@ class ForegroundCropIndicesd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        checks.check_word("absent", absent, ABSENT)
         self.foreground = None if foreground is None else tuple(foreground)
         self.ignore_index = ignore_index
         self.fg_postfix = fg_postfix

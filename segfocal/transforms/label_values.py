@@ -33,8 +33,14 @@ def is_one_of(label: torch.Tensor, values: Sequence[float]) -> torch.Tensor:
     return inside
 
 
-def _holds(dtype: torch.dtype, value: float) -> bool:
+def limits(dtype: torch.dtype) -> tuple[int, int]:
+    """Least and largest value of an integer type or bool."""
     if dtype == torch.bool:
-        return value in (0, 1)
-    limits = torch.iinfo(dtype)
-    return math.isfinite(value) and limits.min <= value <= limits.max and value == int(value)
+        return 0, 1
+    info = torch.iinfo(dtype)
+    return int(info.min), int(info.max)
+
+
+def _holds(dtype: torch.dtype, value: float) -> bool:
+    low, high = limits(dtype)
+    return math.isfinite(value) and low <= value <= high and value == int(value)

@@ -30,7 +30,8 @@ class LabelsToRegionsd(MapTransform):
     Args:
         keys: Keys of integer labels (floats that are whole will do); tensors or arrays.
         regions: For each channel the label values it is made of.
-        background: Values that belong to no region. Any other value is an error, not background.
+        background: Values that may stand outside every region. A value that neither these, a region
+            nor `ignore_values` hold is an error, not background.
         ignore_values: Values of voxels that nobody annotated.
         valid_postfix: Appended to the key: `label_valid` holds True where the label is known.
         dtype: Of the channels.
@@ -91,7 +92,13 @@ class LabelsToRegionsd(MapTransform):
             dtype: Of the channels.
         """
         if encoded:
-            return cls(keys, scheme.target_classes, ignore_values=(IGNORE_CLASS,), dtype=dtype)
+            return cls(
+                keys,
+                scheme.target_classes,
+                background=range(scheme.num_classes),
+                ignore_values=(IGNORE_CLASS,),
+                dtype=dtype,
+            )
         return cls(
             keys,
             [[scheme.values[c] for c in classes] for classes in scheme.target_classes],

@@ -10,8 +10,10 @@ import numpy.typing as npt
 from monai.config.type_definitions import KeysCollection
 from monai.transforms.transform import MapTransform
 
+from segfocal import checks
 from segfocal.labels import IGNORE_CLASS
 from segfocal.transforms.crop_centres import (
+    ABSENT,
     Absent,
     Indices,
     as_classes,
@@ -50,7 +52,8 @@ class LesionCropIndicesd(MapTransform):
         allow_missing_keys: Pass over a missing key.
 
     Raises:
-        ValueError: On call, naming the file: if every voxel is ignored or a value is no class.
+        ValueError: If `connect` or `absent` is another word. On call, naming the file: if every
+            voxel is ignored or a value is no class.
 
     Example:
         >>> label = np.array([[[1, 1, 1, 0, 0, 1]]], dtype=np.uint8)
@@ -74,6 +77,8 @@ class LesionCropIndicesd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        checks.check_word("connect", connect, ("class", "foreground"))
+        checks.check_word("absent", absent, ABSENT)
         self.num_classes = num_classes
         self.connect = connect
         self.ignore_index = ignore_index
@@ -103,10 +108,13 @@ class LesionCropIndicesd(MapTransform):
         self, classes: npt.NDArray[Any], lists: list[Indices]
     ) -> tuple[list[Indices], list[list[Indices]]]:
         """The voxels of every lesion, and for each foreground class those of its lesions."""
+        known = classes != self.ignore_index
         if self.connect == "class":
-            by_class = [groups_of(*components(classes == c)) for c in range(1, self.num_classes)]
+            by_class = [
+                groups_of(*components(known & (classes == c))) for c in range(1, self.num_classes)
+            ]
             return [lesion for groups in by_class for lesion in groups], by_class
-        inside, numbers = components((classes != 0) & (classes != self.ignore_index))
+        inside, numbers = components(known & (classes != 0))
         by_class = [
             groups_of(indices, numbers[np.searchsorted(inside, indices)]) for indices in lists[1:]
         ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import Transform
@@ -16,12 +18,15 @@ from segfocal.labels import LabelScheme
 
 
 class LoadCased(Transform):
-    """Reads and verifies `data["case"]`; writes `image`, `label`, `case_id` and `zooms_mm`.
+    """Reads and verifies `data["case"]`, and puts `image`, `label` and what belongs to them there.
 
     `image` is float32 `(C, X, Y, Z)`; `label` uint8 class indices `(1, X, Y, Z)` with
     `IGNORE_CLASS` where ignored, absent for a case without a label. Both are MetaTensors with the
     file's affine, so that MONAI's spatial transforms and `Invertd` apply. `reference` is the label
-    as a plain array `(X, Y, Z)`, which no later transform moves: scores are taken on it.
+    as a plain array `(X, Y, Z)`, which no later transform moves: scores are taken on it. `case_id`
+    and `zooms_mm` are plain values, and `case` itself is taken out, so that MONAI's caches store
+    the result and its loaders batch it. `meta["filename_or_obj"]` is the first image file, or the
+    label file: `SaveImaged` names after it what it writes.
 
     Args:
         scheme: What the label values mean.
@@ -58,7 +63,7 @@ class LoadCased(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Reads the files of `data["case"]`."""
         out = dict(data)
-        case: Case = out["case"]
+        case: Case = out.pop("case")
         loaded = load_case(
             case,
             self.scheme,
@@ -72,8 +77,13 @@ class LoadCased(Transform):
         affine = torch.from_numpy(loaded.affine)
         out["case_id"] = case.case_id
         out["zooms_mm"] = loaded.zooms
-        out["image"] = MetaTensor(torch.from_numpy(loaded.image), affine=affine)
+        out["image"] = _volume(loaded.image, affine, case.images[0])
         if loaded.classes is not None:
+            assert case.label is not None
             out["reference"] = loaded.classes
-            out["label"] = MetaTensor(torch.from_numpy(loaded.classes)[None], affine=affine)
+            out["label"] = _volume(loaded.classes[None], affine, case.label)
         return out
+
+
+def _volume(array: npt.NDArray[Any], affine: torch.Tensor, path: Path) -> MetaTensor:
+    return MetaTensor(torch.from_numpy(array), affine=affine, meta={"filename_or_obj": str(path)})

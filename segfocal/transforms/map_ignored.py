@@ -13,7 +13,7 @@ from monai.utils.type_conversion import convert_to_dst_type, convert_to_tensor
 
 from segfocal.labels import IGNORE_CLASS
 from segfocal.transforms.crop_centres import case_name
-from segfocal.transforms.label_values import is_one_of
+from segfocal.transforms.label_values import is_one_of, limits
 
 
 class MapIgnoredd(MapTransform):
@@ -67,11 +67,11 @@ class MapIgnoredd(MapTransform):
 
     def _check(self, label: torch.Tensor, name: str) -> None:
         if not label.dtype.is_floating_point:
-            limits = torch.iinfo(label.dtype)
-            if not limits.min <= self.ignore_index <= limits.max:
+            low, high = limits(label.dtype)
+            if not low <= self.ignore_index <= high:
                 raise ValueError(
                     f"{name}: {label.dtype} cannot hold ignore_index {self.ignore_index}. Cast the "
-                    f"label first, or take one from {limits.min} to {limits.max}."
+                    f"label first, or take one from {low} to {high}."
                 )
         if self.ignore_index not in self.ignore_values and bool((label == self.ignore_index).any()):
             raise ValueError(

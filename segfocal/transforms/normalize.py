@@ -6,12 +6,17 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config.type_definitions import KeysCollection
 from monai.transforms.transform import MapTransform
 from monai.utils.enums import TransformBackends
+from monai.utils.type_conversion import convert_to_dst_type, convert_to_tensor
 
-ChannelRule = str | tuple[float, float]
+ChannelRule = str | Sequence[float]
+"""`zscore`, `zscore_nonzero`, `none`, or a window of two numbers."""
+
+Window = tuple[float, float]
 
 
 class NormalizeChannelsd(MapTransform):
@@ -23,8 +28,8 @@ class NormalizeChannelsd(MapTransform):
     constant channel becomes 0.
 
     Args:
-        keys: Keys of the images.
-        rules: One rule per channel.
+        keys: Keys of the images, tensors or arrays; integers become float32.
+        rules: One rule per channel: a word, or two numbers in a tuple or list.
         allow_missing_keys: Pass over a missing key.
 
     Raises:
@@ -44,34 +49,44 @@ class NormalizeChannelsd(MapTransform):
         self, keys: KeysCollection, rules: Sequence[ChannelRule], allow_missing_keys: bool = False
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.rules = tuple(rules)
-        for rule in self.rules:
-            if isinstance(rule, str) and rule not in ("zscore", "zscore_nonzero", "none"):
-                raise ValueError(
-                    f"rules: expected zscore, zscore_nonzero, none or a window, got {rule!r}"
-                )
-            if not isinstance(rule, str) and not rule[0] < rule[1]:
-                raise ValueError(
-                    f"rules: expected a window (low, high) with low < high, got {rule}"
-                )
+        self.rules = tuple(_checked(rule) for rule in rules)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Scales every image."""
         out = dict(data)
         for key in self.key_iterator(out):
-            image = out[key]
+            source = out[key]
+            image = convert_to_tensor(source, track_meta=False)
             if image.shape[0] != len(self.rules):
                 raise ValueError(
                     f"expected {len(self.rules)} channels (one per rule), got {image.shape[0]}"
                 )
-            scaled = image.clone()
+            scaled = image.clone() if image.is_floating_point() else image.float()
             for channel, rule in zip(scaled, self.rules, strict=True):
                 _scale_in_place(channel, rule)
-            out[key] = scaled
+            out[key], *_ = convert_to_dst_type(scaled, source, dtype=scaled.dtype)
         return out
 
 
-def _scale_in_place(channel: torch.Tensor, rule: ChannelRule) -> None:
+def _checked(rule: ChannelRule) -> str | Window:
+    """The rule, a window as a tuple of floats.
+
+    Raises:
+        ValueError: If it is an unknown word, or no window.
+    """
+    if isinstance(rule, str):
+        if rule not in ("zscore", "zscore_nonzero", "none"):
+            raise ValueError(
+                f"rules: expected zscore, zscore_nonzero, none or a window, got {rule!r}."
+            )
+        return rule
+    window = np.ravel(rule).astype(float).tolist()
+    if len(window) != 2 or not all(map(math.isfinite, window)) or not window[0] < window[1]:
+        raise ValueError(f"rules: expected a window (low, high) with low < high, got {rule}.")
+    return window[0], window[1]
+
+
+def _scale_in_place(channel: torch.Tensor, rule: str | Window) -> None:
     if rule == "none":
         return
     if isinstance(rule, tuple):

@@ -10,9 +10,11 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.compose import Compose
 from monai.transforms.croppad.dictionary import SpatialPadd
 from monai.transforms.spatial.dictionary import Orientationd, Spacingd
+from monai.transforms.transform import Transform
 from monai.transforms.utility.dictionary import CastToTyped, EnsureTyped
 from monai.transforms.utils import allow_missing_keys_mode
 
+from segfocal import checks
 from segfocal.config.schema import AugmentConfig, DataConfig, Normalization
 from segfocal.data.cases import Case
 from segfocal.errors import UserError
@@ -26,8 +28,11 @@ from segfocal.transforms.rand_patch import RandPatchd
 CROP_INDICES = "label_cls_indices"
 
 
-class Preprocessing:
+class Preprocessing(Transform):
     """Reads a case, then runs transforms over it; can take a result back to the source grid.
+
+    A transform of MONAI's kind, whose input is a `Case`: `CacheDataset(dataset.cases,
+    preprocessing(...))` reads each case once. Nothing in it is random.
 
     The reading stands outside the `Compose`: MONAI turns every exception in one into a
     `RuntimeError` of its own, and the line meant for the user would be lost.
@@ -134,7 +139,11 @@ def crop_preparation(
         scheme: What class indices mean.
         patch_size: Smallest spatial size; None pads nothing.
         foreground_by: Whether foreground voxels or lesions are drawn equally (`train` section).
+
+    Raises:
+        ValueError: If `foreground_by` is another word.
     """
+    checks.check_word("foreground_by", foreground_by, ("voxel", "lesion"))
     steps = []
     if patch_size is not None:
         steps.append(SpatialPadd("image", patch_size, mode="constant", value=0))

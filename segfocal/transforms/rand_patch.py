@@ -45,10 +45,12 @@ class RandPatchd(Randomizable, MapTransform):
 
     Args:
         keys: Keys of what is cut, `(C, *S)` tensors or arrays on one grid.
-        spatial_size: Size of the patch; no axis of the volume may be shorter.
+        spatial_size: Size of the patch, one number for all axes or one for each; -1 is the whole
+            axis. No axis of the volume may be shorter.
         indices_key: Key of the lists that `ClassCropIndicesd` or `LesionCropIndicesd` wrote.
-        ratios: How often each class is the centre; they need not sum to 1.
-        augment: The settings of `train.augment`; None changes nothing.
+        ratios: How often each class is the centre, >= 0; they need not sum to 1.
+        augment: The settings of `train.augment`; None changes nothing. Its own defaults are for
+            volumes: images have no axis 2 to flip, and signals no plane to turn in.
         mode: `bilinear` for images, which also get the intensity changes, `nearest` for labels;
             one for all or one for each key.
         allow_missing_keys: Pass over a missing key.
@@ -58,8 +60,9 @@ class RandPatchd(Randomizable, MapTransform):
         without the indices.
 
     Raises:
-        ValueError: On call, naming the file, if the volume is smaller than the patch or no voxel
-            can be the centre.
+        ValueError: If an argument is out of range. On call, naming the file: if the keys lie on
+            different grids, the volume is smaller than the patch or has other axes than the
+            arguments speak of, or no voxel can be the centre.
 
     Example:
         >>> case = {"image": torch.arange(10.0).reshape(1, 10), "indices": [np.array([6])]}
@@ -73,7 +76,7 @@ class RandPatchd(Randomizable, MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        spatial_size: Sequence[int],
+        spatial_size: int | Sequence[int],
         *,
         indices_key: str,
         ratios: Sequence[float],
@@ -82,9 +85,16 @@ class RandPatchd(Randomizable, MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         MapTransform.__init__(self, keys, allow_missing_keys)
-        self.spatial_size = tuple(spatial_size)
+        sizes = (spatial_size,) if isinstance(spatial_size, int) else tuple(spatial_size)
+        if not sizes or not all(size > 0 or size == -1 for size in sizes):
+            raise ValueError(
+                f"spatial_size must be positive, or -1 for a whole axis: got {spatial_size}."
+            )
+        self.spatial_size = spatial_size if isinstance(spatial_size, int) else sizes
         self.indices_key = indices_key
         self.ratios = tuple(ratios)
+        if not self.ratios or not all(0 <= ratio < math.inf for ratio in self.ratios):
+            raise ValueError(f"ratios must be finite numbers >= 0, one per class: got {ratios}.")
         self.augment = augment if augment is not None else UNCHANGED
         self.mode: tuple[str, ...] = ensure_tuple_rep(mode, len(self.keys))
         unknown = [name for name in self.mode if name not in ("bilinear", "nearest")]
@@ -113,21 +123,24 @@ class RandPatchd(Randomizable, MapTransform):
 
     def randomize(self, data: Mapping[Hashable, Any]) -> None:
         """Draws where to cut and what to change; stands in `draw`."""
-        shape = tuple(data[self.first_key(data)].shape[1:])
-        if any(n < s for n, s in zip(shape, self.spatial_size, strict=True)):
-            raise ValueError(
-                f"{case_name(data, self.keys[-1])}: a patch of {self.spatial_size} does not fit "
-                f"into {shape}. Pad the case, or take a smaller patch."
-            )
-        images = [
-            len(data[key]) for key, mode in self.key_iterator(data, self.mode) if mode == "bilinear"
-        ]
         try:
+            shape = self._shape(data)
+            images = [
+                len(data[key])
+                for key, mode in self.key_iterator(data, self.mode)
+                if mode == "bilinear"
+            ]
+            indices = data[self.indices_key]
+            if len(indices) != len(self.ratios):
+                raise ValueError(
+                    f"ratios must have one number for each list in {self.indices_key}: expected "
+                    f"{len(indices)}, got {len(self.ratios)}."
+                )
             self.draw = draw_patch(
                 self.R,
                 shape,
-                self.spatial_size,
-                data[self.indices_key],
+                self._size(shape),
+                indices,
                 self.ratios,
                 self.augment,
                 num_channels=min(images, default=1),
@@ -138,12 +151,53 @@ class RandPatchd(Randomizable, MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Cuts and changes every key alike."""
         out = dict(data)
+        if self.first_key(out) == ():
+            return out
         self.randomize(out)
         del out[self.indices_key]
         assert self.draw is not None
+        size = self._size(self._shape(out))
         for key, mode in self.key_iterator(out, self.mode):
-            out[key] = cut_patch(out[key], self.draw, self.spatial_size, image=mode == "bilinear")
+            out[key] = cut_patch(out[key], self.draw, size, image=mode == "bilinear")
         return out
+
+    def _shape(self, data: Mapping[Hashable, Any]) -> tuple[int, ...]:
+        """The spatial size that all keys have, checked against what `augment` does to axes."""
+        shapes = {key: tuple(data[key].shape[1:]) for key in self.key_iterator(data)}
+        first = next(iter(shapes))
+        for key, shape in shapes.items():
+            if shape != shapes[first]:
+                raise ValueError(
+                    f"{first} and {key} must lie on one grid: got {shapes[first]} and {shape}. "
+                    f"Resample one of them first."
+                )
+        num_axes = len(shapes[first])
+        beyond = [axis for axis in self.augment.flip_axes if axis >= num_axes]
+        if beyond:
+            raise ValueError(
+                f"augment.flip_axes names axis {beyond[0]}, but {first} has {num_axes} spatial "
+                f"axes. Leave it out."
+            )
+        if self.augment.affine_prob > 0 and num_axes < 2:
+            raise ValueError(
+                f"augment turns a plane, but {first} has one spatial axis. Set affine_prob=0."
+            )
+        return shapes[first]
+
+    def _size(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Size of the patch in a volume of this spatial size."""
+        asked = self.spatial_size
+        sizes = (asked,) * len(shape) if isinstance(asked, int) else asked
+        if len(sizes) != len(shape):
+            raise ValueError(
+                f"spatial_size must have one size per axis: expected {len(shape)}, got {asked}."
+            )
+        if any(n < size for n, size in zip(shape, sizes, strict=True)):
+            raise ValueError(
+                f"a patch of {sizes} does not fit into {tuple(shape)}. Pad the case, or take a "
+                f"smaller patch."
+            )
+        return tuple(n if size == -1 else size for n, size in zip(shape, sizes, strict=True))
 
 
 def cut_patch(volume: Any, draw: PatchDraw, size: Sequence[int], *, image: bool) -> torch.Tensor:

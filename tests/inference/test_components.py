@@ -65,3 +65,13 @@ def test_of_two_alike_the_first_stays():
 def test_one_component_or_none_is_left_as_it_is():
     for classes in (np.zeros((3, 3, 3), np.uint8), np.ones((3, 3, 3), np.uint8)):
         assert keep_largest_component(classes) is classes
+
+
+def test_slices_have_components_too():
+    classes = np.zeros((6, 6), dtype=np.uint8)
+    classes[0, 0] = classes[1, 1] = classes[5, 0] = 1
+    for kept in (
+        keep_largest_component(classes),
+        remove_small_components(classes, min_volume_mm3=2.0, voxel_mm3=1.0),
+    ):
+        assert np.argwhere(kept).tolist() == [[0, 0], [1, 1]]

@@ -110,6 +110,65 @@ def test_probabilities_of_softmax_sum_to_one(tmp_path):
     assert torch.allclose(probs.sum(0).as_tensor(), torch.ones(()), atol=1e-5)
 
 
+class Modes(nn.Module):
+    """Notes in which mode it computes; one part of it is frozen in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.live, self.frozen = nn.Dropout(), nn.Dropout()
+        self.frozen.eval()
+        self.seen = set()
+
+    def forward(self, image):
+        self.seen.add((self.training, self.live.training))
+        return torch.cat([image, image], dim=1)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_every_module_is_left_in_its_mode(tmp_path, training):
+    case, _ = write_case(tmp_path, np.eye(4))
+    network = Modes()
+    network.training = network.live.training = training
+    predictor = predictor_for(network, CLASSES)
+    predictor.probabilities(predictor.preprocessing(case)["image"])
+    assert network.seen == {(False, False)}
+    modes = (network.training, network.live.training, network.frozen.training)
+    assert modes == (training, training, False)
+
+
+class Returns(nn.Module):
+    def __init__(self, wrap):
+        super().__init__()
+        self.wrap = wrap
+
+    def forward(self, image):
+        return self.wrap(torch.cat([image, image], dim=1))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "kind"), [(lambda x: (x, x), "tuple"), (lambda x: {"out": x}, "dict")]
+)
+def test_a_network_with_several_outputs_is_refused_and_left_in_its_mode(tmp_path, wrap, kind):
+    case, _ = write_case(tmp_path, np.eye(4))
+    predictor = predictor_for(Returns(wrap), CLASSES)
+    with pytest.raises(ValueError, match="network must return one") as error:
+        predictor.predict(predictor.preprocessing(case)["image"])
+    assert str(error.value) == (
+        f"network must return one tensor of logits: got a {kind}. Return the output at full size "
+        f"alone."
+    )
+    assert predictor.network.training
+
+
+def test_a_plain_tensor_is_refused():
+    with pytest.raises(ValueError, match="image must be a MetaTensor") as error:
+        predictor_for(Threshold(0.5), CLASSES).predict(torch.zeros(1, 8, 8, 8))
+    assert str(error.value) == (
+        "image must be a MetaTensor, which knows its grid: got a Tensor. Pass "
+        'preprocessing(case)["image"].'
+    )
+
+
 def predicted(tmp_path, values, **infer):
     path = tmp_path / "x.nii.gz"
     nib.save(nib.Nifti1Image(values, np.diag([2.0, 2.0, 2.0, 1.0])), path)

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from segfocal.labels import LabelScheme
 from segfocal.metrics.case_score import (
@@ -98,3 +99,36 @@ def test_a_region_nobody_looked_for_is_no_case_of_it():
     alone = summarise([partial])["ET"]
     assert (alone.n, alone.n_empty, alone.n_false_alarm, alone.false_positives) == (0, 0, 0, 0)
     assert mean_dice(summarise([partial])) == pytest.approx(partial.regions["WT"].dice)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int16, np.uint16])
+def test_class_indices_of_any_integer_type_make_masks(kind):
+    classes = np.array([[0, 1, 3, 255]])
+    expected = region_masks(classes.astype(np.uint8), [(1, 3), (3,)])
+    assert np.array_equal(region_masks(classes.astype(kind), [(1, 3), (3,)]), expected)
+    tensor = torch.from_numpy(classes)
+    assert np.array_equal(region_masks(tensor, [(1, 3), (3,)]), expected)
+    of_arrays, of_tensors = (
+        score_case("c", pred, reference, ["a", "b"], [(1, 3), (3,)])
+        for pred, reference in ((expected, classes), (torch.from_numpy(expected), tensor))
+    )
+    assert of_arrays == of_tensors
+    assert of_arrays.regions["b"].dice == 1
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (
+            [-1, 0],
+            "class indices must be 0 to 254, or 255 where ignored: got -1 to 0. Encode labels",
+        ),
+        ([0, 300], "class indices must be 0 to 254, or 255 where ignored: got 0 to 300. Encode"),
+        ([0.0, 1.0], "class indices must be integers: got float64."),
+    ],
+)
+def test_what_is_no_class_index_is_refused_and_never_read_as_another(classes, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        region_masks(classes, [(1,)])
+    with pytest.raises(ValueError, match=f"^{message}"):
+        score_case("c", np.zeros((1, 2), bool), classes, ["a"], [(1,)])

@@ -4,6 +4,7 @@ import math
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -120,3 +121,8 @@ def test_inputs_are_left_as_they_were():
 def test_an_overlap_of_0_voxels_is_refused():
     with pytest.raises(ValueError, match=r"^min_overlap_voxels must be at least 1, got 0"):
         count_lesions(volume(), volume(), min_overlap_voxels=0)
+
+
+def test_tensors_count_as_the_arrays_they_hold():
+    masks = np.random.default_rng(0).random((3, 6, 6, 6)) > 0.7
+    assert count_lesions(*map(torch.from_numpy, masks)) == count_lesions(*masks)

@@ -3,8 +3,10 @@ import math
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from monai.data.meta_tensor import MetaTensor
 from sklearn.metrics import f1_score
 
 from segfocal.metrics.overlap import dice
@@ -51,3 +53,13 @@ def test_arguments_that_are_no_masks_of_one_shape_are_refused():
         dice(np.zeros((2, 3), np.uint8), ref)
     with pytest.raises(ValueError, match=r"^valid and ref must have one shape"):
         dice(ref, ref, np.zeros(3, bool))
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.from_numpy, lambda mask: MetaTensor(mask), np.ndarray.tolist]
+)
+def test_tensors_and_lists_score_as_the_arrays_they_hold(kind):
+    pred, ref, valid = np.random.default_rng(0).random((3, 4, 5)) > 0.5
+    assert dice(kind(pred), kind(ref), kind(valid)) == dice(pred, ref, valid)
+    with pytest.raises(ValueError, match=r"^ref must be a mask: expected dtype bool, got int64"):
+        dice(kind(pred), kind(ref.astype(np.int64)))

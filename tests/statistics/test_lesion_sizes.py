@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,27 +10,25 @@ from segfocal.statistics.lesion_sizes import lesion_sizes
 
 maps = hnp.arrays(
     np.uint8,
-    hnp.array_shapes(min_dims=3, max_dims=3, max_side=6),
+    hnp.array_shapes(min_dims=2, max_dims=3, max_side=6),
     elements=st.sampled_from([0, 0, 0, 1, 2, 255]),
 )
 
 
 def flooded(mask):
-    """Component sizes by a flood fill over the 26 neighbours."""
+    """Component sizes by a flood fill over the 26 neighbours (8 in 2-d)."""
     left = {tuple(index) for index in np.argwhere(mask)}
     sizes = []
     while left:
         front, size = [left.pop()], 0
         while front:
-            x, y, z = front.pop()
+            voxel = front.pop()
             size += 1
-            for dx in (-1, 0, 1):
-                for dy in (-1, 0, 1):
-                    for dz in (-1, 0, 1):
-                        neighbour = (x + dx, y + dy, z + dz)
-                        if neighbour in left:
-                            left.remove(neighbour)
-                            front.append(neighbour)
+            for step in product((-1, 0, 1), repeat=mask.ndim):
+                neighbour = tuple(at + by for at, by in zip(voxel, step, strict=True))
+                if neighbour in left:
+                    left.remove(neighbour)
+                    front.append(neighbour)
         sizes.append(size)
     return sorted(sizes)
 

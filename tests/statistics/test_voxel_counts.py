@@ -5,9 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from monai.data.meta_tensor import MetaTensor
 
 from segfocal._version import __version__
 from segfocal.errors import UserError
@@ -207,3 +209,13 @@ def test_the_order_of_cases_does_not_matter(seed, num_cases):
     maps = {f"c{i}": label_map(seed + i, (3, 3, 3)) for i in range(num_cases)}
     backwards = dict(reversed(maps.items()))
     assert counted(maps).to_dict() == counted(backwards).to_dict()
+
+
+def test_a_tensor_is_counted_as_the_array_it_holds():
+    classes = torch.tensor([[0, 1], [1, 255]], dtype=torch.uint8)
+    counts = VoxelCounts(LabelScheme(("background", "a"), (0, 1), ignore_values=(9,)))
+    counts.add(classes, case_id="plain")
+    counts.add(MetaTensor(classes), case_id="meta")
+    assert (counts.voxels.tolist(), counts.ignored) == ([2, 4], 2)
+    with pytest.raises(ValueError, match=r"^classes must be uint8 class indices, got int64\.$"):
+        counts.add(classes.long(), case_id="c")

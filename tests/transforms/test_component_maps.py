@@ -243,3 +243,16 @@ def test_an_inverse_of_what_came_before_passes_the_maps_over():
 def test_bad_arguments_and_labels_are_refused(options, label, message):
     with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
         LesionMapsd("label", **options)({"label": label})
+
+
+@pytest.mark.parametrize(
+    ("value", "ignored"), [(3, None), (-1, None), (255, None), (255, 9), (0.5, None)]
+)
+def test_a_label_that_is_no_class_is_named(value, ignored):
+    label = torch.tensor([[[0, 1, value]]])
+    with pytest.raises(ValueError, match="expected class indices") as error:
+        LesionMapsd("label", num_classes=3, ignore_index=ignored)({"label": label, "case_id": "x"})
+    assert str(error.value) == (
+        f"x: holds {value}, expected class indices 0 to 2, or ignore_index. Encode the label "
+        f"first, or set num_classes."
+    )

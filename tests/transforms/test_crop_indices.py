@@ -133,3 +133,26 @@ def test_indices_are_as_small_as_the_volume_allows(monkeypatch, limit, expected)
     assert [indices.dtype for indices in found] == [expected] * 3
     assert found[1].tolist() == [0]
     assert found[2].tolist() == list(range(24))
+
+
+@pytest.mark.parametrize("ignored", [0, 1, 2])
+def test_a_class_number_may_mean_ignored(ignored):
+    label = np.array([[[0, 0, 1, 2]]])
+    make = ClassCropIndicesd("label", 3, ignore_index=ignored, absent="skip")
+    lists = make({"label": label})["label_cls_indices"]
+    expected = [[0, 1], [2], [3]]
+    expected[ignored] = []
+    assert [indices.tolist() for indices in lists] == expected
+    filled = ClassCropIndicesd("label", 3, ignore_index=ignored)({"label": label})
+    anywhere = [index for indices in expected for index in indices]
+    assert filled["label_cls_indices"][ignored].tolist() == anywhere
+
+
+def test_a_case_of_ignored_background_alone_is_refused():
+    with pytest.raises(ValueError, match=r"^label: every voxel is ignored \(holds 0\)"):
+        ClassCropIndicesd("label", 3, ignore_index=0)({"label": np.zeros((1, 2, 2))})
+
+
+def test_an_unknown_word_is_refused():
+    with pytest.raises(ValueError, match=r"^absent must be one of anywhere, skip: got 'any'\.$"):
+        ClassCropIndicesd("label", 3, absent="any")

@@ -73,3 +73,8 @@ def test_a_cap_keeps_so_many_and_the_same_ones_each_time():
     first, second = (make({"label": label()})["label_bg_indices"] for _ in range(2))
     assert len(np.unique(first)) == 20
     assert np.array_equal(first, second)
+
+
+def test_an_unknown_word_is_refused():
+    with pytest.raises(ValueError, match=r"^absent must be one of anywhere, skip: got 'any'\.$"):
+        ForegroundCropIndicesd("label", absent="any")

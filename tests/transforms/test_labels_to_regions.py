@@ -9,7 +9,7 @@ from monai.transforms.spatial.dictionary import RandFlipd
 from monai.transforms.utility.dictionary import ConvertToMultiChannelBasedOnBratsClassesd
 
 from segfocal import DiceFocalLoss
-from segfocal.labels import LabelScheme
+from segfocal.labels import LabelScheme, Region
 from segfocal.transforms.labels_to_regions import LabelsToRegionsd
 
 BRATS = ((1, 2, 4), (1, 4), (4,))
@@ -114,3 +114,15 @@ def test_wrong_settings_and_channels_are_refused():
         LabelsToRegionsd("label", [()])
     with pytest.raises(ValueError, match=r"one channel, got shape \(3, 2\)"):
         LabelsToRegionsd("label", BRATS)({"label": torch.zeros(3, 2)})
+
+
+def test_a_class_of_no_region_is_declared_by_its_scheme_all_the_same():
+    scheme = LabelScheme(("background", "a", "b"), (0, 5, 7), (Region("A", (1,), 1),))
+    values = torch.tensor([[0, 5, 7]])
+    encoded = torch.from_numpy(scheme.encode(values.numpy()))
+    for label, is_encoded in ((values, False), (encoded, True)):
+        found = LabelsToRegionsd.from_scheme("label", scheme, encoded=is_encoded)({"label": label})
+        assert found["label"].tolist() == [[0, 1, 0]]
+        assert bool(found["label_valid"].all())
+    with pytest.raises(ValueError, match=r"holds 3; declared are \[0, 1, 2, 255\]"):
+        LabelsToRegionsd.from_scheme("label", scheme, encoded=True)({"label": encoded + 1})

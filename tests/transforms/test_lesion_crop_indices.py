@@ -130,3 +130,24 @@ def test_the_same_label_gives_the_same_lists():
     first, second = (make({"label": mass_and_satellite()})["label_cls_indices"] for _ in range(2))
     assert len(first[1]) == 100
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("connect", ["class", "foreground"])
+def test_a_class_number_may_mean_ignored(connect):
+    label = np.array([[[1, 1, 0, 2, 0, 1]]])
+    make = LesionCropIndicesd("label", 3, connect=connect, ignore_index=2, absent="skip")
+    found = make({"label": label})
+    lists = [found["label_fg_indices"], *found["label_cls_indices"]]
+    assert [sorted(set(part.tolist())) for part in lists] == [[0, 1, 5], [2, 4], [0, 1, 5], []]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"connect": "classes"}, "connect must be one of class, foreground: got 'classes'."),
+        ({"absent": "any"}, "absent must be one of anywhere, skip: got 'any'."),
+    ],
+)
+def test_an_unknown_word_is_refused(options, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        LesionCropIndicesd("label", 3, **options)

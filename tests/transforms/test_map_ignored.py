@@ -56,6 +56,15 @@ def test_an_index_that_the_type_cannot_hold_is_refused():
     )
 
 
+def test_a_boolean_label_cannot_hold_what_means_ignored():
+    label = torch.zeros(1, 2, dtype=torch.bool)
+    with pytest.raises(ValueError, match="cannot hold") as error:
+        MapIgnoredd("label", (255,))({"label": label, "case_id": "a"})
+    assert str(error.value) == (
+        "a: torch.bool cannot hold ignore_index 255. Cast the label first, or take one from 0 to 1."
+    )
+
+
 def test_a_class_that_would_be_lost_is_named():
     with pytest.raises(ValueError, match="not one of") as error:
         MapIgnoredd("label", (9,), ignore_index=2)({"label": torch.tensor([[0, 2, 9]])})

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.spatial.array import Flip
 
 from segfocal.transforms.normalize import NormalizeChannelsd
 
@@ -63,3 +65,43 @@ def test_a_channel_of_zeros_stays_beside_one_that_is_scaled():
     image = torch.tensor([[[0.0, 0.0]], [[2.0, 4.0]]])
     out = scaled(image, "zscore_nonzero", "zscore_nonzero")
     assert out.tolist() == [[[0.0, 0.0]], [[-1.0, 1.0]]]
+
+
+@pytest.mark.parametrize("window", [[-100.0, 100.0], (-100, 100), np.array([-100, 100])])
+def test_a_window_may_come_as_yaml_and_json_deliver_it(window):
+    assert scaled(torch.tensor([[[-50.0, 500.0, 0.0]]]), window).tolist() == [[[-0.5, 1.0, 0.0]]]
+
+
+@pytest.mark.parametrize(
+    ("rule", "got"),
+    [
+        ([3.0, 3.0], r"\[3.0, 3.0\]"),
+        ((0.0, 1.0, 2.0), r"\(0.0, 1.0, 2.0\)"),
+        ((0.0, float("inf")), r"\(0.0, inf\)"),
+        (-100.0, "-100.0"),
+    ],
+)
+def test_a_rule_that_is_neither_word_nor_window_is_refused_at_once(rule, got):
+    with pytest.raises(ValueError, match=rf"expected a window .* with low < high, got {got}\."):
+        NormalizeChannelsd("image", [rule])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.float32, np.float64])
+def test_integers_become_float32_and_an_array_stays_an_array(dtype):
+    array = np.array([[[1, 3]], [[10, 30]]], dtype=dtype)
+    out = scaled(array, "zscore", "none")
+    assert isinstance(out, np.ndarray)
+    assert out.dtype == (dtype if np.issubdtype(dtype, np.floating) else np.float32)
+    assert out.tolist() == [[[-1.0, 1.0]], [[10.0, 30.0]]]
+    assert array.tolist() == [[[1, 3]], [[10, 30]]]
+    kept = scaled(torch.from_numpy(array.astype(np.float32)).int(), "zscore", "none")
+    assert type(kept) is torch.Tensor
+    assert kept.dtype == torch.float32
+
+
+def test_a_metatensor_keeps_its_grid_and_history():
+    flipped = Flip(0)(MetaTensor(torch.ones(1, 2, 2), affine=np.diag([2.0, 3.0, 1.0, 1.0])))
+    out = scaled(flipped, "zscore")
+    assert isinstance(out, MetaTensor)
+    assert torch.equal(out.affine, flipped.affine)
+    assert out.applied_operations == flipped.applied_operations != []

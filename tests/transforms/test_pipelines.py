@@ -40,6 +40,11 @@ def test_a_lone_voxel_is_drawn_as_the_setting_says(scheme, by, share):
     assert np.mean(indices == lone) == pytest.approx(share, abs=1e-6)
 
 
+def test_an_unknown_word_is_refused():
+    with pytest.raises(ValueError, match="foreground_by must be one of voxel, lesion: got 'le'"):
+        prepared(SCHEME, "le")
+
+
 def test_the_tools_own_sampler_sees_it_so():
     data = prepared(SCHEME, "lesion")
     where = torch.zeros(1, 16, 16, 16)

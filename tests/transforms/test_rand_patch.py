@@ -1,4 +1,5 @@
 import math
+import re
 from collections import Counter
 
 import numpy as np
@@ -337,8 +338,89 @@ def test_a_missing_key_is_passed_over_only_when_allowed():
         allow_missing_keys=True,
     )
     assert lenient(data)["image"].shape == (2, *SIZE)
+    assert lenient({"case_id": "c"}) == {"case_id": "c"}
 
 
 def test_an_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="expected bilinear or nearest, got 'cubic'"):
         RandPatchd("image", SIZE, indices_key="i", ratios=[1], mode="cubic")
+
+
+@pytest.mark.parametrize(
+    ("asked", "got"), [((4, -1, 3), (4, 12, 3)), (-1, (13, 12, 11)), (5, (5, 5, 5))]
+)
+def test_minus_one_is_a_whole_axis_and_one_number_is_for_all_as_monai_has_it(asked, got):
+    data = case()
+    theirs = RandCropByLabelClasses(asked, ratios=[1, 1, 1], num_classes=3, warn=False)
+    expected = theirs(data["label"], data["label"], indices=data["label_cls_indices"])[0]
+    patch = cutter(ALL, size=asked)(data)
+    assert patch["label"].shape == expected.shape == (1, *got)
+    assert patch["image"].shape == (2, *got)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"size": (4, 0, 3)},
+            "spatial_size must be positive, or -1 for a whole axis: got (4, 0, 3).",
+        ),
+        ({"size": -2}, "spatial_size must be positive, or -1 for a whole axis: got -2."),
+        ({"size": ()}, "spatial_size must be positive, or -1 for a whole axis: got ()."),
+        (
+            {"ratios": (1, -1, 1)},
+            "ratios must be finite numbers >= 0, one per class: got (1, -1, 1).",
+        ),
+        ({"ratios": (math.nan,)}, "ratios must be finite numbers >= 0, one per class: got (nan,)."),
+        ({"ratios": ()}, "ratios must be finite numbers >= 0, one per class: got ()."),
+    ],
+)
+def test_sizes_and_ratios_out_of_range_are_refused_at_once(options, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        cutter(**options)
+
+
+def plane(**changed):
+    """An image and a label of two axes."""
+    label = np.zeros((1, 9, 8), dtype=np.uint8)
+    lists = ClassCropIndicesd("label", 3)({"label": label})
+    return {"image": torch.ones(1, 9, 8), "case_id": "c", **lists, **changed}
+
+
+@pytest.mark.parametrize(
+    ("options", "data", "message"),
+    [
+        (
+            {"size": (4, 4)},
+            case(),
+            "c: spatial_size must have one size per axis: expected 3, got (4, 4).",
+        ),
+        (
+            {"size": (4, 4)},
+            plane(image=torch.ones(1, 8, 9)),
+            (
+                "c: image and label must lie on one grid: got (8, 9) and (9, 8). Resample one of "
+                "them first."
+            ),
+        ),
+        (
+            {"ratios": (1, 1)},
+            case(),
+            "c: ratios must have one number for each list in label_cls_indices: expected 3, got 2.",
+        ),
+        (
+            {"size": (4, 4), "augment": AugmentConfig()},
+            plane(),
+            "c: augment.flip_axes names axis 2, but image has 2 spatial axes. Leave it out.",
+        ),
+        (
+            {"size": (4,), "augment": AugmentConfig(flip_axes=[0])},
+            {"image": torch.ones(1, 9), "label": torch.ones(1, 9), "case_id": "c"},
+            "c: augment turns a plane, but image has one spatial axis. Set affine_prob=0.",
+        ),
+    ],
+)
+def test_data_that_do_not_fit_are_named_whatever_is_drawn(options, data, message):
+    for seed in range(3):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            cutter(**options).set_random_state(seed=seed)(data)
