@@ -289,7 +289,7 @@ class InferConfig(Section):
     mode: Literal["gaussian", "constant"] = "gaussian"
     """How overlapping windows are weighed."""
     tta: Literal["none", "flips"] = "none"
-    """flips: segfocal-predict averages over the mirrored volumes (`train.augment.flip_axes`), at up
+    """flips: segfocal-predict averages over the mirrored windows (`train.augment.flip_axes`), at up
     to eight times the work; validation never does."""
     threshold: float = Field(0.5, gt=0, lt=1)
     """Probability above which a region is predicted (regions only)."""
