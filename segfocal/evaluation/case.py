@@ -141,17 +141,19 @@ def _encoded(side: str, values: ClassMap, scheme: LabelScheme) -> ClassMap:
 def _check_classes(
     pair: Pair, reference: ClassMap, predicted: ClassMap, scheme: LabelScheme
 ) -> None:
-    if not np.any(reference != IGNORE_CLASS):
+    known = reference != IGNORE_CLASS
+    if not known.any():
         raise DefectError(
             "every voxel of the reference is ignored: nothing to evaluate. Take the case out, or "
             "name another loss.ignore_index.",
             "all-ignored",
         )
-    if np.any(predicted == IGNORE_CLASS):
+    undecided = int(np.count_nonzero(known & (predicted == IGNORE_CLASS)))
+    if undecided:
         values = ",".join(map(str, scheme.ignore_values))
         raise DefectError(
-            f"prediction holds the ignored value {values}. A prediction decides every voxel: write "
-            f"a class or 0 there.",
+            f"prediction holds the ignored value {values} in {undecided} voxels whose reference is "
+            f"known. A prediction decides: write a class or 0 there.",
             "undeclared-label",
         )
     try:

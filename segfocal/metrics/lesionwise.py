@@ -178,10 +178,14 @@ def component_centres(
         wanted: The components, each of which has a voxel.
         corner: Voxel index at which the box begins in the volume.
     """
-    if not len(wanted):
-        return []
-    inside = ndimage.center_of_mass(labels > 0, labels, list(wanted))
-    return [tuple(float(x + c) for x, c in zip(at, corner, strict=True)) for at in inside]
+    places = np.nonzero(labels)
+    component = labels[places]
+    num = np.maximum(np.bincount(component), 1)
+    means = [
+        np.bincount(component, weights=along) / num + begin
+        for along, begin in zip(places, corner, strict=True)
+    ]
+    return [tuple(float(mean[index]) for mean in means) for index in wanted]
 
 
 def islands_of(labels: Labels, wanted: Sequence[int], corner: Sequence[int]) -> tuple[Lesion, ...]:
