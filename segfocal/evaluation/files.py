@@ -24,12 +24,12 @@ FORMAT = "segfocal-evaluate 1"
 SUMMARY = "summary.json"
 FILES = ("cases.csv", "lesions.csv", SUMMARY, "evaluation.png")
 
-_CASE_COLUMNS = (
+CASE_COLUMNS = (
     "case", "class", "present_in", "dice", "hd95_mm", "assd_mm", "nsd", "ref_voxels", "pred_voxels",
     "ref_ml", "pred_ml", "lesions", "lesions_found", "false_positives", "lesion_f1",
     "lesions_left_out", "lesion_dice", "lesion_hd95_mm", "note",
 )  # fmt: skip
-_LESION_COLUMNS = (
+LESION_COLUMNS = (
     "case", "class", "kind", "size_mm3", "voxels", "x_mm", "y_mm", "z_mm", "overlap", "found",
     "scored", "dice", "hd95_mm", "note",
 )  # fmt: skip
@@ -76,7 +76,7 @@ def write_cases(path: Path, cases: Sequence[CaseEvaluation], *, note: str) -> No
                 row["lesion_dice"] = region.lesion_dice
                 row["lesion_hd95_mm"] = region.lesion_hd95_mm
             rows.append(row)
-    _write(path, _CASE_COLUMNS, rows)
+    _write(path, CASE_COLUMNS, rows)
 
 
 def write_lesions(path: Path, cases: Sequence[CaseEvaluation], *, note: str) -> None:
@@ -92,7 +92,7 @@ def write_lesions(path: Path, cases: Sequence[CaseEvaluation], *, note: str) -> 
                 row["x_mm"], row["y_mm"], row["z_mm"] = (float(at) for at in centre)
                 row["found"], row["scored"] = int(lesion.found), int(lesion.scored)
                 rows.append(row)
-    _write(path, _LESION_COLUMNS, rows)
+    _write(path, LESION_COLUMNS, rows)
 
 
 def summary_record(outcome: Outcome) -> dict[str, Any]:

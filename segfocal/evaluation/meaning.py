@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segfocal.config.load import LoadedConfig
-from segfocal.data.cases import Case
 from segfocal.data.defects import DefectError
 from segfocal.data.label_values import count_label_values
 from segfocal.data.layouts.descriptor import FILE_NAME, Descriptor
@@ -65,14 +64,11 @@ def declared_scheme(
     return None, ""
 
 
-def scheme_of_files(
-    references: Sequence[Case], predictions: Sequence[Path], ignore: Sequence[int], max_voxels: int
-) -> LabelScheme:
+def scheme_of_files(paths: Sequence[Path], ignore: Sequence[int], max_voxels: int) -> LabelScheme:
     """A class for every value > 0 in any of the files; those that cannot be read say nothing here.
 
     Args:
-        references: Cases with a label.
-        predictions: Label files.
+        paths: Label files, references and predictions.
         ignore: Values that are no class.
         max_voxels: Voxels of a file above which its header is not believed.
 
@@ -80,8 +76,7 @@ def scheme_of_files(
         UserError: If there is no such value, one is negative, or there are more than 254.
     """
     found: set[int] = set()
-    labels = [case.label for case in references if case.label is not None]
-    for path in (*labels, *predictions):
+    for path in paths:
         try:
             found.update(count_label_values(path, max_voxels=max_voxels).values.tolist())
         except DefectError:

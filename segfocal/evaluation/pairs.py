@@ -116,7 +116,7 @@ def pair_up(
         ]
     if not pairs:
         problems += [*predictions.problems, *references.problems]
-        raise UserError(_nothing(predictions, cases, problems))
+        raise UserError(_nothing(predictions, references, problems))
     return sorted(pairs, key=lambda pair: pair.case.case_id), problems
 
 
@@ -150,14 +150,18 @@ def _no_reference(name: str, path: Path, case: Case | None, left: Sequence[str])
     return Problem(name, "missing-file", text)
 
 
-def _nothing(predictions: Predictions, cases: Mapping[str, Case], problems: list[Problem]) -> str:
-    if not predictions.files or not cases:
+def _nothing(predictions: Predictions, references: References, problems: list[Problem]) -> str:
+    """Why there is no pair."""
+    cases = [case.case_id for case in references.cases]
+    if not predictions.files or not cases or set(predictions.files) & set(cases):
         return str(problems[0]) if problems else "--ref holds no reference."
     told = [", ".join(sorted(names)[:_SHOWN]) for names in (predictions.files, cases)]
-    if set(predictions.files) & set(cases):
-        return str(problems[0])
+    cure = (
+        "Name each prediction as its case."
+        if references.others is None
+        else f"Are the references in {references.others}? Pass that as --ref."
+    )
     return (
         f"no prediction has the name of a reference: predictions {told[0]} "
-        f"({len(predictions.files)}), references {told[1]} ({len(cases)}). Name each prediction as "
-        f"its case."
+        f"({len(predictions.files)}), references {told[1]} ({len(cases)}). {cure}"
     )

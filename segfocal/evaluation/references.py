@@ -9,7 +9,7 @@ from pathlib import Path
 from segfocal.config.load import LoadedConfig
 from segfocal.data.cases import Case
 from segfocal.data.defects import Problem
-from segfocal.data.layouts import detect_layout, read_dataset
+from segfocal.data.layouts import Layout, detect_layout, read_dataset
 from segfocal.data.layouts.case_list import read_list
 from segfocal.data.layouts.folder import volume_files
 from segfocal.data.layouts.found import READABLE, Exclusion, FileRules
@@ -37,6 +37,7 @@ class References:
         labels_from: Who says so.
         is_synthetic: Whether the data set says that it is a phantom.
         is_file: Whether this is one file, which is compared to one file of any name.
+        others: Labels of the data set that its layout does not count among the cases (labelsTs).
     """
 
     cases: tuple[Case, ...]
@@ -45,6 +46,7 @@ class References:
     labels_from: str = ""
     is_synthetic: bool = False
     is_file: bool = False
+    others: Path | None = None
 
 
 def find_references(path: Path, loaded: LoadedConfig, *, is_its_data: bool) -> References:
@@ -69,9 +71,11 @@ def find_references(path: Path, loaded: LoadedConfig, *, is_its_data: bool) -> R
         if path.suffix not in _LISTS:
             raise UserError(f"--ref {path}: expected a volume ({', '.join(READABLE)}) or a list.")
         return _listed(path, loaded)
-    if loaded.config.data.layout == "auto" and volume_files(path):
+    applies = is_its_data or _is_set(loaded, "layout")
+    layout = loaded.config.data.layout if applies else "auto"
+    if layout == "auto" and volume_files(path):
         return _label_folder(path)
-    return _of_dataset(path, loaded, is_its_data=is_its_data)
+    return _of_dataset(path, layout, loaded, is_its_data=is_its_data)
 
 
 def _label_folder(folder: Path) -> References:
@@ -86,20 +90,22 @@ def _label_folder(folder: Path) -> References:
 
 def _listed(path: Path, loaded: LoadedConfig) -> References:
     """The labels of a list; paths are taken from its folder, or from `--set data.root=...`."""
-    named = loaded.lines.get("data.root") == "--set"
-    root = loaded.config.data.root if named else path.parent
-    channels = loaded.config.data.channels
+    root = loaded.config.data.root if _is_set(loaded, "root") else path.parent
+    channels = loaded.config.data.channels if _is_set(loaded, "channels") else None
     found = read_list(root, FileRules(channels, case_list=path), Exclusion(), images=False)
     return References(found.cases, _problems(found.faults))
 
 
-def _of_dataset(path: Path, loaded: LoadedConfig, *, is_its_data: bool) -> References:
+def _of_dataset(
+    path: Path, layout: Layout, loaded: LoadedConfig, *, is_its_data: bool
+) -> References:
     data = loaded.config.data
-    rules = FileRules(data.channels)
+    rules = FileRules()
     if is_its_data:
         rules = FileRules(data.channels, data.case_list, data.image_pattern, data.label_pattern)
-    layout = detect_layout(path, rules) if data.layout == "auto" else data.layout
-    if layout == "bids" and data.channels is None:
+    if layout == "auto":
+        layout = detect_layout(path, rules)  # type: ignore[assignment]
+    if layout == "bids" and rules.channels is None:
         # Labels alone are read: which images make up a case does not matter.
         rules = FileRules((), label_pattern=rules.label_pattern)
     declared = data.labels is not None and data.labels != "auto"
@@ -107,7 +113,7 @@ def _of_dataset(path: Path, loaded: LoadedConfig, *, is_its_data: bool) -> Refer
     ignore = ignore_values(loaded)
     dataset = read_dataset(
         path,
-        layout,  # type: ignore[arg-type]
+        layout,
         (data.labels if declared else None) if told else _ANY_LABELS,
         regions_class_order=data.regions_class_order,
         ignore_values=[] if not told else ignore,
@@ -122,7 +128,13 @@ def _of_dataset(path: Path, loaded: LoadedConfig, *, is_its_data: bool) -> Refer
         dataset.scheme if told else None,
         dataset.labels_from,
         dataset.synthetic,
+        others=path / "labelsTs" if (path / "labelsTs").is_dir() else None,
     )
+
+
+def _is_set(loaded: LoadedConfig, name: str) -> bool:
+    """Whether `--set` gives a setting of `data`: then it is about the references."""
+    return loaded.lines.get(f"data.{name}") == "--set"
 
 
 def _problems(faults: Sequence[str]) -> tuple[Problem, ...]:

@@ -19,7 +19,7 @@ from segfocal.evaluation.files import FILES, FORMAT, SUMMARY, write_files
 from segfocal.evaluation.meaning import declared_scheme, scheme_of_files
 from segfocal.evaluation.outcome import Outcome
 from segfocal.evaluation.pairs import Pair, find_predictions, pair_up
-from segfocal.evaluation.references import find_references, ignore_values
+from segfocal.evaluation.references import References, find_references, ignore_values
 from segfocal.evaluation.telling import tell
 from segfocal.files import read_json
 from segfocal.metrics.evaluation import LesionRules, Measures
@@ -81,19 +81,7 @@ def evaluate(request: EvaluationRequest) -> int:
         references = find_references(request.ref, loaded, is_its_data=is_its_data)
     pairs, problems = pair_up(predictions, references, allow_missing=request.allow_missing)
     problems = [*references.problems, *predictions.problems, *problems]
-    places = [path if path.is_dir() else path.parent for path in (request.ref, request.pred)]
-    scheme, labels_from = declared_scheme(loaded, request.config, references, places)
-    data = loaded.config.data
-    if scheme is None:
-        scheme = scheme_of_files(
-            [pair.case for pair in pairs],
-            [pair.prediction for pair in pairs],
-            ignore_values(loaded),
-            data.max_voxels,
-        )
-        labels_from = "the values in the files, which nobody declares"
-    measures = Measures(request.tolerance_mm, request.lesions)
-    rules = EvaluationRules(scheme, measures, data.affine_tolerance_mm, data.max_voxels)
+    rules, labels_from = _rules(request, loaded, references, pairs)
     every = _walk(pairs, rules, request, console)
     outcome = Outcome(
         tuple(case for case in every if not case.problems),
@@ -102,12 +90,33 @@ def evaluate(request: EvaluationRequest) -> int:
         labels_from,
         is_synthetic=references.is_synthetic
         or any(case.is_synthetic for case in every)
-        or (request.config is not None and _trains_on_phantom(data.root)),
+        or (request.config is not None and _trains_on_phantom(loaded.config.data.root)),
     )
     # First the files, which an hour of measuring may lie behind: `| head` ends what is printed.
     written = write_files(request.out, outcome) if request.out is not None else []
     tell(outcome, written, console, as_json=request.as_json)
     return 1 if outcome.problems else 0
+
+
+def _rules(
+    request: EvaluationRequest,
+    loaded: LoadedConfig,
+    references: References,
+    pairs: Sequence[Pair],
+) -> tuple[EvaluationRules, str]:
+    """What is measured by what meaning of the values, and who says so."""
+    data = loaded.config.data
+    places = [path if path.is_dir() else path.parent for path in (request.ref, request.pred)]
+    scheme, labels_from = declared_scheme(loaded, request.config, references, places)
+    if scheme is None:
+        scheme = scheme_of_files(
+            [pair.reference for pair in pairs] + [pair.prediction for pair in pairs],
+            ignore_values(loaded),
+            data.max_voxels,
+        )
+        labels_from = "the values in the files, which nobody declares"
+    measures = Measures(request.tolerance_mm, request.lesions)
+    return EvaluationRules(scheme, measures, data.affine_tolerance_mm, data.max_voxels), labels_from
 
 
 def _walk(

@@ -18,13 +18,11 @@ from segfocal.metrics.lesionwise import (
     islands_of,
 )
 from segfocal.metrics.overlap import Mask, check_masks
+from segfocal.metrics.surface import HEADER_ROUNDING
 from segfocal.metrics.surface_elements import hd95_of_elements
 
 HD95_PENALTY_MM = 374.0
 """HD95 of a missed lesion and of a false island: the diagonal of BraTS' 240x240x155 mm."""
-
-_HEADER_ROUNDING = 1e-4
-"""Headers round voxel sizes: 50 voxels of 1.0000001 mm3 are a lesion of 50 mm3."""
 
 _TOUCHING = np.ones((3, 3, 3), dtype=np.bool_)
 _GROWING = ndimage.generate_binary_structure(3, 2)
@@ -100,6 +98,7 @@ def score_brats_lesions(
     check_masks(pred, ref, valid)
     if valid is not None:
         pred, ref = pred & valid, ref & valid
+    # as much room as a dilation takes: in the box it is what it is in the volume
     box = bounding_box(pred | ref, margin=rules.dilations)
     if box is None:
         return _summed(LesionMatch((), ()))
@@ -158,7 +157,7 @@ def _score_lesion(
         centre,
         overlap / voxels,
         found=predicted > 0,
-        scored=size_mm3 > rules.max_left_out_mm3 * (1 + _HEADER_ROUNDING),
+        scored=size_mm3 > rules.max_left_out_mm3 * (1 + HEADER_ROUNDING),
         dice=2 * overlap / (voxels + predicted),
         hd95_mm=HD95_PENALTY_MM if math.isinf(hd95_mm) else hd95_mm,
     )

@@ -86,3 +86,18 @@ def test_no_pair_at_all_is_a_mistake_in_the_arguments():
         "no prediction has the name of a reference: predictions a, b (2), references x (1). Name "
         "each prediction as its case."
     )
+
+
+def test_predictions_of_the_test_cases_are_pointed_at_their_labels():
+    with pytest.raises(UserError, match=r"Are the references in d/labelsTs\? Pass that as --ref"):
+        pair_up(predictions("a"), references("x", others=Path("d/labelsTs")), allow_missing=True)
+
+
+def test_where_the_only_pair_is_spoilt_its_problem_is_told():
+    missing = (MissingFile("label", "labelsTr/a.nii.gz"),)
+    with pytest.raises(UserError, match=r"^a: its label is missing, expected labelsTr/a"):
+        pair_up(
+            predictions("a"),
+            References((Case("a", (), None, missing=missing),)),
+            allow_missing=True,
+        )

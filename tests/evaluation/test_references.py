@@ -72,17 +72,30 @@ def test_labels_are_meant_as_whoever_declares_them_first(tmp_path):
 
 def test_undeclared_values_are_a_class_each_and_damaged_files_say_nothing(tmp_path):
     root = nnunet(tmp_path / "data")
-    loaded = config_of({"data": {"root": str(root)}}, (), "e", {})
-    cases = find_references(root, loaded, is_its_data=True).cases
+    labels = list((root / "labelsTr").iterdir())
     good = save(tmp_path / "a.nii.gz", label_of((6, 5, 4), (0, 2, 5, 9)))
     bad = tmp_path / "b.nii.gz"
     bad.write_bytes(b"no")
-    scheme = scheme_of_files(cases, [good, bad], [9], 10**6)
+    scheme = scheme_of_files([*labels, good, bad], [9], 10**6)
     assert scheme.values == (0, 1, 2, 5)
     assert scheme.ignore_values == (9,)
     with pytest.raises(UserError, match=r"the label files hold 0 values besides 0 \(none\)"):
-        scheme_of_files([], [save(tmp_path / "z.nii.gz", np.zeros((3, 3, 3), np.uint8))], [], 10**6)
+        scheme_of_files([save(tmp_path / "z.nii.gz", np.zeros((3, 3, 3), np.uint8))], [], 10**6)
     with pytest.raises(UserError, match=r"hold 1 values besides 0 \(-1\)"):
-        scheme_of_files(
-            [], [save(tmp_path / "n.nii.gz", np.full((3, 3, 3), -1, np.int16))], [], 10**6
-        )
+        scheme_of_files([save(tmp_path / "n.nii.gz", np.full((3, 3, 3), -1, np.int16))], [], 100)
+
+
+def test_a_run_on_other_data_says_what_labels_mean_and_nothing_of_the_files(tmp_path):
+    root = plain(tmp_path / "refs", ["a.nii.gz"])
+    settings = {
+        "root": "elsewhere", "layout": "bids", "channels": ["dwi"], "exclude": ["x"],
+        "labels": {"background": 0, "lesion": 1},
+    }  # fmt: skip
+    loaded = config_of({"data": settings}, (), "e", {})
+    references = find_references(root, loaded, is_its_data=False)
+    assert [case.case_id for case in references.cases] == ["a"]
+    assert declared_scheme(loaded, None, references, [root])[0].target_names == ("lesion",)
+    data = bids(tmp_path / "bids", [("01", "")], channels=("t1",))
+    assert [case.label for case in find_references(data, loaded, is_its_data=False).cases]
+    listed = write_rows(root / "refs.csv", [{"id": "p1", "t1": "a.nii.gz", "label": "a.nii.gz"}])
+    assert find_references(listed, loaded, is_its_data=False).cases[0].case_id == "p1"

@@ -108,11 +108,13 @@ def test_a_false_island_of_one_voxel_costs_as_much_as_a_lesion():
     assert got.hd95_mm == 374 / 2
 
 
-def test_lesions_whose_dilations_touch_are_one():
-    near = ((2, 8), (2, 8), (12, 18))  # 4 voxels apart: 3 + 3 touch, 1 + 1 do not
+@pytest.mark.parametrize(("gap", "gli", "met"), [(2, 1, 1), (3, 1, 2), (6, 1, 2), (7, 2, 2)])
+def test_lesions_whose_dilations_touch_are_one(gap, gli, met):
+    """Three voxels of dilation from either side bridge six, one bridges two."""
+    near = ((2, 8), (2, 8), (8 + gap, 14 + gap))
     ref = volume(FIRST, near)
-    assert score_brats_lesions(ref, ref, UNIT, GLI).match.counts.lesions == 1
-    assert score_brats_lesions(ref, ref, UNIT, MET).match.counts.lesions == 2
+    assert score_brats_lesions(ref, ref, UNIT, GLI).match.counts.lesions == gli
+    assert score_brats_lesions(ref, ref, UNIT, MET).match.counts.lesions == met
 
 
 def test_a_prediction_that_only_the_dilation_touches_finds_the_lesion_with_dice_0():

@@ -104,6 +104,7 @@ def test_a_missed_lesion_makes_every_mean_worse_and_is_counted():
     assert after.dice.mean < before.dice.mean
     assert after.hd95_both_mm == before.hd95_mm
     assert (after.hd95_mm.n, after.dice.n, after.n) == (3, 3, 4)
+    assert (after.n_missed, after.n_false_alarm) == (1, 0)
     report = summarise_evaluations([right, near, missed, alarm, neither])["a"]
     presence = (report.n_both, report.n_missed, report.n_false_alarm, report.n_neither)
     assert presence == (2, 1, 1, 1)

@@ -85,6 +85,15 @@ def test_millimetres_follow_the_axis_of_the_shift():
         assert got.hd95_mm == pytest.approx(2 * spacing)
 
 
+def test_what_a_header_rounds_decides_no_tolerance():
+    ref = np.zeros((9, 5, 5), bool)
+    ref[2:5, 2, 2] = True
+    pred = np.roll(ref, 1, 1)
+    for length in (2.0, 2.0000001, 1.9999999):
+        assert surface_score(pred, ref, (1.0, length, 1.0), tolerance_mm=2.0).nsd == 1
+    assert surface_score(pred, ref, (1.0, 2.01, 1.0), tolerance_mm=2.0).nsd == 0
+
+
 def test_a_mask_is_at_no_distance_from_itself():
     _, ref = blobs(0)
     got = surface_score(ref, ref, (1.0, 2.0, 3.0), tolerance_mm=0.0)

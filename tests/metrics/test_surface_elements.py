@@ -49,6 +49,16 @@ def test_a_shifted_box_by_hand():
     assert hd95_of_elements(np.roll(ref, 3, 2), ref, (1.0, 1.0, 2.0)) == pytest.approx(6)
 
 
+def test_the_worse_direction_counts():
+    ref = np.zeros((20, 8, 8), bool)
+    ref[2:5, 2:5, 2:5] = True
+    pred = ref.copy()
+    pred[15:18, 2:5, 2:5] = True
+    # every piece of the reference's surface is predicted; half of the prediction's is far away
+    assert hd95_of_elements(pred, ref, UNIT) > 10
+    assert hd95_of_elements(ref, pred, UNIT) == hd95_of_elements(pred, ref, UNIT)
+
+
 def test_no_axis_is_taken_for_another():
     rng = np.random.default_rng(5)
     pred, ref = (rng.random((5, 6, 7)) < 0.4 for _ in range(2))
