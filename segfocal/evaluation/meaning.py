@@ -45,7 +45,7 @@ def declared_scheme(
     if config is not None and not overridden:
         trained = _scheme_of_run(config.parent)
         if trained is not None:
-            return trained, f"the run {config.parent}"
+            return trained, str(config.parent / "stats.json")
     if data.labels is not None:
         if data.labels == "auto":
             return None, ""

@@ -14,6 +14,7 @@ import pytest
 import segfocal
 from segfocal.cli.evaluate import main
 from segfocal.data.phantom.stamp import STAMP
+from segfocal.inference.predict_cases import PredictRequest, predict_cases
 from segfocal.metrics.overlap import dice
 from tests.data.nifti_files import TURNED, label_of, msd, nnunet, save
 from tests.runs import tiny_run
@@ -155,25 +156,27 @@ def test_ignored_voxels_leave_both_sides(run, tmp_path):
     assert "ignore 9" in out
 
 
-def test_a_runs_config_says_what_labels_mean(run, phantom, tmp_path):
+def test_a_runs_predictions_score_what_its_validation_said(run, phantom, tmp_path):
     tiny_run(phantom, tmp_path / "run", "train.epochs=1")
-    labels = tmp_path / "labels"
-    labels.mkdir()
-    for path in (phantom / "labelsTr").glob("*.nii.gz"):
-        shutil.copy(path, labels)
-    config = tmp_path / "run" / "config.yaml"
     predicted = tmp_path / "pred"
-    predicted.mkdir()
-    for path in labels.glob("*.nii.gz"):
-        image = nib.load(path)
-        values = np.asarray(image.dataobj)
-        plain = nib.Nifti1Image(np.where(values == 255, 0, values), image.affine)
-        nib.save(plain, predicted / path.name)
-    status, out, err = run("--pred", predicted, "--ref", labels, "--config", config)
+    predict_cases(
+        PredictRequest(tmp_path / "run/best.pt", phantom / "imagesTr", predicted, quiet=True)
+    )
+    labels = shutil.copytree(phantom / "labelsTr", tmp_path / "labels")
+    config = tmp_path / "run/config.yaml"
+    arguments = ("--pred", predicted, "--ref", labels, "--config", config, "--out", "scores")
+    status, out, err = run(*arguments)
     assert (status, err) == (0, "")
-    assert f"labels by the run {tmp_path / 'run'}" in out
+    assert f"labels by {tmp_path / 'run' / 'stats.json'}: 0 background, 1 oedema" in out
     assert "regions WT,TC,ET" in out
     assert STAMP in out
+    scores = {(row["case"], row["class"]): row for row in rows_of("scores/cases.csv")}
+    validated = rows_of(tmp_path / "run/val_cases.csv")
+    assert len(validated) == 6
+    for row in validated:
+        measured = scores[row["case"], row["region"]]
+        for key in ("dice", "ref_voxels", "pred_voxels", "ref_ml", "lesions", "false_positives"):
+            assert measured[key] == row[key]
 
 
 def test_everything_made_from_the_phantom_says_so(run, phantom, tmp_path):
