@@ -1,29 +1,16 @@
-"""Every case of a data set through `survey_case`: several processes, none waiting for another."""
+"""Every case of a data set through `survey_case`, and what can be told between cases."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+import functools
+from collections.abc import Callable, Sequence
 
 from segfocal.data.case_survey import CaseSurvey, SurveyRules, survey_case
 from segfocal.data.cases import Case
 from segfocal.data.defects import Problem
+from segfocal.data.processes import in_processes
 
 Survey = Callable[[Case, SurveyRules], CaseSurvey]
-
-_QUEUED_AHEAD = 1
-"""Cases that an executor hands to its processes beyond one each."""
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def survey_cases(
@@ -49,75 +36,19 @@ def survey_cases(
     Returns:
         One survey per case, in the order of `cases`, problems between cases included.
     """
-    if workers <= 1:
-        surveys = []
-        for case in cases:
-            surveys.append(_guarded(survey, case, rules))
-            on_case()
-    else:
-        surveys = _in_processes(cases, rules, workers, on_case, survey)
+    surveys = in_processes(
+        cases,
+        functools.partial(_survey_one, survey, rules),
+        _crashed,
+        workers=workers,
+        on_done=on_case,
+    )
     _note_copies(surveys)
     return surveys
 
 
-def _in_processes(
-    cases: Sequence[Case],
-    rules: SurveyRules,
-    workers: int,
-    on_case: Callable[[], None],
-    survey: Survey,
-) -> list[CaseSurvey]:
-    done: dict[str, CaseSurvey] = {}
-
-    def keep(found: CaseSurvey) -> None:
-        done[found.case_id] = found
-        on_case()
-
-    left = list(cases)
-    while left:
-        if _try_all(left, rules, workers, keep, survey):
-            break
-        left = [case for case in left if case.case_id not in done]
-        # Whoever killed its process is among the first of those left: they were being read.
-        for suspect in left[: workers + _QUEUED_AHEAD]:
-            if not _try_all([suspect], rules, 1, keep, survey):
-                keep(_crashed(suspect))
-        left = [case for case in left if case.case_id not in done]
-    return [done[case.case_id] for case in cases]
-
-
-def _try_all(
-    cases: Iterable[Case],
-    rules: SurveyRules,
-    workers: int,
-    keep: Callable[[CaseSurvey], None],
-    survey: Survey,
-) -> bool:
-    """Surveys the cases in fresh processes; False where one of these died."""
-    # spawn: a forked copy of a process with threads (the progress bar's) may hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_die_on_interrupt)
-    try:
-        futures = [pool.submit(_guarded, survey, case, rules) for case in cases]
-        for future in as_completed(futures):
-            keep(future.result())
-    except BrokenProcessPool:
-        return False
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return True
-
-
-def _die_on_interrupt() -> None:
-    """Ctrl-C ends a worker at once and without a traceback; the parent tells of it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _guarded(survey: Survey, case: Case, rules: SurveyRules) -> CaseSurvey:
-    try:
-        return survey(case, rules)
-    except MemoryError:
-        return _crashed(case)
+def _survey_one(survey: Survey, rules: SurveyRules, case: Case) -> CaseSurvey:
+    return survey(case, rules)
 
 
 def _crashed(case: Case) -> CaseSurvey:

@@ -19,7 +19,8 @@ from segfocal.data.cases import Case, Dataset
 from segfocal.data.dataset_stats import FORMAT, DatasetStats, dataset_stats, problem_to_dict
 from segfocal.data.defects import SEVERITIES, Problem
 from segfocal.data.phantom.stamp import STAMP
-from segfocal.data.survey_walk import available_cores, survey_cases
+from segfocal.data.processes import available_cores
+from segfocal.data.survey_walk import survey_cases
 from segfocal.errors import SegfocalWarning, UserError
 from segfocal.files import read_json, write_json
 from segfocal.reports.console import Console

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segfocal.metrics.lesionwise import LesionCounts, count_lesions
+from segfocal.metrics.lesionwise import LesionCounts, count_lesions, match_lesions
 
 
 def flood_fill(mask):
@@ -53,6 +53,34 @@ def test_counts_equal_those_of_a_flood_fill(fields, min_overlap):
     assert got == by_hand(pred, ref, valid, min_overlap)
 
 
+@given(SPARSE, st.integers(1, 4))
+def test_lesions_by_name_are_those_of_a_flood_fill(fields, min_overlap):
+    pred, ref, valid = fields[0] > 0.7, fields[1] > 0.7, fields[2] < 0.9
+    got = match_lesions(pred, ref, valid, min_overlap_voxels=min_overlap)
+    assert got.counts == count_lesions(pred, ref, valid, min_overlap_voxels=min_overlap)
+    painted = {tuple(voxel) for voxel in np.argwhere(pred & valid)}
+    known = {tuple(voxel) for voxel in np.argwhere(ref & valid)}
+    lesions = [
+        (len(part), len(part & painted) / len(part), tuple(np.mean(list(part), axis=0)))
+        for part in flood_fill(ref & valid)
+    ]
+    told = [(lesion.voxels, lesion.overlap, lesion.centre) for lesion in got.lesions]
+    assert flat(told) == pytest.approx(flat(lesions))
+    false = [
+        (len(part), 0.0, tuple(np.mean(list(part), axis=0)))
+        for part in flood_fill(pred & valid)
+        if not part & known
+    ]
+    told = [(island.voxels, island.overlap, island.centre) for island in got.false_positives]
+    assert flat(told) == pytest.approx(flat(false))
+
+
+def flat(parts):
+    """Sizes, overlaps and centres in one order, rounded first: a mean may round either way."""
+    rounded = [(size, round(share, 6), *np.round(centre, 6)) for size, share, centre in parts]
+    return [number for part in sorted(rounded) for number in part]
+
+
 def volume(*boxes):
     mask = np.zeros((12, 12, 12), bool)
     for box in boxes:
@@ -70,6 +98,26 @@ def test_one_found_one_missed_one_made_up():
     assert counts == LesionCounts(lesions=2, found=1, false_positives=1)
     assert counts.missed == 1
     assert counts.f1 == pytest.approx(2 * 1 / (2 * 1 + 1 + 1))
+
+
+def test_lesions_are_told_with_size_centre_and_overlap():
+    pred = volume(((1, 3), (1, 3), (1, 2)), ELSEWHERE)
+    found, missed = match_lesions(pred, volume(FIRST, SECOND)).lesions
+    assert (found.voxels, found.centre, found.overlap, found.found) == (8, (1.5,) * 3, 0.5, True)
+    assert (missed.voxels, missed.centre, missed.overlap, missed.found) == (
+        27,
+        (7.0,) * 3,
+        0,
+        False,
+    )
+    (island,) = match_lesions(pred, volume(FIRST, SECOND)).false_positives
+    assert (island.voxels, island.centre, island.found) == (8, (10.5, 0.5, 0.5), False)
+
+
+def test_nothing_has_no_lesion():
+    match = match_lesions(volume(), volume())
+    assert match.lesions == match.false_positives == ()
+    assert math.isnan(match.counts.sensitivity)
 
 
 def test_voxels_that_share_only_a_corner_are_one_lesion():

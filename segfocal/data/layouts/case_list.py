@@ -62,7 +62,14 @@ def find_list(root: Path) -> Path | None:
     return next((root / name for name in LIST_NAMES if (root / name).is_file()), None)
 
 
-def read_list(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool = True) -> Found:
+def read_list(
+    root: Path,
+    rules: FileRules,
+    skip: Exclusion,
+    *,
+    labelled: bool = True,
+    images: bool = True,
+) -> Found:
     """The cases of a list.
 
     Paths are taken from the root, or where nothing is there from the list's own folder. They must
@@ -74,6 +81,7 @@ def read_list(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool =
             columns of the channels, or the channels in the files of the column `image`.
         skip: Cases to leave out.
         labelled: Whether a case must have a label.
+        images: Whether a list must name images; an evaluation needs the labels alone.
 
     A row that is no case, is one that stood before, or names a path outside the root is among the
     faults.
@@ -85,7 +93,7 @@ def read_list(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool =
     rows = _json_rows(path, labelled=labelled) if path.suffix == ".json" else _csv_rows(path)
     if not rows:
         raise UserError(f"{path}: lists no case.")
-    channels, is_single = _channels(path, rows, rules.channels)
+    channels, is_single = _channels(path, rows, rules.channels, needed=images)
     keys = ("image",) if is_single else channels
     cases: dict[str, Case] = {}
     faults: list[str] = []
@@ -216,7 +224,7 @@ def _key(name: str) -> str:
 
 
 def _channels(
-    path: Path, rows: Sequence[_Row], wanted: Sequence[str] | None
+    path: Path, rows: Sequence[_Row], wanted: Sequence[str] | None, *, needed: bool
 ) -> tuple[tuple[str, ...], bool]:
     """The channels' names, and whether one file holds them all."""
     first = rows[0].fields
@@ -226,6 +234,8 @@ def _channels(
             for key in first
             if key not in _RESERVED and any(_is_path(row.fields.get(key)) for row in rows)
         ]
+        if not held and not needed:
+            return (), False
         if not held:
             raise UserError(
                 f"{path}: names no image. Expected a column image, or one for each channel; it has "
@@ -274,7 +284,7 @@ def _images(where: str, row: _Row, channels: Sequence[str], *, is_single: bool) 
 
 def _case_id(where: str, row: _Row, listed: Sequence[str]) -> str:
     key = next((key for key in _ID_KEYS if key in row.fields), None)
-    if key is None and len(listed) > 1:
+    if key is None and len(listed) != 1:
         raise UserError(f"{where}: has no id. Add a column id: a case has {len(listed)} images.")
     case_id = case_stem(Path(listed[0])) if key is None else str(row.fields[key]).strip()
     if not case_id or re.search(r"[/\\\x00-\x1f]", case_id) or case_id in (".", ".."):

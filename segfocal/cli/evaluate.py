@@ -1,0 +1,92 @@
+"""segfocal-evaluate: predicted label maps against references, in tables and files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from segfocal.cli import common
+
+EPILOG = """examples:
+  segfocal-evaluate --pred predictions --ref Dataset101_Sarcoma/labelsTs
+  segfocal-evaluate --pred predictions --ref Dataset101_Sarcoma --allow-missing --out scores
+  segfocal-evaluate --pred predictions --ref labels --config runs/a/config.yaml
+  segfocal-evaluate --pred predictions --ref BraTS23 --lesionwise brats-gli
+  segfocal-evaluate --pred predictions --ref labels --set data.labels=brats18-22
+
+files belong together by case name: CASE.nii.gz as segfocal-predict and nnU-Net write it
+exit status: 0 all evaluated, 1 some could not be, 2 a mistake in the arguments"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the command."""
+    parser = common.make_parser(
+        "segfocal-evaluate",
+        "Measure predicted label maps against references: Dice, surface distances in mm, volumes, "
+        "lesions found and missed.",
+        EPILOG,
+    )
+    parser.add_argument(
+        "--pred", type=Path, required=True, metavar="OUT", help="predictions: a folder, or one file"
+    )
+    parser.add_argument(
+        "--ref",
+        type=Path,
+        required=True,
+        metavar="LABELS",
+        help="references: a folder of labels, one file, a list (CSV ...), or a data set",
+    )
+    common.add_config_options(parser)
+    parser.add_argument(
+        "--lesionwise",
+        choices=("plain", "brats-gli", "brats-met"),
+        default="plain",
+        help="how lesions are matched: touched or not (default), or scored as BraTS 2023 does",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=2.0,
+        metavar="MM",
+        help="distance at which a surface counts as right in the surface Dice (default 2)",
+    )
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="references without a prediction are as they should be",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for CSV, JSON, a picture")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes (default: up to one a core)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    args = parser.parse_args(argv)
+    common.run("segfocal-evaluate", lambda: _work(args), debug=args.debug)
+
+
+def _work(args: object) -> None:
+    options = vars(args)
+    from segfocal.evaluation.run import EvaluationRequest, evaluate
+
+    status = evaluate(
+        EvaluationRequest(
+            pred=options["pred"],
+            ref=options["ref"],
+            config=options["config"],
+            overrides=tuple(options["set"]),
+            lesions=options["lesionwise"],
+            tolerance_mm=options["tolerance"],
+            out=options["out"],
+            allow_missing=options["allow_missing"],
+            workers=options["workers"],
+            as_json=options["json"],
+            quiet=options["quiet"],
+        )
+    )
+    if status:
+        sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

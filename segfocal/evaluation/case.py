@@ -1,0 +1,166 @@
+"""A prediction and its reference from their files to numbers, or to what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from segfocal.data.defects import DefectError, Problem
+from segfocal.data.grids import check_same_grid
+from segfocal.data.header_defects import orientation_defects
+from segfocal.data.nifti import read_label
+from segfocal.data.nifti_header import Affine, Header, read_header
+from segfocal.data.partial import annotated_targets, check_annotated
+from segfocal.data.phantom.stamp import STAMP
+from segfocal.data.verify import encode_label
+from segfocal.errors import UserError
+from segfocal.evaluation.pairs import Pair
+from segfocal.labels import IGNORE_CLASS, ClassMap, LabelScheme
+from segfocal.metrics.evaluation import Measures, RegionEvaluation, evaluate_classes
+
+_SIDES = ("reference", "prediction")
+
+
+@dataclass(frozen=True)
+class EvaluationRules:
+    """What a pair is read and measured by.
+
+    Attributes:
+        scheme: What the label values mean, in references and predictions.
+        measures: What to measure.
+        affine_tolerance_mm: Largest distance between corners that is taken for rounding.
+        max_voxels: Voxels of a file above which its header is not believed.
+    """
+
+    scheme: LabelScheme
+    measures: Measures
+    affine_tolerance_mm: float
+    max_voxels: int
+
+    @property
+    def targets(self) -> dict[str, tuple[int, ...]]:
+        """Classes of each class or region that is measured."""
+        return dict(zip(self.scheme.target_names, self.scheme.target_classes, strict=True))
+
+
+@dataclass
+class CaseEvaluation:
+    """What is known of a case.
+
+    Attributes:
+        case_id: The case.
+        regions: Every class or region; empty where the case could not be evaluated.
+        affine: Voxel indices to world coordinates in mm.
+        voxel_mm3: Volume of a voxel.
+        ignored_fraction: Share of the reference's voxels that nobody annotated.
+        is_synthetic: Whether a file says that it is of the phantom.
+        problems: Why it could not be evaluated.
+    """
+
+    case_id: str
+    regions: Mapping[str, RegionEvaluation] = field(default_factory=dict)
+    affine: Affine = field(default_factory=lambda: np.eye(4))
+    voxel_mm3: float = 1.0
+    ignored_fraction: float = 0.0
+    is_synthetic: bool = False
+    problems: tuple[Problem, ...] = ()
+
+
+def evaluate_pair(rules: EvaluationRules, pair: Pair) -> CaseEvaluation:
+    """Reads both files and measures; what is wrong with them is told in `problems`."""
+    try:
+        return _evaluated(rules, pair)
+    except DefectError as defect:
+        return CaseEvaluation(pair.case.case_id, problems=(Problem.of(pair.case.case_id, defect),))
+
+
+def crashed(pair: Pair) -> CaseEvaluation:
+    """The result of a case whose process died, or for which memory ran out."""
+    text = (
+        "there was not enough memory to evaluate it, or the process that did so died. Try "
+        "--workers 1."
+    )
+    problem = Problem(pair.case.case_id, "crashed", text)
+    return CaseEvaluation(pair.case.case_id, problems=(problem,))
+
+
+def _evaluated(rules: EvaluationRules, pair: Pair) -> CaseEvaluation:
+    paths = (pair.reference, pair.prediction)
+    headers = [read_header(path) for path in paths]
+    if all(len(header.shape) == 3 for header in headers):
+        _check_grids(headers[0], headers[1], rules.affine_tolerance_mm)
+    maps = []
+    for side, path in zip(_SIDES, paths, strict=True):
+        values = read_label(path, max_voxels=rules.max_voxels).data
+        maps.append(_encoded(side, values, rules.scheme))
+    reference, predicted = maps
+    known = reference != IGNORE_CLASS
+    _check_classes(pair, reference, predicted, rules.scheme)
+    annotated = annotated_targets(rules.scheme, pair.case.annotated)
+    zooms = headers[0].zooms
+    return CaseEvaluation(
+        pair.case.case_id,
+        evaluate_classes(
+            predicted, reference, rules.targets, zooms, rules.measures, annotated=annotated
+        ),
+        headers[0].affine,
+        float(np.prod(zooms)),
+        1 - float(known.mean()),
+        is_synthetic=any(_is_stamped(header) for header in headers),
+    )
+
+
+def _check_grids(reference: Header, prediction: Header, tolerance_mm: float) -> None:
+    """Refuses two grids; where a file's own two forms disagree, that is told as the reason."""
+    try:
+        check_same_grid(
+            _SIDES,
+            (reference.shape, prediction.shape),
+            (reference.affine, prediction.affine),
+            tolerance_mm,
+        )
+    except DefectError as defect:
+        why = [
+            str(doubt)
+            for name, header in zip(_SIDES, (reference, prediction), strict=True)
+            for doubt in orientation_defects(header, name, tolerance_mm)
+            if defect.kind == "affine" and doubt.kind in ("forms", "no-orientation")
+        ]
+        raise DefectError(" ".join([str(defect), *why]), defect.kind) from defect
+
+
+def _encoded(side: str, values: ClassMap, scheme: LabelScheme) -> ClassMap:
+    try:
+        return encode_label(values, scheme)
+    except DefectError as defect:
+        raise DefectError(f"{side}: {defect}", defect.kind) from defect
+
+
+def _check_classes(
+    pair: Pair, reference: ClassMap, predicted: ClassMap, scheme: LabelScheme
+) -> None:
+    known = reference != IGNORE_CLASS
+    if not known.any():
+        raise DefectError(
+            "every voxel of the reference is ignored: nothing to evaluate. Take the case out, or "
+            "name another loss.ignore_index.",
+            "all-ignored",
+        )
+    undecided = int(np.count_nonzero(known & (predicted == IGNORE_CLASS)))
+    if undecided:
+        values = ",".join(map(str, scheme.ignore_values))
+        raise DefectError(
+            f"prediction holds the ignored value {values} in {undecided} voxels whose reference is "
+            f"known. A prediction decides: write a class or 0 there.",
+            "undeclared-label",
+        )
+    try:
+        check_annotated(pair.case, reference, scheme)
+    except UserError as error:
+        raise DefectError(f"reference: {error}", "undeclared-label") from error
+
+
+def _is_stamped(header: Header) -> bool:
+    return bytes(header.nifti["descrip"]).startswith(STAMP.encode())

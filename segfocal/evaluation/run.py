@@ -1,0 +1,185 @@
+"""What `segfocal-evaluate` does: pairs predictions with references, measures, tells and writes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segfocal.config.load import LoadedConfig, config_of, load_config
+from segfocal.data.layouts.descriptor import FILE_NAME, Descriptor
+from segfocal.data.processes import available_cores, in_processes
+from segfocal.errors import SegfocalWarning, UserError
+from segfocal.evaluation.case import CaseEvaluation, EvaluationRules, crashed, evaluate_pair
+from segfocal.evaluation.files import FILES, FORMAT, SUMMARY, write_files
+from segfocal.evaluation.meaning import declared_scheme, scheme_of_files
+from segfocal.evaluation.outcome import Outcome
+from segfocal.evaluation.pairs import Pair, find_predictions, pair_up
+from segfocal.evaluation.references import References, find_references, ignore_values
+from segfocal.evaluation.telling import tell
+from segfocal.files import read_json
+from segfocal.metrics.evaluation import LesionRules, Measures
+from segfocal.reports.console import Console
+
+_MAX_WORKERS = 8
+_BYTES_PER_WORKER = 1 << 18
+"""Of compressed label files, which are a small part of their volumes."""
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """The arguments of segfocal-evaluate.
+
+    Attributes:
+        pred: Predicted label files: a folder, or one file.
+        ref: References: a folder, a file, a list, or a data set.
+        config: YAML file, or a shipped config's name; None is no config.
+        overrides: `section.setting=value`, over the file's.
+        lesions: How lesions are matched.
+        tolerance_mm: Distance up to which a surface voxel counts as right.
+        out: Folder for cases.csv, lesions.csv, summary.json and evaluation.png; None is none.
+        allow_missing: References without a prediction are no problem.
+        workers: Processes; None is one per core, 8 at most, fewer for little data.
+        as_json: Print the record as JSON and nothing else.
+        quiet: Print nothing but problems.
+    """
+
+    pred: Path
+    ref: Path
+    config: Path | None = None
+    overrides: tuple[str, ...] = ()
+    lesions: LesionRules = "plain"
+    tolerance_mm: float = 2.0
+    out: Path | None = None
+    allow_missing: bool = False
+    workers: int | None = None
+    as_json: bool = False
+    quiet: bool = False
+
+
+def evaluate(request: EvaluationRequest) -> int:
+    """Measures predictions against references.
+
+    Returns:
+        Exit status: 1 if a case could not be evaluated, else 0.
+
+    Raises:
+        UserError: For a mistake in arguments or config, or if there is nothing to evaluate.
+    """
+    _check_request(request)
+    loaded = _config(request)
+    console = Console(quiet=request.quiet or request.as_json)
+    predictions = find_predictions(request.pred)
+    is_its_data = request.config is None or _same(loaded.config.data.root, request.ref)
+    with warnings.catch_warnings():
+        # A wrong numTraining and the like: for segfocal-stats to tell.
+        warnings.simplefilter("ignore", SegfocalWarning)
+        references = find_references(request.ref, loaded, is_its_data=is_its_data)
+    pairs, problems = pair_up(predictions, references, allow_missing=request.allow_missing)
+    problems = [*references.problems, *predictions.problems, *problems]
+    rules, labels_from = _rules(request, loaded, references, pairs)
+    every = _walk(pairs, rules, request, console)
+    outcome = Outcome(
+        tuple(case for case in every if not case.problems),
+        (*problems, *(problem for case in every for problem in case.problems)),
+        rules,
+        labels_from,
+        is_synthetic=references.is_synthetic
+        or any(case.is_synthetic for case in every)
+        or (request.config is not None and _trains_on_phantom(loaded.config.data.root)),
+    )
+    # First the files, which an hour of measuring may lie behind: `| head` ends what is printed.
+    written = write_files(request.out, outcome) if request.out is not None else []
+    tell(outcome, written, console, as_json=request.as_json)
+    return 1 if outcome.problems else 0
+
+
+def _rules(
+    request: EvaluationRequest,
+    loaded: LoadedConfig,
+    references: References,
+    pairs: Sequence[Pair],
+) -> tuple[EvaluationRules, str]:
+    """What is measured by what meaning of the values, and who says so."""
+    data = loaded.config.data
+    places = [path if path.is_dir() else path.parent for path in (request.ref, request.pred)]
+    scheme, labels_from = declared_scheme(loaded, request.config, references, places)
+    if scheme is None:
+        scheme = scheme_of_files(
+            [pair.reference for pair in pairs] + [pair.prediction for pair in pairs],
+            ignore_values(loaded),
+            data.max_voxels,
+        )
+        labels_from = "the values in the files, which nobody declares"
+    measures = Measures(request.tolerance_mm, request.lesions)
+    return EvaluationRules(scheme, measures, data.affine_tolerance_mm, data.max_voxels), labels_from
+
+
+def _walk(
+    pairs: Sequence[Pair], rules: EvaluationRules, request: EvaluationRequest, console: Console
+) -> list[CaseEvaluation]:
+    workers = request.workers or _worth_starting(pairs)
+    with console.working("evaluating", len(pairs)) as bar:
+        return in_processes(
+            pairs,
+            functools.partial(evaluate_pair, rules),
+            crashed,
+            workers=min(workers, len(pairs)),
+            on_done=bar.advance,
+        )
+
+
+def _worth_starting(pairs: Sequence[Pair]) -> int:
+    """Processes for these pairs: starting one costs about a second."""
+    num_bytes = 0
+    for pair in pairs:
+        with contextlib.suppress(OSError):
+            num_bytes += pair.reference.stat().st_size
+    return min(available_cores(), _MAX_WORKERS, 1 + num_bytes // _BYTES_PER_WORKER)
+
+
+def _check_request(request: EvaluationRequest) -> None:
+    if not 0 <= request.tolerance_mm < float("inf"):
+        raise UserError(f"--tolerance: expected millimetres >= 0, got {request.tolerance_mm:g}.")
+    if request.workers is not None and request.workers < 1:
+        raise UserError(f"--workers: expected a number >= 1, got {request.workers}.")
+    out = request.out
+    if out is None:
+        return
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; it must be a folder.")
+    for name, path in (("--pred", request.pred), ("--ref", request.ref)):
+        if _same(out, path):
+            raise UserError(f"--out {out} is {name}'s folder. Use another one.")
+    if not out.exists() and not out.parent.is_dir():
+        raise UserError(f"--out {out}: the folder {out.parent} does not exist.")
+    if not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise UserError(f"--out {out}: the folder cannot be written to. Pass another --out.")
+    summary = out / SUMMARY
+    if any((out / name).exists() for name in FILES) and (
+        not summary.is_file() or read_json(summary).get("format") != FORMAT
+    ):
+        raise UserError(
+            f"--out {out} holds files that segfocal-evaluate did not write. Pass another --out."
+        )
+
+
+def _config(request: EvaluationRequest) -> LoadedConfig:
+    if request.config is not None:
+        return load_config(request.config, request.overrides)
+    settings = {"data": {"root": str(request.ref)}}
+    return config_of(settings, request.overrides, "evaluate", {"data.root": "--ref"})
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
+
+
+def _trains_on_phantom(root: Path) -> bool:
+    if (root / FILE_NAME).is_file():
+        return Descriptor.read(root).synthetic
+    return "PHANTOM" in root.name.upper()

@@ -1,0 +1,103 @@
+from pathlib import Path
+
+import pytest
+
+from segfocal.data.cases import Case, MissingFile
+from segfocal.errors import UserError
+from segfocal.evaluation.pairs import Predictions, pair_up
+from segfocal.evaluation.references import References
+
+
+def references(*names, **options):
+    return References(
+        tuple(Case(name, (), Path(f"ref/{name}.nii.gz")) for name in names), **options
+    )
+
+
+def predictions(*names, **options):
+    return Predictions({name: Path(f"pred/{name}.nii.gz") for name in names}, **options)
+
+
+def pairs_of(pred, ref, *, allow_missing=False):
+    pairs, problems = pair_up(pred, ref, allow_missing=allow_missing)
+    told = [(pair.prediction.name, pair.reference.name) for pair in pairs]
+    return told, [str(problem) for problem in problems]
+
+
+def test_files_of_one_name_belong_together_sorted():
+    told, problems = pairs_of(predictions("b", "a"), references("a", "b"))
+    assert told == [("a.nii.gz", "a.nii.gz"), ("b.nii.gz", "b.nii.gz")]
+    assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("pred", "ref"), [("a", "a-seg"), ("a_seg", "a"), ("a_trans", "a"), ("a_pred", "a_label")]
+)
+def test_a_word_that_programs_put_behind_the_name_is_no_part_of_it(pred, ref):
+    told, problems = pairs_of(predictions(pred), references(ref))
+    assert told == [(f"{pred}.nii.gz", f"{ref}.nii.gz")]
+    assert problems == []
+
+
+def test_the_whole_name_goes_before_its_part():
+    told, problems = pairs_of(predictions("a", "a_seg"), references("a"))
+    assert told == [("a.nii.gz", "a.nii.gz")]
+    assert problems == [
+        (
+            "a_seg: a_seg.nii.gz has no reference of that name. Add the reference, or move the "
+            "prediction away."
+        )
+    ]
+
+
+def test_a_misspelt_name_is_told_with_the_case_that_is_left():
+    _, problems = pairs_of(predictions("case_1", "case2"), references("case_1", "case_2"))
+    assert problems == [
+        (
+            "case2: case2.nii.gz has no reference of that name. Is it case_2? Rename it, or move "
+            "the prediction away."
+        ),
+        "case_2: has no prediction case_2.nii.gz. Predict it, or pass --allow-missing.",
+    ]
+
+
+def test_what_was_not_predicted_may_be_as_it_should_be():
+    assert pairs_of(predictions("a"), references("a", "b"), allow_missing=True)[1] == []
+    assert pairs_of(predictions("a", is_file=True), references("a", "b"))[1] == []
+
+
+def test_a_case_of_a_data_set_without_its_label_is_told():
+    missing = (MissingFile("label", "labelsTr/b.nii.gz"),)
+    cases = (*references("a").cases, Case("b", (), None, missing=missing), Case("c", (), None))
+    _, problems = pairs_of(predictions("a", "b"), References(cases))
+    assert problems == ["b: its label is missing, expected labelsTr/b.nii.gz. Copy it there."]
+
+
+def test_two_files_belong_together_whatever_their_names():
+    told, problems = pairs_of(predictions("a", is_file=True), references("b", is_file=True))
+    assert told == [("a.nii.gz", "b.nii.gz")]
+    assert problems == []
+
+
+def test_no_pair_at_all_is_a_mistake_in_the_arguments():
+    with pytest.raises(UserError) as error:
+        pair_up(predictions("a", "b"), references("x"), allow_missing=True)
+    assert str(error.value) == (
+        "no prediction has the name of a reference: predictions a, b (2), references x (1). Name "
+        "each prediction as its case."
+    )
+
+
+def test_predictions_of_the_test_cases_are_pointed_at_their_labels():
+    with pytest.raises(UserError, match=r"Are the references in d/labelsTs\? Pass that as --ref"):
+        pair_up(predictions("a"), references("x", others=Path("d/labelsTs")), allow_missing=True)
+
+
+def test_where_the_only_pair_is_spoilt_its_problem_is_told():
+    missing = (MissingFile("label", "labelsTr/a.nii.gz"),)
+    with pytest.raises(UserError, match=r"^a: its label is missing, expected labelsTr/a"):
+        pair_up(
+            predictions("a"),
+            References((Case("a", (), None, missing=missing),)),
+            allow_missing=True,
+        )

@@ -1,0 +1,79 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from monai.metrics.utils import get_edge_surface_distance
+
+from segfocal.metrics.surface_elements import hd95_of_elements
+
+UNIT = (1.0, 1.0, 1.0)
+
+
+def weighted_by_loop(distances, areas, share=0.95):
+    """The smallest distance within which the share of the area lies."""
+    total, within = sum(areas), 0.0
+    for distance, area in sorted(zip(distances, areas, strict=True)):
+        within += area
+        if within >= share * total:
+            return distance
+    return max(distances)
+
+
+@pytest.mark.parametrize("spacing", [UNIT, (0.5, 1.25, 4.0)])
+@pytest.mark.parametrize("seed", range(4))
+def test_areas_and_distances_are_monais(seed, spacing):
+    rng = np.random.default_rng(seed)
+    ref = np.zeros((12, 10, 9), bool)
+    ref[2:8, 3:7, 1:6] = True
+    pred = np.roll(ref, rng.integers(-1, 2, 3), (0, 1, 2)) & (rng.random(ref.shape) < 0.9)
+    edges, distances, areas = get_edge_surface_distance(
+        *(torch.from_numpy(mask) for mask in (pred, ref)),
+        spacing=spacing,
+        use_subvoxels=True,
+        symmetric=True,
+    )
+    expected = max(
+        weighted_by_loop(d.tolist(), a[e].tolist())
+        for d, a, e in zip(distances, areas, edges, strict=True)
+    )
+    assert hd95_of_elements(pred, ref, spacing) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_shifted_box_by_hand():
+    """Two thirds of the area of a box move by a voxel or none, its far faces by three."""
+    ref = np.zeros((20, 20, 20), bool)
+    ref[4:12, 4:12, 4:12] = True
+    assert hd95_of_elements(np.roll(ref, 3, 0), ref, UNIT) == pytest.approx(3)
+    assert hd95_of_elements(np.roll(ref, 3, 2), ref, (1.0, 1.0, 2.0)) == pytest.approx(6)
+
+
+def test_the_worse_direction_counts():
+    ref = np.zeros((20, 8, 8), bool)
+    ref[2:5, 2:5, 2:5] = True
+    pred = ref.copy()
+    pred[15:18, 2:5, 2:5] = True
+    # every piece of the reference's surface is predicted; half of the prediction's is far away
+    assert hd95_of_elements(pred, ref, UNIT) > 10
+    assert hd95_of_elements(ref, pred, UNIT) == hd95_of_elements(pred, ref, UNIT)
+
+
+def test_no_axis_is_taken_for_another():
+    rng = np.random.default_rng(5)
+    pred, ref = (rng.random((5, 6, 7)) < 0.4 for _ in range(2))
+    spacing = (1.0, 2.0, 3.5)
+    value = hd95_of_elements(pred, ref, spacing)
+    for axes in itertools.permutations(range(3)):
+        turned = hd95_of_elements(
+            pred.transpose(axes), ref.transpose(axes), tuple(spacing[axis] for axis in axes)
+        )
+        assert turned == pytest.approx(value)
+
+
+def test_an_empty_side_is_infinitely_far():
+    ref, nothing = np.ones((3, 3, 3), bool), np.zeros((3, 3, 3), bool)
+    assert hd95_of_elements(nothing, ref, UNIT) == math.inf
+    assert hd95_of_elements(ref, nothing, UNIT) == math.inf
+    assert math.isnan(hd95_of_elements(nothing, nothing, UNIT))
+    assert hd95_of_elements(ref, ref, UNIT) == 0
