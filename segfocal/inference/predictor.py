@@ -18,6 +18,7 @@ from segfocal.config.load import check_config
 from segfocal.config.schema import InferConfig
 from segfocal.inference.components import keep_largest_component, remove_small_components
 from segfocal.inference.device import place_network, resolve_amp, resolve_device, with_room
+from segfocal.inference.ensemble import Ensemble
 from segfocal.inference.sliding_window import Slab, SlidingWindow
 from segfocal.inference.source_grid import resampled, resampling_of
 from segfocal.labels import ClassMap, LabelScheme
@@ -78,28 +79,28 @@ class Predictor:
 
     @classmethod
     def from_checkpoint(
-        cls, checkpoint: Checkpoint, *, device: str = "auto", tta: str | None = None
+        cls,
+        checkpoint: Checkpoint,
+        *others: Checkpoint,
+        device: str = "auto",
+        tta: str | None = None,
     ) -> Predictor:
-        """The predictor of a trained run.
+        """The predictor of a trained run, or of several whose logits are averaged.
 
         Args:
             checkpoint: From `load_checkpoint`.
+            others: More members of an ensemble, of which `ensemble.check_alike` thinks well. The
+                first one's settings of `infer` count.
             device: auto, cpu, cuda or cuda:N.
             tta: `none` or `flips`; None is what the run declares.
 
         Raises:
-            UserError: If the network cannot be built here, or the device is not there.
+            UserError: If a network cannot be built here, or the device is not there.
         """
         config = check_config(checkpoint.config, "checkpoint").config
         where = resolve_device(device)
-        network = build_network(
-            config.network.name,
-            config.network.args,
-            in_channels=len(checkpoint.channels),
-            out_channels=checkpoint.scheme.num_outputs,
-        )
-        network.load_state_dict(checkpoint.model)
-        network = place_network(network, where)
+        networks = [_trained_network(member) for member in (checkpoint, *others)]
+        network = place_network(Ensemble(networks) if others else networks[0], where)
         infer = config.infer if tta is None else config.infer.model_copy(update={"tta": tta})
         return cls(
             network,
@@ -255,6 +256,18 @@ class Predictor:
             classes, min_volume_mm3=self.infer.min_lesion_mm3, voxel_mm3=voxel_mm3
         )
         return keep_largest_component(kept) if self.infer.keep_largest else kept
+
+
+def _trained_network(checkpoint: Checkpoint) -> nn.Module:
+    config = check_config(checkpoint.config, "checkpoint").config
+    network = build_network(
+        config.network.name,
+        config.network.args,
+        in_channels=len(checkpoint.channels),
+        out_channels=checkpoint.scheme.num_outputs,
+    )
+    network.load_state_dict(checkpoint.model)
+    return network
 
 
 @contextmanager
