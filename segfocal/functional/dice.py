@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
 from segfocal.functional.across_ranks import Group
 from segfocal.functional.one_step import is_one_number, loss_in_one_step
@@ -25,6 +26,7 @@ from segfocal.functional.voxel_options import (
     Voxels,
     append_axes,
     check_class_options,
+    plain_voxels,
     sum_voxels_together,
 )
 from segfocal.ops.class_sums import ClassSums
@@ -132,7 +134,7 @@ def dice_loss(
     """
     read = VoxelOptions(activation, ignore_index, regions, check_target, backend)
     options = DiceOptions(
-        weight=weight,
+        weight=checks.optional_class_numbers("weight", weight),
         include_background=include_background,
         squared_pred=squared_pred,
         jaccard=jaccard,
@@ -144,7 +146,7 @@ def dice_loss(
         reduction=reduction,
         process_group=process_group,
     )
-    return dice_of_voxels(Voxels(logits, target, mask, read), options)
+    return dice_of_voxels(plain_voxels(logits, target, mask, read), options)
 
 
 def dice_of_voxels(voxels: Voxels, options: DiceOptions) -> Tensor:

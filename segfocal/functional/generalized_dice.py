@@ -18,6 +18,7 @@ from segfocal.functional.voxel_options import (
     Voxels,
     append_axes,
     check_class_options,
+    plain_voxels,
     safe_ratio,
     sum_voxels,
 )
@@ -113,7 +114,7 @@ def generalized_dice_loss(
     read = VoxelOptions(activation, ignore_index, regions, check_target, backend)
     options = GeneralizedDiceOptions(
         w_type=w_type,
-        weight=weight,
+        weight=checks.optional_class_numbers("weight", weight),
         include_background=include_background,
         soft_label=soft_label,
         batch=batch,
@@ -123,7 +124,7 @@ def generalized_dice_loss(
         reduction=reduction,
         process_group=process_group,
     )
-    return generalized_dice_of_voxels(Voxels(logits, target, mask, read), options)
+    return generalized_dice_of_voxels(plain_voxels(logits, target, mask, read), options)
 
 
 def generalized_dice_of_voxels(voxels: Voxels, options: GeneralizedDiceOptions) -> Tensor:
