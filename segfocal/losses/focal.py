@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from segfocal import checks
 from segfocal.checks import ClassNumbers, IgnoreIndex, Regions
 from segfocal.functional.across_ranks import Group
-from segfocal.functional.focal import FocalOptions, Normalizer, check_focal_options, focal_of_voxels
+from segfocal.functional.focal import FocalOptions, Normalizer, check_focal_numbers, focal_of_voxels
 from segfocal.functional.voxel_options import Reduction
-from segfocal.losses.base import Alpha, LogitsLoss, optional_plain
+from segfocal.losses.base import Alpha, LogitsLoss
 
 
 class FocalLoss(LogitsLoss):
@@ -83,7 +84,16 @@ class FocalLoss(LogitsLoss):
         self.label_smoothing = label_smoothing
         self.normalizer: Normalizer = normalizer
         self.top_k = top_k
-        check_focal_options(self.focal_options())
+        self.check_numbers()
+
+    def check_numbers(self) -> None:
+        """Refuse a number out of range.
+
+        Raises:
+            ValueError: Naming it.
+        """
+        super().check_numbers()
+        check_focal_numbers(self.focal_options(), self.activation)
 
     def focal_options(self) -> FocalOptions:
         """The term's arguments."""
@@ -98,4 +108,5 @@ class FocalLoss(LogitsLoss):
     ) -> Tensor:
         """The loss of logits `(B, C, *S)` on the voxels that `mask` lets in, weighed."""
         voxels = self._voxels(input, target, mask)
-        return focal_of_voxels(voxels, self.focal_options(), optional_plain(voxel_weight))
+        voxel_weight = checks.optional_plain("voxel_weight", voxel_weight)
+        return focal_of_voxels(voxels, self.focal_options(), voxel_weight)
