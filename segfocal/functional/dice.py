@@ -99,9 +99,9 @@ def dice_loss(
             loss 0 where both are 0.
         absent: For a class that the target does not hold, "smooth" leaves its loss to the smoothing
             terms, "skip" leaves it out of the mean, and "penalise" gives it p / (p + v), with p the
-            sum of its probabilities and v one hundredth of its valid voxels: false positives cost
-            about as much as those of a lesion of that size, where the smoothing terms let them
-            cost 1 whether few or many.
+            sum of its probabilities and v one hundredth of its valid voxels, or 1 where that is
+            less: false positives cost about as much as those of a lesion of that size, where the
+            smoothing terms let them cost 1 whether few or many.
         reduction: "mean", "sum", or "none" for a value per sample and class.
         ignore_index: Label or labels whose voxels do not count. Integer labels only.
         mask: Bool, True where a voxel counts, `(B, 1, *S)` or `(B, C, *S)`.

@@ -67,9 +67,10 @@ def generalized_dice_loss(
 ) -> Tensor:
     r"""Generalized Dice loss: one Dice over all classes, each weighed by its volume.
 
-    With nothing ignored and no smoothing it is MONAI's `GeneralizedDiceLoss` on the same one-hot
-    target. The weights are relative to that of the rarest class, so that the smoothing terms are in
-    voxels of it: beside MONAI's 1 / t^2 of a large volume, 1e-5 is not small.
+    With nothing ignored, no smoothing and a class in every sample it is MONAI's
+    `GeneralizedDiceLoss` on the same one-hot target. The weights are relative to that of the rarest
+    class, so that the smoothing terms are in voxels of it: beside MONAI's 1 / t^2 of a large
+    volume, 1e-5 is not small.
 
     .. math::
         D = 1 - \frac{2 \sum_c w_c \sum p t + s_{nr}}{\sum_c w_c \sum (p + t) + s_{dr}}, \quad
