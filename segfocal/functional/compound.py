@@ -295,7 +295,7 @@ def _with_background(each: Tensor) -> Tensor:
 def _sums_of_both(
     voxels: Voxels, overlap: OverlapTerm, focal: FocalOptions, voxel_weight: Tensor | None
 ) -> Summed:
-    check_overlap_options(overlap)
+    check_overlap_term(overlap)
     check_class_options(
         voxels, weight=overlap.weight, include_background=overlap.include_background
     )
@@ -322,7 +322,7 @@ def _terms_of_sums(
     return term, focal_of_sums(sums, voxels, focal)
 
 
-def check_overlap_options(overlap: OverlapTerm) -> None:
+def check_overlap_term(overlap: OverlapTerm) -> None:
     """Refuse options of an overlap term that are out of range, without any voxel.
 
     Raises:

@@ -16,8 +16,9 @@ class FocalLoss(LogitsLoss):
     """Focal loss: `segfocal.functional.focal_loss` with its arguments held.
 
     The arguments are explained there; the names are those of MONAI's `FocalLoss`. `alpha`,
-    `weight` and a per-class `gamma` are buffers, and so in the `state_dict`. Without `use_softmax`
-    integer labels are one-vs-rest: a yes-or-no question for each class.
+    `weight` and a per-class `gamma` are buffers, and so in the `state_dict`: float32 whatever the
+    model is cast to, float64 where a tensor of that dtype is given. Without `use_softmax` integer
+    labels are one-vs-rest: a yes-or-no question for each class.
 
     Args:
         include_background: Whether channel 0 counts.

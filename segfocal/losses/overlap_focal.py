@@ -10,7 +10,7 @@ from torch import Tensor
 from segfocal import checks
 from segfocal.functional.compound import (
     OverlapTerm,
-    check_overlap_options,
+    check_overlap_term,
     overlap_and_focal,
     overlap_and_focal_loss,
 )
@@ -41,7 +41,7 @@ class OverlapFocalLoss(LogitsLoss):
             ValueError: Naming it.
         """
         super().check_numbers()
-        check_overlap_options(self.overlap_options())
+        check_overlap_term(self.overlap_options())
         check_focal_numbers(self.focal_options(), self.activation)
 
     def focal_options(self) -> FocalOptions:

@@ -54,6 +54,8 @@ def _check_labels(target: FlatTarget, activation: str) -> None:
         kind, cure = "are neither classes nor ignored", "Correct the labels"
         if target.has_regions:
             kind, cure = "lie beyond those of the regions", "Set a class of no region to 0"
+        elif len(target.channel_classes) == 1:
+            cure = "Set the labels to 1 in the channel and 0 outside"
         raise ValueError(
             f"target holds labels that {kind}: expected 0 to {highest}, "
             f"got {count_values(labels[wrong])}. {cure}, or name the value in ignore_index."

@@ -63,8 +63,9 @@ def test_labels_beyond_every_region_are_refused():
 
 def test_binary_labels_are_zero_and_one():
     with refused(
-        "target holds labels that are neither classes nor ignored: expected 0 to 1, "
-        "got 2 (6 voxels). Correct the labels, or name the value in ignore_index."
+        "target holds labels that are neither classes nor ignored: expected 0 to 1, got 2 "
+        "(6 voxels). Set the labels to 1 in the channel and 0 outside, or name the value in "
+        "ignore_index."
     ):
         class_sums(LOGITS[:, :1], torch.full((1, 6), 2), activation="sigmoid")
 
