@@ -121,7 +121,9 @@ def dice_focal_loss(
         regions: Class indices that make up each channel. Sigmoid and integer labels only.
         process_group: Both terms, as for `focal_loss` and `dice_loss`.
         check_target: Check the target's values on every device, not on the CPU alone.
-        backend: "auto", or a name from `segfocal.ops.backends()`.
+        backend: "auto", or a name from `segfocal.ops.backends()`: what computes the sums. Where the
+            focal term needs values per voxel (`voxel_weight`, `top_k`, `reduction="none"`), these
+            come from the reference formulas whatever is named.
 
     Returns:
         A scalar; `(B, C, *S)` for `reduction="none"`.

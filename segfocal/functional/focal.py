@@ -119,7 +119,8 @@ def focal_loss(
             gradient under `DistributedDataParallel` is then that of one process with all of it.
         check_target: Check the target's values on every device, not on the CPU alone.
         backend: "auto", or a name from `segfocal.ops.backends()`. Values per voxel (`voxel_weight`,
-            `top_k`, `reduction="none"`) come from the reference formulas, and take no other name.
+            `top_k`, `reduction="none"`) come from the reference formulas; no other name is taken
+            with them.
 
     Returns:
         A scalar: 0 where nothing counts. For `reduction="none"` the weighted terms
@@ -161,6 +162,8 @@ def focal_of_voxels(
     """`focal_loss`, its arguments in records."""
     check_focal(voxels, options, voxel_weight)
     if needs_voxels(options, voxel_weight):
+        named = voxels.options.backend
+        checks.check_word("backend for values per voxel", named, ("auto", "reference"))
         return focal_per_voxel(voxels, options, voxel_weight)
     summed = sum_voxels_together(
         voxels, gamma=options.gamma, label_smoothing=options.label_smoothing
@@ -238,12 +241,6 @@ def check_focal(voxels: Voxels, options: FocalOptions, voxel_weight: Tensor | No
         include_background=options.include_background,
     )
     checks.check_voxel_weight(voxels.logits, voxel_weight)
-    if needs_voxels(options, voxel_weight):
-        checks.check_word(
-            "backend for values per voxel",
-            voxels.options.backend,
-            ("auto", "reference"),
-        )
 
 
 def needs_voxels(options: FocalOptions, voxel_weight: Tensor | None) -> bool:

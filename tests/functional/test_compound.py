@@ -169,3 +169,20 @@ def test_a_meta_tensor_gives_a_plain_loss(loss, options):
     )
     assert type(ours) is torch.Tensor
     assert torch.equal(ours, plain)
+
+
+def test_the_backend_that_is_named_computes_the_sums_beside_values_per_voxel(monkeypatch):
+    logits, labels = make_case()
+    options = {"ignore_index": 255, "voxel_weight": torch.full((2, 1, 5, 6), 0.5)}
+    truth = dice_focal_loss(logits, labels, **options)
+    asked = []
+    sums = segfocal.functional.voxel_options.sums_with_backend
+
+    def spy(*given, **more):
+        asked.append(more["backend"])
+        return sums(*given, **more)
+
+    monkeypatch.setattr("segfocal.functional.voxel_options.sums_with_backend", spy)
+    ours = dice_focal_loss(logits, labels, backend="chunked", **options)
+    torch.testing.assert_close(ours, truth, **EXACT)
+    assert set(asked) == {"chunked"}
