@@ -69,7 +69,7 @@ def class_numbers(name: str, given: object) -> ClassNumbers:
     Raises:
         ValueError: If it is something else.
     """
-    if isinstance(given, Tensor):
+    if isinstance(given, Tensor | float):
         return given
     to_list = getattr(given, "tolist", None)
     values = given if to_list is None else to_list()
@@ -292,7 +292,7 @@ def check_non_negative(name: str, value: float) -> None:
         ValueError: If it is.
     """
     check_number(name, value)
-    if not math.isfinite(value) or value < 0:
+    if not 0 <= value < math.inf:
         raise ValueError(f"{name} must be a finite number >= 0: got {value}.")
 
 
@@ -422,7 +422,7 @@ def _check_values(name: str, numbers: ClassNumbers, *, maximum: float) -> None:
         values = numbers.detach().flatten().tolist()
     else:
         values = list(numbers) if isinstance(numbers, Sequence) else [numbers]
-    wrong = [value for value in values if not math.isfinite(value) or not 0 <= value <= maximum]
+    wrong = [value for value in values if not (0 <= value <= maximum and value < math.inf)]
     if wrong:
         allowed = ">= 0" if math.isinf(maximum) else f"in [0, {maximum:g}]"
         raise ValueError(f"{name} must be finite and {allowed}: got {_numbers(wrong)}.")

@@ -342,3 +342,17 @@ def test_a_gamma_of_no_focal_term_stays_a_number(kind):
     logits, labels = torch.zeros(1, 2, 4), torch.tensor([[0, 1, 1, 0]])
     truth = kind(softmax=True, gamma=first + 0.25)(logits, labels)
     torch.testing.assert_close(loss(logits, labels), truth)
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "last"), [(TverskyLoss, 1, 3), (UnifiedFocalLoss, 0, 0.5)]
+)
+def test_a_number_that_moves_compiles_in_one_graph(kind, first, last):
+    torch._dynamo.reset()
+    logits, labels = make_case()
+    loss = kind(softmax=True)
+    schedule = LossSchedule(loss, {"gamma": Ramp(first, last)})
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    for progress in (0.0, 0.3, 0.6, 1.0):
+        schedule.set_progress(progress)
+        torch.testing.assert_close(compiled(logits, labels), loss(logits, labels))
