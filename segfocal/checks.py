@@ -7,8 +7,8 @@ checked by `segfocal.ops.target_values`, where the op runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from numbers import Integral
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 from typing import Literal
 
 import torch
@@ -38,6 +38,53 @@ def check_word(name: str, word: str, allowed: Sequence[str]) -> None:
     """
     if word not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}: got {word!r}.")
+
+
+def plain_tensor(name: str, given: object) -> Tensor:
+    """A tensor, without MONAI's `MetaTensor` around it.
+
+    Raises:
+        ValueError: If it is no tensor.
+    """
+    if type(given) is Tensor:
+        return given
+    unwrap = getattr(given, "as_tensor", None)
+    plain = given if unwrap is None else unwrap()
+    if not isinstance(plain, Tensor):
+        raise ValueError(
+            f"{name} must be a torch tensor: got {type(given).__name__}. "
+            f"Pass torch.as_tensor({name})."
+        )
+    return plain
+
+
+def optional_plain(name: str, given: object) -> Tensor | None:
+    """`plain_tensor`, and None for None."""
+    return None if given is None else plain_tensor(name, given)
+
+
+def class_numbers(name: str, given: object) -> ClassNumbers:
+    """One number, or one per class, as given: a number, a sequence, an array or a tensor.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if isinstance(given, Tensor | float):
+        return given
+    to_list = getattr(given, "tolist", None)
+    values = given if to_list is None else to_list()
+    if isinstance(values, Real):
+        return float(values)
+    listed = values if isinstance(values, Sequence) and not isinstance(values, str) else None
+    if listed is not None and all(isinstance(value, Real) for value in listed):
+        return tuple(float(value) for value in listed)
+    cure = " Pass its weights." if hasattr(given, "weights") else ""
+    raise ValueError(f"{name} must be one number or one per class: got {_short_repr(given)}.{cure}")
+
+
+def optional_class_numbers(name: str, given: object) -> ClassNumbers | None:
+    """`class_numbers`, and None for None."""
+    return None if given is None else class_numbers(name, given)
 
 
 def check_logits(logits: Tensor, activation: str) -> int:
@@ -167,7 +214,8 @@ def check_regions(regions: Regions, activation: str) -> tuple[tuple[int, ...], .
         raise ValueError(
             f"regions overlap, so each needs its own yes or no: expected sigmoid, got {activation}."
         )
-    table = tuple(tuple(region) for region in regions)
+    listed = regions if isinstance(regions, Iterable) else ()
+    table = tuple(tuple(region) if isinstance(region, Iterable) else () for region in listed)
     whole = all(_is_integer(label) and label >= 0 for region in table for label in region)
     if not table or not all(table) or not whole:
         raise ValueError(
@@ -227,13 +275,24 @@ def check_background(include_background: bool, num_channels: int, *, has_regions
         )
 
 
+def check_number(name: str, value: object) -> None:
+    """Refuse what is not a single number.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if not isinstance(value, Real) and not (isinstance(value, Tensor) and value.ndim == 0):
+        raise ValueError(f"{name} must be a number: got {_short_repr(value)}.")
+
+
 def check_non_negative(name: str, value: float) -> None:
     """Refuse a number that is negative, infinite or NaN.
 
     Raises:
         ValueError: If it is.
     """
-    if not math.isfinite(value) or value < 0:
+    check_number(name, value)
+    if not 0 <= value < math.inf:
         raise ValueError(f"{name} must be a finite number >= 0: got {value}.")
 
 
@@ -243,7 +302,7 @@ def check_voxel_weight(logits: Tensor, voxel_weight: Tensor | None) -> None:
     Its values are not read.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If it is not, or a gradient with respect to it is asked for.
     """
     if voxel_weight is None:
         return
@@ -264,14 +323,24 @@ def check_voxel_weight(logits: Tensor, voxel_weight: Tensor | None) -> None:
             f"voxel_weight must be on the logits' device: expected {logits.device}, got "
             f"{voxel_weight.device}."
         )
+    if voxel_weight.requires_grad:
+        raise ValueError(
+            "voxel_weight must not require grad: no gradient flows to it. "
+            "Pass voxel_weight.detach()."
+        )
 
 
 def check_gamma(gamma: ClassNumbers) -> None:
-    """Refuse a focusing exponent that is negative, infinite or NaN.
+    """Refuse a focusing exponent that is negative, infinite or NaN, or is to be learned.
 
     Raises:
         ValueError: If it is.
     """
+    if isinstance(gamma, Tensor) and gamma.requires_grad:
+        raise ValueError(
+            "gamma must not require grad: no gradient flows to it. Pass gamma.detach(), and move "
+            "it with LossSchedule."
+        )
     _check_values("gamma", gamma, maximum=math.inf)
 
 
@@ -281,6 +350,7 @@ def check_label_smoothing(label_smoothing: float) -> None:
     Raises:
         ValueError: If it is, or is NaN.
     """
+    check_number("label_smoothing", label_smoothing)
     if not 0 <= label_smoothing < 1:
         raise ValueError(
             f"label_smoothing must be in [0, 1), the share of each voxel that is spread: "
@@ -352,10 +422,16 @@ def _check_values(name: str, numbers: ClassNumbers, *, maximum: float) -> None:
         values = numbers.detach().flatten().tolist()
     else:
         values = list(numbers) if isinstance(numbers, Sequence) else [numbers]
-    wrong = [value for value in values if not math.isfinite(value) or not 0 <= value <= maximum]
+    wrong = [value for value in values if not (0 <= value <= maximum and value < math.inf)]
     if wrong:
         allowed = ">= 0" if math.isinf(maximum) else f"in [0, {maximum:g}]"
         raise ValueError(f"{name} must be finite and {allowed}: got {_numbers(wrong)}.")
+
+
+def _short_repr(value: object) -> str:
+    """The value, or its type where that would fill the line."""
+    shown = repr(value)
+    return shown if len(shown) <= 40 else type(value).__name__
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -16,6 +16,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Reduction = Literal["mean", "sum", "none"]
 
+SUM_TOLERANCE = 1e-2
+"""How far a voxel's probabilities may sum from 1: bfloat16 rounds by 0.4 %."""
+
 
 def focal_loss(
     probs: npt.ArrayLike,
@@ -35,7 +38,7 @@ def focal_loss(
         target: 0 and 1, or shares between them, of the same shape.
         alpha: Weight of positives in [0, 1]; negatives weigh 1 - alpha. None for 1 and 1.
         gamma: Focusing exponent >= 0.
-        reduction: "mean", "sum", or "none" for a value per element.
+        reduction: "mean" (0 of nothing), "sum", or "none" for a value per element.
         eps: Probabilities are clipped to [eps, 1 - eps], in (0, 0.5).
 
     Raises:
@@ -72,7 +75,7 @@ def softmax_focal_loss(
     .. math:: FL = -\alpha_y (1 - p_y)^\gamma \log p_y
 
     Args:
-        probs: `(B, C, *S)`, summing to 1 over C.
+        probs: `(B, C, *S)`, summing to 1 over C. What is ignored may hold anything.
         labels: Integer labels `(B, *S)`.
         alpha: Weight >= 0 of each class; None for 1.
         gamma: Focusing exponent >= 0.
@@ -81,7 +84,8 @@ def softmax_focal_loss(
         eps: Probabilities are clipped to [eps, 1 - eps], in (0, 0.5).
 
     Raises:
-        ValueError: If shapes differ, a label is out of range, or a number is.
+        ValueError: If shapes differ, labels are no integers, probabilities do not sum to 1, or a
+            label or number is out of range.
 
     Example:
         >>> round(softmax_focal_loss([[0.7, 0.3]], [0], gamma=0.0), 4)
@@ -94,17 +98,22 @@ def softmax_focal_loss(
             f"labels must have the shape of probs without the class axis: got {p.shape} and "
             f"{y.shape}."
         )
+    if y.dtype.kind not in "biu":
+        raise ValueError(f"labels must be integers: got {y.dtype}. Pass labels.astype(int).")
     valid = np.ones(y.shape, bool) if ignore_index is None else y != ignore_index
     wrong = np.unique(y[valid & ((y < 0) | (y >= p.shape[1]))])
     if wrong.size:
         raise ValueError(
             f"labels must be in [0, {p.shape[1]}) or ignored: got {', '.join(map(str, wrong))}."
         )
+    p = np.where(valid[:, None], p, 1 / p.shape[1])
+    if not np.allclose(p.sum(axis=1), 1, rtol=0, atol=SUM_TOLERANCE):
+        raise ValueError("probs must sum to 1 over the classes. Pass a softmax's, not a sigmoid's.")
+    p, _ = _checked(p, p, gamma, eps)
     own = np.take_along_axis(p, np.where(valid, y, 0)[:, None].astype(np.int64), axis=1)[:, 0]
-    own, _ = _checked(own, own, gamma, eps)
     weights = np.ones(p.shape[1]) if alpha is None else np.asarray(alpha, dtype=np.float64)
-    if weights.shape != (p.shape[1],) or not np.all(weights >= 0):
-        raise ValueError(f"alpha must have a weight >= 0 for each of {p.shape[1]} classes.")
+    if weights.shape != (p.shape[1],) or not np.all((weights >= 0) & (weights < np.inf)):
+        raise ValueError(f"alpha must have a finite weight >= 0 for each of {p.shape[1]} classes.")
     loss = -weights[np.where(valid, y, 0)] * (1 - own) ** gamma * np.log(own) * valid
     if reduction == "mean":
         return float(loss.sum() / max(valid.sum(), 1))
@@ -119,8 +128,10 @@ def _checked(
         raise ValueError(f"probs and target must have one shape: got {p.shape} and {t.shape}.")
     if not np.all((p >= 0) & (p <= 1)):
         raise ValueError("probs must be in [0, 1]. Pass probabilities, not logits.")
-    if not gamma >= 0:
-        raise ValueError(f"gamma must be >= 0: got {gamma}.")
+    if not np.all((t >= 0) & (t <= 1)):
+        raise ValueError("target must be in [0, 1]. Pass 0 and 1, or shares between them.")
+    if not 0 <= gamma < np.inf:
+        raise ValueError(f"gamma must be finite and >= 0: got {gamma}.")
     if not 0 < eps < 0.5:
         raise ValueError(f"eps must be in (0, 0.5): got {eps}.")
     return np.clip(p, eps, 1 - eps), t
@@ -131,4 +142,4 @@ def _reduced(loss: Floats, reduction: Reduction) -> Floats | float:
         return loss
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be one of mean, sum, none: got {reduction!r}.")
-    return float(loss.mean() if reduction == "mean" else loss.sum())
+    return float(loss.sum() / max(loss.size, 1) if reduction == "mean" else loss.sum())

@@ -11,6 +11,7 @@ import torch
 from segfocal import checks
 from segfocal.functional import dice_focal_loss, dice_loss, focal_loss
 from segfocal.ops import class_sums
+from segfocal.statistics.class_alpha import ClassAlpha
 
 LOGITS = torch.zeros(2, 4, 5, 6)
 LABELS = torch.zeros(2, 5, 6, dtype=torch.uint8)
@@ -233,9 +234,51 @@ def test_weight_range_and_shape(loss):
         loss(LOGITS, LABELS, weight=torch.ones(1, 4))
 
 
+@pytest.mark.parametrize("kind", [list, tuple, np.float32, torch.tensor])
+@pytest.mark.parametrize("name", ["gamma", "alpha", "weight"])
+def test_class_numbers_come_in_any_form(name, kind):
+    numbers = [0.5, 0.25, 1.0, 0.75]
+    truth = dice_focal_loss(LOGITS + 1, LABELS, **{name: numbers})
+    assert torch.equal(dice_focal_loss(LOGITS + 1, LABELS, **{name: kind(numbers)}), truth)
+    single = dice_focal_loss(LOGITS + 1, LABELS, **{name: 0.5})
+    assert torch.equal(dice_focal_loss(LOGITS + 1, LABELS, **{name: np.float32(0.5)}), single)
+
+
+def derived():
+    return ClassAlpha((0.5, 1.0, 1.0, 1.5), ("a", "b", "c", "d"), "class", "balanced", {}, {})
+
+
 @pytest.mark.parametrize(
     ("loss", "option", "message"),
     [
+        (
+            focal_loss,
+            {"alpha": "balanced"},
+            "alpha must be one number or one per class: got 'balanced'.",
+        ),
+        (
+            focal_loss,
+            {"alpha": derived()},
+            "alpha must be one number or one per class: got ClassAlpha. Pass its weights.",
+        ),
+        (dice_loss, {"weight": {1: 2}}, "weight must be one number or one per class: got {1: 2}."),
+        (class_sums, {"gamma": "2"}, "gamma must be one number or one per class: got '2'."),
+        (focal_loss, {"gamma": None}, "gamma must be one number or one per class: got None."),
+        (dice_loss, {"smooth_nr": None}, "smooth_nr must be a number: got None."),
+        (focal_loss, {"label_smoothing": "a"}, "label_smoothing must be a number: got 'a'."),
+        (
+            dice_loss,
+            {"activation": "sigmoid", "regions": (1, 2)},
+            (
+                "regions must list the class indices of each channel, such as "
+                "((1, 2, 3), (2, 3), (3,)): got (1, 2)."
+            ),
+        ),
+        (
+            focal_loss,
+            {"mask": np.ones((2, 1, 5, 6), bool)},
+            "mask must be a torch tensor: got ndarray. Pass torch.as_tensor(mask).",
+        ),
         (
             class_sums,
             {"activation": "tanh"},
@@ -279,6 +322,14 @@ def test_weight_range_and_shape(loss):
 def test_options(loss, option, message):
     with refused(message):
         loss(LOGITS, LABELS, **option)
+
+
+@pytest.mark.parametrize("loss", [focal_loss, dice_loss, dice_focal_loss, class_sums])
+def test_arrays_are_no_tensors(loss):
+    with refused("target must be a torch tensor: got ndarray. Pass torch.as_tensor(target)."):
+        loss(LOGITS, LABELS.numpy())
+    with refused("logits must be a torch tensor: got ndarray. Pass torch.as_tensor(logits)."):
+        loss(LOGITS.numpy(), LABELS)
 
 
 def test_nothing_is_computed_before_the_checks(monkeypatch):

@@ -80,13 +80,43 @@ def test_softmax_focal_loss_agrees(reduction):
     assert each.sum() == pytest.approx(truth if reduction == "sum" else truth * 54, rel=1e-9)
 
 
+def test_nan_under_the_ignore_label_does_no_harm():
+    logits, labels = make_case()
+    probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    truth = sfn.softmax_focal_loss(probs, labels, ignore_index=255)
+    probs[0, :, 2] = np.nan
+    assert sfn.softmax_focal_loss(probs, labels, ignore_index=255) == truth
+
+
+def test_the_mean_of_nothing_is_0():
+    assert sfn.focal_loss([], []) == 0
+    assert sfn.softmax_focal_loss(np.zeros((0, 3, 4)), np.zeros((0, 4), int)) == 0
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: sfn.focal_loss([0.5], [1, 0]), "one shape: got \\(1,\\) and \\(2,\\)"),
         (lambda: sfn.focal_loss([3.0], [1]), "probs must be in \\[0, 1\\]"),
         (lambda: sfn.focal_loss([float("nan")], [1]), "probs must be in \\[0, 1\\]"),
-        (lambda: sfn.focal_loss([0.5], [1], gamma=-1), "gamma must be >= 0: got -1"),
+        (lambda: sfn.focal_loss([0.5], [1], gamma=-1), "gamma must be finite and >= 0: got -1"),
+        (
+            lambda: sfn.focal_loss([0.5], [1], gamma=np.inf),
+            "gamma must be finite and >= 0: got inf",
+        ),
+        (lambda: sfn.focal_loss([0.5], [2]), "target must be in \\[0, 1\\]"),
+        (lambda: sfn.focal_loss([0.5], [np.nan]), "target must be in \\[0, 1\\]"),
+        (lambda: sfn.softmax_focal_loss([[0.5, 0.2]], [1]), "probs must sum to 1"),
+        (lambda: sfn.softmax_focal_loss([[np.nan, 0.2]], [1]), "probs must sum to 1"),
+        (lambda: sfn.softmax_focal_loss([[1.5, -0.5]], [1]), "probs must be in \\[0, 1\\]"),
+        (
+            lambda: sfn.softmax_focal_loss([[0.5, 0.5]], [1.0]),
+            "labels must be integers: got float64",
+        ),
+        (
+            lambda: sfn.softmax_focal_loss([[0.5, 0.5]], [1], alpha=[1.0, np.inf]),
+            "alpha must have a finite weight",
+        ),
         (lambda: sfn.focal_loss([0.5], [1], alpha=1.5), "alpha must be in \\[0, 1\\]: got 1.5"),
         (lambda: sfn.focal_loss([0.5], [1], eps=0), "eps must be in \\(0, 0.5\\): got 0"),
         (lambda: sfn.focal_loss([0.5], [1], reduction="all"), "reduction must be one of"),

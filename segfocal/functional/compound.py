@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
 from segfocal.functional.across_ranks import Group
-from segfocal.functional.dice import DiceOptions, check_dice, dice_formula, dice_of_sums
+from segfocal.functional.dice import DiceOptions, check_dice_options, dice_formula, dice_of_sums
 from segfocal.functional.focal import (
     FocalOptions,
     Normalizer,
@@ -21,14 +22,14 @@ from segfocal.functional.focal import (
 )
 from segfocal.functional.generalized_dice import (
     GeneralizedDiceOptions,
-    check_generalized_dice,
+    check_generalized_dice_options,
     generalized_dice_of_sums,
 )
 from segfocal.functional.one_step import loss_in_one_step
 from segfocal.functional.overlap import Absent
 from segfocal.functional.tversky import (
     TverskyOptions,
-    check_tversky,
+    check_tversky_options,
     tversky_formula,
     tversky_of_sums,
 )
@@ -37,6 +38,8 @@ from segfocal.functional.voxel_options import (
     Summed,
     VoxelOptions,
     Voxels,
+    check_class_options,
+    plain_voxels,
     sum_voxels_together,
 )
 from segfocal.ops.class_sums import ClassSums
@@ -111,14 +114,16 @@ def dice_focal_loss(
         lambda_dice: Weight >= 0 of the Dice term; 0 leaves it out.
         lambda_focal: Weight >= 0 of the focal term; 0 leaves it out.
         reduction: "mean", "sum", or "none", where the Dice term is broadcast over the focal term's
-            voxels.
+            voxels. Where one term alone leaves out the background, it is 0 in that channel.
         ignore_index: Label or labels whose voxels do not count. Integer labels only.
         mask: Bool, True where a voxel counts, `(B, 1, *S)` or `(B, C, *S)`.
         voxel_weight: Focal term: weight of each voxel, as for `focal_loss`.
         regions: Class indices that make up each channel. Sigmoid and integer labels only.
         process_group: Both terms, as for `focal_loss` and `dice_loss`.
         check_target: Check the target's values on every device, not on the CPU alone.
-        backend: "auto", or a name from `segfocal.ops.backends()`.
+        backend: "auto", or a name from `segfocal.ops.backends()`: what computes the sums. Where the
+            focal term needs values per voxel (`voxel_weight`, `top_k`, `reduction="none"`), these
+            come from the reference formulas whatever is named.
 
     Returns:
         A scalar; `(B, C, *S)` for `reduction="none"`.
@@ -132,7 +137,7 @@ def dice_focal_loss(
         >>> round(dice_focal_loss(logits, torch.tensor([[0, 1]])).item(), 4)
         0.0
     """
-    check_lambdas(lambda_dice, lambda_focal)
+    check_lambdas((lambda_dice, lambda_focal), ("lambda_dice", "lambda_focal"))
     dice, focal = _options(
         gamma=gamma,
         alpha=alpha,
@@ -153,8 +158,9 @@ def dice_focal_loss(
         process_group=process_group,
     )
     read = VoxelOptions(activation, ignore_index, regions, check_target, backend)
-    voxels = Voxels(logits, target, mask, read)
+    voxels = plain_voxels(logits, target, mask, read)
     shares = lambda_dice, lambda_focal
+    voxel_weight = checks.optional_plain("voxel_weight", voxel_weight)
     return overlap_and_focal_loss(voxels, dice, focal, shares, voxel_weight).total
 
 
@@ -217,7 +223,8 @@ def dice_focal_terms(
         process_group=process_group,
     )
     read = VoxelOptions(activation, ignore_index, regions, check_target, backend)
-    voxels = Voxels(logits, target, mask, read)
+    voxels = plain_voxels(logits, target, mask, read)
+    voxel_weight = checks.optional_plain("voxel_weight", voxel_weight)
     return DiceFocalTerms(*overlap_and_focal(voxels, dice, focal, voxel_weight))
 
 
@@ -265,13 +272,35 @@ def overlap_and_focal_loss(
             if loss is not None:
                 return loss
     terms = _terms_of_sums(summed, voxels, overlap, focal, voxel_weight)
-    return Loss(weighted_sum(*terms, *shares), *(term.detach() for term in terms))
+    in_one = _on_the_same_channels(*terms, overlap, focal)
+    return Loss(weighted_sum(*in_one, *shares), *(term.detach() for term in terms))
+
+
+def _on_the_same_channels(
+    overlap_term: Tensor, focal_term: Tensor, overlap: OverlapTerm, focal: FocalOptions
+) -> tuple[Tensor, Tensor]:
+    """Under "none", the terms with a 0 for the background that one of them leaves out."""
+    is_per_class = not isinstance(overlap, GeneralizedDiceOptions)
+    if focal.reduction != "none" or not is_per_class:
+        return overlap_term, focal_term
+    if focal.include_background and not overlap.include_background:
+        return _with_background(overlap_term), focal_term
+    if overlap.include_background and not focal.include_background:
+        return overlap_term, _with_background(focal_term)
+    return overlap_term, focal_term
+
+
+def _with_background(each: Tensor) -> Tensor:
+    return torch.cat([torch.zeros_like(each[:, :1]), each], dim=1)
 
 
 def _sums_of_both(
     voxels: Voxels, overlap: OverlapTerm, focal: FocalOptions, voxel_weight: Tensor | None
 ) -> Summed:
-    check_overlap(voxels, overlap)
+    check_overlap_term(overlap)
+    check_class_options(
+        voxels, weight=overlap.weight, include_background=overlap.include_background
+    )
     check_focal(voxels, focal, voxel_weight)
     return sum_voxels_together(
         voxels,
@@ -291,23 +320,22 @@ def _terms_of_sums(
     sums = summed.fields
     term = overlap_of_sums(sums, voxels, overlap)
     if needs_voxels(focal, voxel_weight):
-        alone = voxels._replace(options=voxels.options._replace(backend="auto"))
-        return term, focal_per_voxel(alone, focal, voxel_weight)
+        return term, focal_per_voxel(voxels, focal, voxel_weight)
     return term, focal_of_sums(sums, voxels, focal)
 
 
-def check_overlap(voxels: Voxels, overlap: OverlapTerm) -> None:
-    """Refuse options of an overlap term that do not fit.
+def check_overlap_term(overlap: OverlapTerm) -> None:
+    """Refuse options of an overlap term that are out of range, without any voxel.
 
     Raises:
         ValueError: Naming the argument.
     """
     if isinstance(overlap, DiceOptions):
-        check_dice(voxels, overlap)
+        check_dice_options(overlap)
     elif isinstance(overlap, TverskyOptions):
-        check_tversky(voxels, overlap)
+        check_tversky_options(overlap)
     else:
-        check_generalized_dice(voxels, overlap)
+        check_generalized_dice_options(overlap)
 
 
 def overlap_of_sums(sums: ClassSums, voxels: Voxels, overlap: OverlapTerm) -> Tensor:
@@ -328,17 +356,17 @@ def overlap_formula(voxels: Voxels, overlap: OverlapTerm, share: float) -> Overl
     return None
 
 
-def check_lambdas(lambda_overlap: float, lambda_focal: float, name: str = "lambda_dice") -> None:
-    """Refuse a term weight that is negative, infinite or NaN, or both 0.
+def check_lambdas(lambdas: tuple[float, float], names: tuple[str, str]) -> None:
+    """Refuse weights of two terms that are negative, infinite or NaN, or both 0.
 
     Raises:
-        ValueError: Naming it.
+        ValueError: Naming them.
     """
-    checks.check_non_negative(name, lambda_overlap)
-    checks.check_non_negative("lambda_focal", lambda_focal)
-    if lambda_overlap == 0 and lambda_focal == 0:
+    for name, value in zip(names, lambdas, strict=True):
+        checks.check_non_negative(name, value)
+    if lambdas == (0, 0):
         raise ValueError(
-            f"{name} and lambda_focal are both 0, which leaves no loss. Give one a weight."
+            f"{names[0]} and {names[1]} are both 0, which leaves no loss. Give one a weight."
         )
 
 
@@ -378,6 +406,7 @@ def _options(
     process_group: Group,
 ) -> tuple[DiceOptions, FocalOptions]:
     """The two terms of a Dice-focal loss from its arguments."""
+    weight = checks.optional_class_numbers("weight", weight)
     dice = DiceOptions(
         weight=weight,
         include_background=include_background,
@@ -393,7 +422,7 @@ def _options(
     )
     focal = FocalOptions(
         gamma=gamma,
-        alpha=alpha,
+        alpha=checks.optional_class_numbers("alpha", alpha),
         weight=weight,
         include_background=(
             include_background if focal_include_background is None else focal_include_background

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
 from segfocal.functional.across_ranks import Group
 from segfocal.functional.one_step import is_one_number, loss_in_one_step
@@ -25,6 +26,7 @@ from segfocal.functional.voxel_options import (
     Voxels,
     append_axes,
     check_class_options,
+    plain_voxels,
     sum_voxels_together,
 )
 from segfocal.ops.class_sums import ClassSums
@@ -97,9 +99,9 @@ def dice_loss(
             loss 0 where both are 0.
         absent: For a class that the target does not hold, "smooth" leaves its loss to the smoothing
             terms, "skip" leaves it out of the mean, and "penalise" gives it p / (p + v), with p the
-            sum of its probabilities and v one hundredth of its valid voxels: false positives cost
-            about as much as those of a lesion of that size, where the smoothing terms let them
-            cost 1 whether few or many.
+            sum of its probabilities and v one hundredth of its valid voxels, or 1 where that is
+            less: false positives cost about as much as those of a lesion of that size, where the
+            smoothing terms let them cost 1 whether few or many.
         reduction: "mean", "sum", or "none" for a value per sample and class.
         ignore_index: Label or labels whose voxels do not count. Integer labels only.
         mask: Bool, True where a voxel counts, `(B, 1, *S)` or `(B, C, *S)`.
@@ -132,7 +134,7 @@ def dice_loss(
     """
     read = VoxelOptions(activation, ignore_index, regions, check_target, backend)
     options = DiceOptions(
-        weight=weight,
+        weight=checks.optional_class_numbers("weight", weight),
         include_background=include_background,
         squared_pred=squared_pred,
         jaccard=jaccard,
@@ -144,7 +146,7 @@ def dice_loss(
         reduction=reduction,
         process_group=process_group,
     )
-    return dice_of_voxels(Voxels(logits, target, mask, read), options)
+    return dice_of_voxels(plain_voxels(logits, target, mask, read), options)
 
 
 def dice_of_voxels(voxels: Voxels, options: DiceOptions) -> Tensor:

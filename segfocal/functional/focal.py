@@ -19,11 +19,15 @@ from segfocal.functional.voxel_options import (
     Reduction,
     VoxelOptions,
     Voxels,
+    append_axes,
     check_class_options,
+    plain_voxels,
     safe_ratio,
     sum_voxels,
     sum_voxels_together,
+    valid_voxels,
 )
+from segfocal.functional.weight_map import counted_weights
 from segfocal.ops.class_sums import ClassSums
 from segfocal.ops.elementwise import accumulation_dtype
 from segfocal.ops.loss_formula import FocalFormula
@@ -108,13 +112,15 @@ def focal_loss(
         ignore_index: Label or labels whose voxels do not count. Integer labels only.
         mask: Bool, True where a voxel counts, `(B, 1, *S)` or `(B, C, *S)`.
         voxel_weight: Weight >= 0 of each voxel, `(B, 1, *S)` or `(B, C, *S)`; the mean is divided
-            by it with `normalizer="alpha"` only.
+            by it with `normalizer="alpha"` only. It gets no gradient, and what it holds where a
+            voxel does not count has no say.
         regions: Class indices that make up each channel. Sigmoid and integer labels only.
         process_group: Ranks that share the batch: a group of `torch.distributed`, or "world". The
             gradient under `DistributedDataParallel` is then that of one process with all of it.
         check_target: Check the target's values on every device, not on the CPU alone.
         backend: "auto", or a name from `segfocal.ops.backends()`. Values per voxel (`voxel_weight`,
-            `top_k`, `reduction="none"`) come from the reference formulas.
+            `top_k`, `reduction="none"`) come from the reference formulas; no other name is taken
+            with them.
 
     Returns:
         A scalar: 0 where nothing counts. For `reduction="none"` the weighted terms
@@ -136,8 +142,8 @@ def focal_loss(
     """
     options = FocalOptions(
         gamma=gamma,
-        alpha=alpha,
-        weight=weight,
+        alpha=checks.optional_class_numbers("alpha", alpha),
+        weight=checks.optional_class_numbers("weight", weight),
         include_background=include_background,
         label_smoothing=label_smoothing,
         normalizer=normalizer,
@@ -146,7 +152,8 @@ def focal_loss(
         process_group=process_group,
     )
     read = VoxelOptions(activation, ignore_index, regions, check_target, backend)
-    return focal_of_voxels(Voxels(logits, target, mask, read), options, voxel_weight)
+    voxels = plain_voxels(logits, target, mask, read)
+    return focal_of_voxels(voxels, options, checks.optional_plain("voxel_weight", voxel_weight))
 
 
 def focal_of_voxels(
@@ -155,6 +162,8 @@ def focal_of_voxels(
     """`focal_loss`, its arguments in records."""
     check_focal(voxels, options, voxel_weight)
     if needs_voxels(options, voxel_weight):
+        named = voxels.options.backend
+        checks.check_word("backend for values per voxel", named, ("auto", "reference"))
         return focal_per_voxel(voxels, options, voxel_weight)
     summed = sum_voxels_together(
         voxels, gamma=options.gamma, label_smoothing=options.label_smoothing
@@ -193,6 +202,7 @@ def check_focal_options(options: FocalOptions) -> None:
     check_group(options.process_group)
     if options.top_k is None:
         return
+    checks.check_number("top_k", options.top_k)
     if not 0 < options.top_k <= 100:
         raise ValueError(f"top_k must be a per cent in (0, 100]: got {options.top_k:g}.")
     if options.normalizer != "valid":
@@ -204,6 +214,17 @@ def check_focal_options(options: FocalOptions) -> None:
         raise ValueError("top_k keeps some voxels: use reduction='mean' or 'sum', not 'none'.")
     if options.process_group is not None:
         raise ValueError("top_k chooses among the voxels of one process: leave process_group out.")
+
+
+def check_focal_numbers(options: FocalOptions, activation: Activation) -> None:
+    """`check_focal_options`, and the numbers of the classes.
+
+    Raises:
+        ValueError: Naming the argument.
+    """
+    checks.check_gamma(options.gamma)
+    checks.check_alpha(options.alpha, activation)
+    check_focal_options(options)
 
 
 def check_focal(voxels: Voxels, options: FocalOptions, voxel_weight: Tensor | None) -> None:
@@ -244,24 +265,15 @@ def focal_of_sums(sums: ClassSums, voxels: Voxels, options: FocalOptions) -> Ten
 
 def focal_per_voxel(voxels: Voxels, options: FocalOptions, voxel_weight: Tensor | None) -> Tensor:
     """The focal loss where single voxels matter: weight maps, top-k, `reduction="none"`."""
-    read = voxels.options
-    checks.check_word("backend for values per voxel", read.backend, ("auto", "reference"))
     first = 0 if options.include_background else 1
-    weights = _weights(voxels, options, _scalar_like(voxels.logits))
-    each = voxel_focal(
-        voxels.logits,
-        voxels.target,
-        torch.stack(weights),
-        activation=read.activation,
-        gamma=options.gamma,
-        label_smoothing=options.label_smoothing,
-        ignore_index=read.ignore_index,
-        mask=voxels.mask,
-        regions=read.regions,
-        check_target=read.check_target,
+    weights = _weights(voxels, options, _scalar_beside(voxels.logits))
+    if voxel_weight is not None:
+        voxel_weight = counted_weights(voxels, voxel_weight)
+    each = _weighed_terms(
+        voxels, weights, gamma=options.gamma, label_smoothing=options.label_smoothing
     )
     if voxel_weight is not None:
-        each = each * voxel_weight.detach()
+        each = each * voxel_weight
     each = each[:, first:]
     if options.reduction == "none":
         return each
@@ -290,8 +302,40 @@ def _weights(voxels: Voxels, options: FocalOptions, like: Tensor) -> FocalWeight
     )
 
 
-def _scalar_like(logits: Tensor) -> Tensor:
-    return logits.detach().new_empty((), dtype=accumulation_dtype(logits))
+def _scalar_beside(logits: Tensor) -> Tensor:
+    """Of the dtype and device of the logits' losses; under vmap one for all, not one for each."""
+    return torch.empty((), dtype=accumulation_dtype(logits), device=logits.device)
+
+
+def _weighed_terms(
+    voxels: Voxels, weights: FocalWeights, *, gamma: ClassNumbers, label_smoothing: float = 0.0
+) -> Tensor:
+    """The weighted loss of every voxel and channel, `(B, C, *S)`."""
+    read = voxels.options
+
+    def terms(positive: Tensor, negative: Tensor) -> Tensor:
+        return voxel_focal(
+            voxels.logits,
+            voxels.target,
+            torch.stack([positive, negative]),
+            activation=read.activation,
+            gamma=gamma,
+            label_smoothing=label_smoothing,
+            ignore_index=read.ignore_index,
+            mask=voxels.mask,
+            regions=read.regions,
+            check_target=read.check_target,
+        )
+
+    positive, negative = weights
+    if not (positive.requires_grad or negative.requires_grad):
+        return terms(positive, negative)
+    # the op has no gradient for its weights: those that learn are applied outside
+    ones, zeros = torch.ones_like(positive), torch.zeros_like(positive)
+    each = append_axes(positive, voxels.logits) * terms(ones, zeros)
+    if read.activation == "sigmoid":
+        each = each + append_axes(negative, voxels.logits) * terms(zeros, ones)
+    return each
 
 
 def _count(
@@ -312,41 +356,36 @@ def _count(
     return sums.n_valid[:, first:].sum()
 
 
-@torch.no_grad()
 def _voxel_count(
     voxels: Voxels, weights: FocalWeights, options: FocalOptions, voxel_weight: Tensor | None
 ) -> Tensor:
     if options.normalizer == "alpha" and voxel_weight is not None:
         first = 0 if options.include_background else 1
         return (_term_weights(voxels, weights) * voxel_weight)[:, first:].sum()
-    return _count(sum_voxels(voxels), weights, voxels.options.activation, options)
+    with torch.no_grad():
+        sums = sum_voxels(voxels)
+    return _count(sums, weights, voxels.options.activation, options)
 
 
 def _hardest(each: Tensor, voxels: Voxels, per_cent: float, first: int) -> tuple[Tensor, Tensor]:
     """Sum and number of the hardest voxels (softmax) or elements (sigmoid)."""
-    ones = torch.ones(voxels.num_channels, dtype=each.dtype, device=each.device)
-    counted = _term_weights(voxels, FocalWeights(ones, ones)) > 0
+    counted = valid_voxels(voxels)
+    if counted is None:
+        counted = torch.ones_like(voxels.logits[:, :1], dtype=torch.bool)
     if voxels.options.activation == "softmax":
         return hardest(each.sum(1), counted.any(1), per_cent)
-    return hardest(each, counted[:, first:], per_cent)
+    return hardest(each, counted.expand(voxels.logits.shape)[:, first:], per_cent)
 
 
-@torch.no_grad()
 def _term_weights(voxels: Voxels, weights: FocalWeights) -> Tensor:
     """What each voxel's term is multiplied with, `(B, C, *S)`; 0 where it does not count.
 
     It is read off the loss of a probability of one half, which is log 2 in each channel.
     """
-    read = voxels.options
-    negative = weights.negative * (read.activation == "sigmoid")
-    halves = voxel_focal(
-        torch.zeros_like(voxels.logits),
-        voxels.target,
-        torch.stack([weights.positive, negative]),
-        activation="sigmoid",
-        gamma=0.0,
-        ignore_index=read.ignore_index,
-        mask=voxels.mask,
-        regions=read.regions,
+    if voxels.options.activation == "softmax":
+        weights = weights._replace(negative=torch.zeros_like(weights.negative))
+    even = voxels._replace(
+        logits=torch.zeros_like(voxels.logits),
+        options=voxels.options._replace(activation="sigmoid"),
     )
-    return halves / math.log(2)
+    return _weighed_terms(even, weights, gamma=0.0) / math.log(2)

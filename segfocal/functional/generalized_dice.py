@@ -18,6 +18,7 @@ from segfocal.functional.voxel_options import (
     Voxels,
     append_axes,
     check_class_options,
+    plain_voxels,
     safe_ratio,
     sum_voxels,
 )
@@ -66,9 +67,10 @@ def generalized_dice_loss(
 ) -> Tensor:
     r"""Generalized Dice loss: one Dice over all classes, each weighed by its volume.
 
-    With nothing ignored and no smoothing it is MONAI's `GeneralizedDiceLoss` on the same one-hot
-    target. The weights are relative to that of the rarest class, so that the smoothing terms are in
-    voxels of it: beside MONAI's 1 / t^2 of a large volume, 1e-5 is not small.
+    With nothing ignored, no smoothing and a class in every sample it is MONAI's
+    `GeneralizedDiceLoss` on the same one-hot target. The weights are relative to that of the rarest
+    class, so that the smoothing terms are in voxels of it: beside MONAI's 1 / t^2 of a large
+    volume, 1e-5 is not small.
 
     .. math::
         D = 1 - \frac{2 \sum_c w_c \sum p t + s_{nr}}{\sum_c w_c \sum (p + t) + s_{dr}}, \quad
@@ -113,7 +115,7 @@ def generalized_dice_loss(
     read = VoxelOptions(activation, ignore_index, regions, check_target, backend)
     options = GeneralizedDiceOptions(
         w_type=w_type,
-        weight=weight,
+        weight=checks.optional_class_numbers("weight", weight),
         include_background=include_background,
         soft_label=soft_label,
         batch=batch,
@@ -123,7 +125,7 @@ def generalized_dice_loss(
         reduction=reduction,
         process_group=process_group,
     )
-    return generalized_dice_of_voxels(Voxels(logits, target, mask, read), options)
+    return generalized_dice_of_voxels(plain_voxels(logits, target, mask, read), options)
 
 
 def generalized_dice_of_voxels(voxels: Voxels, options: GeneralizedDiceOptions) -> Tensor:

@@ -15,7 +15,8 @@ from torch import Tensor
 from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Overlap, Regions
 from segfocal.ops.class_sums import ClassSums
-from segfocal.ops.flat_arguments import FlatArguments, flatten, make_target
+from segfocal.ops.differentiable import is_transformed
+from segfocal.ops.flat_arguments import FlatArguments, flatten
 from segfocal.ops.flat_target import FlatTarget, Validity, membership, validity
 from segfocal.ops.voxel_focal import voxel_focal
 
@@ -94,7 +95,8 @@ def lesion_sums(
         include_background: Whether channel 0 of a target `(B, C, *S)` is a foreground under
             sigmoid.
         max_lesions: Highest number in the map: N. On the CPU a higher one is an error; elsewhere,
-            unless `check_target` is set, and in a compiled graph it counts as the highest.
+            unless `check_target` is set, in a compiled graph and under a transform of `torch.func`
+            it counts as the highest.
         ignore_index: Label or labels whose voxels do not count.
         mask: Bool, True where a voxel counts, `(B, 1, *S)` or `(B, C, *S)`.
         regions: Class indices that make up each channel.
@@ -133,11 +135,9 @@ def lesion_sums(
         regions=regions,
         check_target=check_target,
     )
-    settings = flat.settings
-    flat_target = make_target(
-        flat.target, flat.mask, settings.ignored, settings.classes, settings.class_counts
-    )
+    flat_target = flat.flat_target
     valid = validity(flat_target, exclusive=activation == "softmax")
+    lesions = checks.plain_tensor("lesions", lesions)
     lesion_map = _numbers(lesions, logits, max_lesions, check=check_target)
     numbers = _without_invalid(lesion_map, valid, logits.shape[1], max_lesions)
     focal: Iterable[Sides] = repeat((None, None), logits.shape[1])
@@ -221,7 +221,7 @@ def _numbers(lesions: Tensor, logits: Tensor, max_lesions: int, *, check: bool) 
         raise ValueError(f"max_lesions must be 1 or more: got {max_lesions}.")
     numbers = lesions.long().unsqueeze(-1).flatten(2)
     on_cpu = numbers.device.type == "cpu" and not torch.compiler.is_compiling()
-    if (check or on_cpu) and numbers.numel():
+    if (check or on_cpu) and numbers.numel() and not is_transformed():
         low, high = (int(end) for end in torch.aminmax(numbers))
         if low < 0 or high > max_lesions:
             raise ValueError(
@@ -276,7 +276,8 @@ def _focal_sides(
     check_target: bool,
 ) -> Iterator[Sides]:
     """For each channel the focal loss `(B, S)` of its positives and of its negatives."""
-    ones = logits.new_ones(logits.shape[1], dtype=_sum_dtype(logits))
+    # not of the logits: under vmap these would be as many as they are
+    ones = torch.ones(logits.shape[1], dtype=_sum_dtype(logits), device=logits.device)
 
     def side(positive: float, negative: float) -> tuple[Tensor, ...]:
         voxels = voxel_focal(

@@ -8,23 +8,26 @@ from torch.nn import functional as F
 
 from segfocal import checks
 from segfocal.checks import ClassNumbers, IgnoreIndex
-from segfocal.functional.class_weights import focal_weights
+from segfocal.functional.class_weights import focal_weights, per_channel
 from segfocal.functional.focal import FocalOptions, check_focal, focal_of_voxels
 from segfocal.functional.voxel_options import (
     Reduction,
     VoxelOptions,
     Voxels,
+    flatten_voxels,
+    plain_voxels,
     safe_ratio,
     sum_voxels,
 )
-from segfocal.ops.flat_target import is_any_of
+from segfocal.ops.elementwise import accumulation_dtype
+from segfocal.ops.flat_target import membership, validity
 
 
 def one_vs_rest_focal_loss(
     logits: Tensor,
     target: Tensor,
     *,
-    gamma: float = 2.0,
+    gamma: ClassNumbers = 2.0,
     alpha: ClassNumbers | None = 0.25,
     p_smoothing: float = 0.0,
     reduction: Reduction = "mean",
@@ -47,8 +50,8 @@ def one_vs_rest_focal_loss(
 
     Args:
         logits: `(B, C, *S)`, floating point.
-        target: Integer labels `(B, *S)` or `(B, 1, *S)`, C >= 2.
-        gamma: Focusing exponent >= 0.
+        target: Integer labels `(B, *S)` or `(B, 1, *S)`, any integer dtype, C >= 2.
+        gamma: Focusing exponent >= 0, one number or `(C,)`.
         alpha: Weight of positives in [0, 1], negatives weigh 1 - alpha; one number or `(C,)`. None
             for 1 and 1.
         p_smoothing: s in [0, 1). Above 0 the loss is plain torch, which holds a few tensors of the
@@ -60,7 +63,8 @@ def one_vs_rest_focal_loss(
         backend: "auto", or a name from `segfocal.ops.backends()`.
 
     Returns:
-        A scalar: 0 where nothing counts; `(B, C, *S)` for `reduction="none"`.
+        A scalar: 0 where nothing counts; `(B, C, *S)` for `reduction="none"`. float64 for float64
+        logits, else float32.
 
     Raises:
         ValueError: If shapes, dtypes, devices, options or the labels do not fit.
@@ -70,8 +74,12 @@ def one_vs_rest_focal_loss(
         >>> round(loss.item(), 4)
         0.1733
     """
-    if not 0 <= p_smoothing < 1:
-        raise ValueError(f"p_smoothing must be in [0, 1): got {p_smoothing:g}.")
+    check_p_smoothing(p_smoothing)
+    gamma = checks.class_numbers("gamma", gamma)
+    alpha = checks.optional_class_numbers("alpha", alpha)
+    read = VoxelOptions("sigmoid", ignore_index, None, check_target, backend)
+    voxels = plain_voxels(logits, target, mask, read)
+    logits, target = voxels.logits, voxels.target
     if checks.check_logits(logits, "sigmoid") < 2:
         raise ValueError(
             f"one-vs-rest needs two classes or more: got logits of shape {tuple(logits.shape)}."
@@ -81,8 +89,6 @@ def one_vs_rest_focal_loss(
             f"one-vs-rest takes integer labels: got a target of shape {tuple(target.shape)}. Use "
             f"focal_loss(activation='sigmoid') for one value per channel."
         )
-    read = VoxelOptions("sigmoid", ignore_index, None, check_target, backend)
-    voxels = Voxels(logits, target, mask, read)
     options = FocalOptions(gamma=gamma, alpha=alpha, reduction=reduction)
     if p_smoothing == 0:
         return focal_of_voxels(voxels, options)
@@ -95,19 +101,34 @@ def one_vs_rest_focal_loss(
     return each.sum() if reduction == "sum" else safe_ratio(each.sum(), count)
 
 
+def check_p_smoothing(p_smoothing: float) -> None:
+    """Refuse a smoothing outside [0, 1).
+
+    Raises:
+        ValueError: If it is, or is no number.
+    """
+    checks.check_number("p_smoothing", p_smoothing)
+    if not 0 <= p_smoothing < 1:
+        raise ValueError(f"p_smoothing must be in [0, 1): got {p_smoothing:g}.")
+
+
 def _smoothed(voxels: Voxels, options: FocalOptions, p_smoothing: float) -> Tensor:
     """The loss of every element, 0 where it does not count."""
-    logits, labels = voxels.logits, voxels.target
-    labels = labels if labels.ndim == logits.ndim else labels[:, None]
-    valid = ~is_any_of(labels, checks.check_ignore_index(voxels.options.ignore_index))
-    valid = (valid if voxels.mask is None else valid & voxels.mask).expand(logits.shape)
-    shape = (1, -1, *[1] * (logits.ndim - 2))
-    positive = labels == torch.arange(logits.shape[1], device=logits.device).view(shape)
-    towards = torch.where(valid, torch.where(positive, logits, -logits), 0)
+    flat = flatten_voxels(voxels)
+    logits, target = flat.logits.to(accumulation_dtype(flat.logits)), flat.flat_target
+    num_channels = voxels.num_channels
+    positive = torch.stack([membership(target, c) for c in range(num_channels)], dim=1)
+    valid = validity(target, exclusive=False).each
+    towards = torch.where(positive, logits, -logits)
+    if valid is not None:
+        towards = torch.where(valid, towards, 0)
     wrong = (-towards).sigmoid() * (1 - p_smoothing) + p_smoothing / 2
-    assert isinstance(options.gamma, float | int)
+    like = logits.detach()
     weights = focal_weights(
-        logits.shape[1], towards.detach(), activation="sigmoid", alpha=options.alpha, weight=None
+        num_channels, like, activation="sigmoid", alpha=options.alpha, weight=None
     )
-    weight = torch.where(positive, weights.positive.view(shape), weights.negative.view(shape))
-    return torch.where(valid, -weight * wrong**options.gamma * F.logsigmoid(towards), 0)
+    weight = torch.where(positive, weights.positive[:, None], weights.negative[:, None])
+    gamma = per_channel(options.gamma, num_channels, like)[:, None]
+    each = -weight * wrong**gamma * F.logsigmoid(towards)
+    each = each if valid is None else torch.where(valid, each, 0)
+    return each.view(voxels.logits.shape)

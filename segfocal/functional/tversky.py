@@ -24,6 +24,7 @@ from segfocal.functional.voxel_options import (
     Voxels,
     append_axes,
     check_class_options,
+    plain_voxels,
     sum_voxels_together,
 )
 from segfocal.ops.class_sums import ClassSums
@@ -127,7 +128,7 @@ def tversky_loss(
         alpha=alpha,
         beta=beta,
         gamma=gamma,
-        weight=weight,
+        weight=checks.optional_class_numbers("weight", weight),
         include_background=include_background,
         soft_label=soft_label,
         batch=batch,
@@ -137,7 +138,7 @@ def tversky_loss(
         reduction=reduction,
         process_group=process_group,
     )
-    return tversky_of_voxels(Voxels(logits, target, mask, read), options)
+    return tversky_of_voxels(plain_voxels(logits, target, mask, read), options)
 
 
 def tversky_of_voxels(voxels: Voxels, options: TverskyOptions) -> Tensor:

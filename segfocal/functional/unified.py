@@ -17,7 +17,13 @@ from segfocal.functional.tversky import (
     raised,
     tversky_index,
 )
-from segfocal.functional.voxel_options import VoxelOptions, Voxels, safe_ratio, sum_voxels
+from segfocal.functional.voxel_options import (
+    VoxelOptions,
+    Voxels,
+    plain_voxels,
+    safe_ratio,
+    sum_voxels,
+)
 from segfocal.ops.class_sums import ClassSums
 from segfocal.ops.elementwise import numbers_on
 
@@ -126,7 +132,7 @@ def unified_focal_loss(
         absent=absent,
         process_group=process_group,
     )
-    terms = unified_terms(Voxels(logits, target, mask, read), options)
+    terms = unified_terms(plain_voxels(logits, target, mask, read), options)
     return weight * terms.focal + (1 - weight) * terms.tversky
 
 
@@ -137,8 +143,10 @@ def check_unified_options(options: UnifiedOptions) -> None:
         ValueError: Naming the argument.
     """
     for name, value in (("weight", options.focal_share), ("delta", options.delta)):
+        checks.check_number(name, value)
         if not 0 <= value <= 1:
             raise ValueError(f"{name} of a unified focal loss must be in [0, 1]: got {value:g}.")
+    checks.check_number("gamma", options.gamma)
     if not 0 <= options.gamma < 1:
         raise ValueError(
             f"gamma of a unified focal loss must be in [0, 1): got {options.gamma:g}. It is the "

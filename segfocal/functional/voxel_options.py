@@ -9,6 +9,8 @@ from torch import Tensor
 from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
 from segfocal.ops.class_sums import ClassSums, as_fields, sums_with_backend
+from segfocal.ops.flat_arguments import FlatArguments, flatten
+from segfocal.ops.flat_target import validity
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -52,6 +54,22 @@ class Voxels(NamedTuple):
     def num_channels(self) -> int:
         """C."""
         return self.logits.shape[1]
+
+
+def plain_voxels(
+    logits: Tensor, target: Tensor, mask: Tensor | None, options: VoxelOptions
+) -> Voxels:
+    """The voxels of a caller's tensors, without MONAI's `MetaTensor` around them.
+
+    Raises:
+        ValueError: If one of them is no tensor.
+    """
+    return Voxels(
+        checks.plain_tensor("logits", logits),
+        checks.plain_tensor("target", target),
+        checks.optional_plain("mask", mask),
+        options,
+    )
 
 
 class Summed(NamedTuple):
@@ -141,6 +159,29 @@ def sum_voxels_together(
         backend=options.backend,
     )
     return Summed(sums, backend)
+
+
+def flatten_voxels(voxels: Voxels) -> FlatArguments:
+    """The voxels, checked, with one spatial axis."""
+    options = voxels.options
+    return flatten(
+        voxels.logits,
+        voxels.target,
+        activation=options.activation,
+        gamma=0.0,
+        label_smoothing=0.0,
+        ignore_index=options.ignore_index,
+        mask=voxels.mask,
+        regions=options.regions,
+        check_target=options.check_target,
+    )
+
+
+def valid_voxels(voxels: Voxels) -> Tensor | None:
+    """True where a voxel counts, `(B, 1, *S)` or `(B, C, *S)`; None where all do."""
+    exclusive = voxels.options.activation == "softmax"
+    each = validity(flatten_voxels(voxels).flat_target, exclusive=exclusive).each
+    return None if each is None else each.view(*each.shape[:2], *voxels.logits.shape[2:])
 
 
 def append_axes(loss: Tensor, logits: Tensor) -> Tensor:

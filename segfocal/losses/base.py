@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
 from segfocal.functional.across_ranks import Group
-from segfocal.functional.voxel_options import Reduction, VoxelOptions, Voxels
+from segfocal.functional.voxel_options import (
+    Reduction,
+    VoxelOptions,
+    Voxels,
+    plain_voxels,
+)
 from segfocal.ops.backend_choice import backends
 from segfocal.statistics.class_alpha import ClassAlpha
 
@@ -30,6 +35,7 @@ class LogitsLoss(nn.Module):
     weight: Tensor | None
     alpha: float | Tensor | None
     gamma: float | Tensor
+    _device = torch.device("cpu")  # where a buffer belongs that is made later
 
     def __init__(
         self,
@@ -59,17 +65,44 @@ class LogitsLoss(nn.Module):
         self.check_target = check_target
         self.backend = backend
         self.alpha_origin: dict[str, Any] | None = None
+        self._device = torch.empty(0).device
         self._hold("weight", weight)
+
+    def check_numbers(self) -> None:
+        """Refuse a number out of range: at construction, and for what a schedule will set.
+
+        Raises:
+            ValueError: Naming it.
+        """
         checks.check_weight(self.weight)
 
-    def extra_repr(self) -> str:
-        """The plain settings, for `print(loss)`."""
-        plain_settings = {
+    def settings(self) -> dict[str, Any]:
+        """What the loss was told, by name; numbers of the classes as lists."""
+        plain = {
             name: value
             for name, value in vars(self).items()
             if not name.startswith("_") and name not in ("training", "alpha_origin")
         }
-        return ", ".join(f"{name}={value!r}" for name, value in plain_settings.items())
+        held = {
+            name: numbers.tolist() if numbers.device.type != "meta" else numbers
+            for name, numbers in self.named_buffers(recurse=False)
+        }
+        return plain | held
+
+    def extra_repr(self) -> str:
+        """The settings, for `print(loss)`."""
+        return ", ".join(f"{name}={_shown(value)}" for name, value in self.settings().items())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LogitsLoss:
+        """Move the buffers, but round none: `model.bfloat16()` is not meant for alpha."""
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, numbers in before.items():
+            moved = self._buffers[name]
+            if numbers is not None and moved is not None and moved.dtype.itemsize < 4:
+                self._buffers[name] = numbers.to(moved.device)
+        self._device = fn(torch.empty(0, device=self._device)).device
+        return self
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
@@ -89,23 +122,30 @@ class LogitsLoss(nn.Module):
         error_msgs: list[str],
     ) -> None:
         key = f"{prefix}alpha_origin"
-        self.alpha_origin = state_dict.get(key)
+        if key in state_dict or f"{prefix}alpha" in state_dict:
+            self.alpha_origin = state_dict.get(key)
         tensors = {name: value for name, value in state_dict.items() if name != key}
         super()._load_from_state_dict(
             tensors, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
 
     def _hold(self, name: str, numbers: ClassNumbers | None) -> None:
-        """Register numbers as a buffer: float32, or the dtype of a floating point tensor."""
+        """Register numbers as a buffer: float32, float64 for a tensor of that dtype."""
         if numbers is None:
             self.register_buffer(name, None)
             return
-        values = torch.as_tensor(numbers).detach().clone()
+        numbers = checks.class_numbers(name, numbers)
+        if isinstance(numbers, Tensor) and numbers.requires_grad:
+            raise ValueError(
+                f"{name} must not require grad: a loss holds a copy, which does not learn. Pass "
+                f"{name}.detach(), or give the tensor to the function in segfocal.functional."
+            )
+        values = torch.as_tensor(numbers).clone()
         if values.ndim > 1 or values.numel() == 0:
             raise ValueError(
                 f"{name} must be one number or one per class: got shape {tuple(values.shape)}."
             )
-        if not (isinstance(numbers, Tensor) and values.is_floating_point()):
+        if not (isinstance(numbers, Tensor) and values.dtype == torch.float64):
             values = values.float()
         if self.regions is not None:
             checks.check_class_shape(name, values, len(self.regions))
@@ -113,6 +153,7 @@ class LogitsLoss(nn.Module):
 
     def _hold_gamma(self, gamma: ClassNumbers) -> None:
         """A single gamma stays a number; one per class becomes a buffer."""
+        gamma = checks.class_numbers("gamma", gamma)
         checks.check_gamma(gamma)
         if isinstance(gamma, int | float):
             self.gamma = float(gamma)
@@ -131,7 +172,6 @@ class LogitsLoss(nn.Module):
             self.alpha_origin = alpha.to_dict()
             alpha = alpha.weights
         self._hold("alpha", alpha)
-        checks.check_alpha(self.alpha, self.activation)
 
     def _options(self, kind: type[Record]) -> Record:
         """The record whose fields this module's attributes hold."""
@@ -139,13 +179,14 @@ class LogitsLoss(nn.Module):
 
     def _voxels(self, logits: Tensor, target: Tensor, mask: Tensor | None) -> Voxels:
         """The tensors without MONAI's `MetaTensor` around them, and a target that is as told."""
-        logits, target = plain_tensor(logits), plain_tensor(target)
+        voxels = plain_voxels(logits, target, mask, self._options(VoxelOptions))
+        logits, target = voxels.logits, voxels.target
         if self.to_onehot_y and target.shape == logits.shape and logits.shape[1] > 1:
             raise ValueError(
                 f"to_onehot_y=True says that the target holds labels, but it has one value per "
                 f"channel already: got shape {tuple(target.shape)}. Leave to_onehot_y out."
             )
-        return Voxels(logits, target, optional_plain(mask), self._options(VoxelOptions))
+        return voxels
 
 
 def chosen_activation(*, sigmoid: bool, softmax: bool) -> Activation:
@@ -164,13 +205,10 @@ def chosen_activation(*, sigmoid: bool, softmax: bool) -> Activation:
     return "sigmoid" if sigmoid else "softmax"
 
 
-def plain_tensor(tensor: Any) -> Tensor:
-    """The tensor without a `MetaTensor` around it."""
-    unwrap = getattr(tensor, "as_tensor", None)
-    plain: Tensor = tensor if unwrap is None else unwrap()
-    return plain
-
-
-def optional_plain(tensor: Tensor | None) -> Tensor | None:
-    """`plain_tensor`, and None for None."""
-    return None if tensor is None else plain_tensor(tensor)
+def _shown(value: Any) -> str:
+    """A value in few digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    return repr(value)

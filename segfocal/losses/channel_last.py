@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from segfocal.losses.base import optional_plain, plain_tensor
+from segfocal.checks import plain_tensor
 
 
 class ChannelLast(nn.Module):
@@ -35,6 +35,7 @@ class ChannelLast(nn.Module):
         input: Tensor,  # noqa: A002 - MONAI's name
         target: Tensor,
         mask: Tensor | None = None,
+        voxel_weight: Tensor | None = None,
     ) -> Tensor:
         """The loss of logits `(B, *S, C)`.
 
@@ -42,14 +43,26 @@ class ChannelLast(nn.Module):
             input: `(B, *S, C)`.
             target: Labels `(B, *S)`, or one value per channel `(B, *S, C)`.
             mask: Bool `(B, *S)` or `(B, *S, C)`; passed on only where given.
+            voxel_weight: `(B, *S)` or `(B, *S, C)`, for a loss that takes it; passed on only where
+                given.
         """
-        logits, target, mask = plain_tensor(input), plain_tensor(target), optional_plain(mask)
+        logits, target = plain_tensor("input", input), plain_tensor("target", target)
         per_channel = target.shape == logits.shape
         arguments: list[Any] = [
             logits.movedim(-1, 1),
             target.movedim(-1, 1) if per_channel else target,
         ]
         if mask is not None:
-            arguments.append(mask.movedim(-1, 1) if mask.ndim == logits.ndim else mask[:, None])
-        result: Tensor = self.loss(*arguments)
+            arguments.append(_channel_first(plain_tensor("mask", mask), logits))
+        named = {}
+        if voxel_weight is not None:
+            weights = plain_tensor("voxel_weight", voxel_weight)
+            named["voxel_weight"] = _channel_first(weights, logits)
+        result: Tensor = self.loss(*arguments, **named)
         return result
+
+
+def _channel_first(of_voxels: Tensor, logits: Tensor) -> Tensor:
+    """`(B, *S)` as `(B, 1, *S)`, and `(B, *S, C)` as `(B, C, *S)`."""
+    has_channels = of_voxels.ndim == logits.ndim
+    return of_voxels.movedim(-1, 1) if has_channels else of_voxels[:, None]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from segfocal import checks
-from segfocal.checks import IgnoreIndex
+from segfocal.checks import IgnoreIndex, optional_plain, plain_tensor
 from segfocal.functional.downsample import downsample_target
-from segfocal.losses.base import optional_plain, plain_tensor
 
 WeightMode = Literal["same", "exp", "two"]
 
@@ -25,7 +25,7 @@ class DeepSupervisionLoss(nn.Module):
     of the levels sum to 1, so that the loss of a single output (validation) has the same scale.
 
     A lesion-wise loss needs its map at full size: add it for the first level alone, as
-    examples/02_small_lesions.py does.
+    examples/02_small_lesions.py does. So does a `voxel_weight`, which no level takes here.
 
     What `forward` takes for its input:
 
@@ -34,8 +34,9 @@ class DeepSupervisionLoss(nn.Module):
     - One tensor `(B, C, *S)`: a single level (any network in validation).
     - One tensor `(B, levels, C, *S)`, all at full size (MONAI's DynUNet in training). Without
       `spatial_dims` a tensor of six axes is such a stack, and one of four or fewer is not. With
-      five axes the target's shape decides between a volume and a stack of 2-d levels; where both
-      fit (a volume with labels that have no channel axis) it is refused.
+      five axes the target's shape decides between a volume and a stack of 2-d levels. Where both
+      fit, an integer target holds the labels of a volume, without a channel axis; any other is
+      refused.
 
     Args:
         loss: Any loss of `(input, target)`, or `(input, target, mask)` where a mask is passed:
@@ -122,7 +123,7 @@ class DeepSupervisionLoss(nn.Module):
             target: Labels `(B, *S)` or `(B, 1, *S)`, or `(B, C, *S)`, at full size.
             mask: Bool, True where a voxel counts, `(B, 1, *S)` or `(B, C, *S)`, at full size.
         """
-        target, mask = plain_tensor(target), optional_plain(mask)
+        target, mask = plain_tensor("target", target), optional_plain("mask", mask)
         levels = self._levels(input, target)
         weights = self.level_weights(len(levels))
         targets = self._targets(levels, target, mask)
@@ -166,9 +167,9 @@ class DeepSupervisionLoss(nn.Module):
 
     def _levels(self, outputs: Tensor | Sequence[Tensor], target: Tensor) -> list[Tensor]:
         if not isinstance(outputs, list | tuple):
-            logits = plain_tensor(outputs)
+            logits = plain_tensor("input", outputs)
             return list(logits.unbind(1)) if self._is_stack(logits, target) else [logits]
-        levels = [plain_tensor(level) for level in outputs]
+        levels = [plain_tensor("input", level) for level in outputs]
         if not levels:
             raise ValueError("input must have one level or more: got an empty list.")
         for coarser, finer in zip(levels[1:], levels, strict=False):
@@ -196,6 +197,8 @@ class DeepSupervisionLoss(nn.Module):
         is_stack = got in ((batch, *plane), (batch, 1, *plane), (batch, second, *plane))
         is_volume = got == (batch, second, *plane)
         if is_stack and is_volume:
+            if target.dtype in checks.LABEL_DTYPES - {torch.bool}:
+                return False
             raise ValueError(
                 f"an input of shape {shape} with a target of shape {got} is a volume of {first} "
                 f"channels with labels, or a stack of {first} 2-d levels with {second} channels. "

@@ -9,8 +9,8 @@ from torch import Tensor
 from segfocal.checks import ClassNumbers, IgnoreIndex, Regions
 from segfocal.functional.across_ranks import Group
 from segfocal.functional.compound import OverlapTerm, check_lambdas
-from segfocal.functional.dice import DiceOptions, check_dice_options
-from segfocal.functional.focal import Normalizer, check_focal_options
+from segfocal.functional.dice import DiceOptions
+from segfocal.functional.focal import Normalizer
 from segfocal.functional.overlap import Absent
 from segfocal.functional.voxel_options import Reduction
 from segfocal.losses.base import chosen_activation
@@ -71,6 +71,8 @@ class DiceCELoss(OverlapFocalLoss):
         1.1931
     """
 
+    lambda_names = ("lambda_dice", "lambda_ce")
+
     def __init__(
         self,
         include_background: bool = True,
@@ -126,9 +128,8 @@ class DiceCELoss(OverlapFocalLoss):
         self.focal_include_background = ce_include_background
         self._hold_gamma(0.0)
         self._hold_alpha(None)
-        check_dice_options(self._options(DiceOptions))
-        check_focal_options(self.focal_options())
-        check_lambdas(lambda_dice, lambda_ce)
+        self.check_numbers()
+        check_lambdas(self.lambdas(), self.lambda_names)
 
     def terms(
         self,
@@ -143,7 +144,3 @@ class DiceCELoss(OverlapFocalLoss):
     def overlap_options(self) -> OverlapTerm:
         """The overlap term's arguments."""
         return self._options(DiceOptions)
-
-    def lambdas(self) -> tuple[float, float]:
-        """Weights of the two terms."""
-        return self.lambda_dice, self.lambda_ce

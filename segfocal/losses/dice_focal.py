@@ -7,8 +7,8 @@ from torch import Tensor
 from segfocal.checks import ClassNumbers, IgnoreIndex, Regions
 from segfocal.functional.across_ranks import Group
 from segfocal.functional.compound import DiceFocalTerms, OverlapTerm, check_lambdas
-from segfocal.functional.dice import DiceOptions, check_dice_options
-from segfocal.functional.focal import Normalizer, check_focal_options
+from segfocal.functional.dice import DiceOptions
+from segfocal.functional.focal import Normalizer
 from segfocal.functional.overlap import Absent
 from segfocal.functional.voxel_options import Reduction
 from segfocal.losses.base import Alpha, chosen_activation
@@ -122,9 +122,8 @@ class DiceFocalLoss(OverlapFocalLoss):
         self.top_k = top_k
         self.absent: Absent = absent
         self.focal_include_background = focal_include_background
-        check_dice_options(self._options(DiceOptions))
-        check_focal_options(self.focal_options())
-        check_lambdas(lambda_dice, lambda_focal)
+        self.check_numbers()
+        check_lambdas(self.lambdas(), self.lambda_names)
 
     def terms(
         self,
@@ -139,7 +138,3 @@ class DiceFocalLoss(OverlapFocalLoss):
     def overlap_options(self) -> OverlapTerm:
         """The overlap term's arguments."""
         return self._options(DiceOptions)
-
-    def lambdas(self) -> tuple[float, float]:
-        """Weights of the two terms."""
-        return self.lambda_dice, self.lambda_focal

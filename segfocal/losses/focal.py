@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from segfocal import checks
 from segfocal.checks import ClassNumbers, IgnoreIndex, Regions
 from segfocal.functional.across_ranks import Group
-from segfocal.functional.focal import FocalOptions, Normalizer, check_focal_options, focal_of_voxels
+from segfocal.functional.focal import FocalOptions, Normalizer, check_focal_numbers, focal_of_voxels
 from segfocal.functional.voxel_options import Reduction
-from segfocal.losses.base import Alpha, LogitsLoss, optional_plain
+from segfocal.losses.base import Alpha, LogitsLoss
 
 
 class FocalLoss(LogitsLoss):
     """Focal loss: `segfocal.functional.focal_loss` with its arguments held.
 
     The arguments are explained there; the names are those of MONAI's `FocalLoss`. `alpha`,
-    `weight` and a per-class `gamma` are buffers, and so in the `state_dict`. Without `use_softmax`
-    integer labels are one-vs-rest: a yes-or-no question for each class.
+    `weight` and a per-class `gamma` are buffers, and so in the `state_dict`: float32 whatever the
+    model is cast to, float64 where a tensor of that dtype is given. Without `use_softmax` integer
+    labels are one-vs-rest: a yes-or-no question for each class.
 
     Args:
         include_background: Whether channel 0 counts.
@@ -83,7 +85,16 @@ class FocalLoss(LogitsLoss):
         self.label_smoothing = label_smoothing
         self.normalizer: Normalizer = normalizer
         self.top_k = top_k
-        check_focal_options(self.focal_options())
+        self.check_numbers()
+
+    def check_numbers(self) -> None:
+        """Refuse a number out of range.
+
+        Raises:
+            ValueError: Naming it.
+        """
+        super().check_numbers()
+        check_focal_numbers(self.focal_options(), self.activation)
 
     def focal_options(self) -> FocalOptions:
         """The term's arguments."""
@@ -98,4 +109,5 @@ class FocalLoss(LogitsLoss):
     ) -> Tensor:
         """The loss of logits `(B, C, *S)` on the voxels that `mask` lets in, weighed."""
         voxels = self._voxels(input, target, mask)
-        return focal_of_voxels(voxels, self.focal_options(), optional_plain(voxel_weight))
+        voxel_weight = checks.optional_plain("voxel_weight", voxel_weight)
+        return focal_of_voxels(voxels, self.focal_options(), voxel_weight)

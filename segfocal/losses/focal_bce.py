@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segfocal import checks
-from segfocal.losses.base import plain_tensor
+from segfocal.checks import plain_tensor
+from segfocal.ops.differentiable import is_transformed
 
 
 class FocalBCEWithLogitsLoss(nn.Module):
@@ -26,7 +27,7 @@ class FocalBCEWithLogitsLoss(nn.Module):
         alpha: Weight of positives in [0, 1]; negatives weigh 1 - alpha. None for 1 and 1.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range, or at call a target on the CPU.
         TypeError: If `loss_fcn` is not a `BCEWithLogitsLoss`.
 
     Example:
@@ -43,8 +44,10 @@ class FocalBCEWithLogitsLoss(nn.Module):
             raise TypeError(
                 f"loss_fcn must be a torch.nn.BCEWithLogitsLoss: got {type(loss_fcn).__name__}."
             )
-        checks.check_gamma(gamma)
-        checks.check_alpha(alpha, "sigmoid")
+        checks.check_non_negative("gamma", gamma)
+        if alpha is not None:
+            checks.check_number("alpha", alpha)
+            checks.check_alpha(alpha, "sigmoid")
         self.loss_fcn = loss_fcn
         self.gamma = gamma
         self.alpha = alpha
@@ -54,8 +57,9 @@ class FocalBCEWithLogitsLoss(nn.Module):
         input: Tensor,  # noqa: A002 - torch's name
         target: Tensor,
     ) -> Tensor:
-        """The loss of logits and targets of one shape, targets in [0, 1]."""
-        logits, target = plain_tensor(input), plain_tensor(target)
+        """The loss of logits and targets of one shape, targets in [0, 1] (checked on the CPU)."""
+        logits, target = plain_tensor("input", input), plain_tensor("target", target)
+        _check_target(target)
         bce = F.binary_cross_entropy_with_logits(
             logits,
             target,
@@ -76,3 +80,15 @@ class FocalBCEWithLogitsLoss(nn.Module):
             target.log() + F.logsigmoid(-logits), (-target).log1p() + F.logsigmoid(logits)
         )
         return (self.gamma * log_wrong).exp()
+
+
+def _check_target(target: Tensor) -> None:
+    """Refuse what is not in [0, 1]: 1 - p_t would be negative, and its power NaN."""
+    is_read = target.device.type == "cpu" and not torch.compiler.is_compiling()
+    if not is_read or is_transformed() or target.numel() == 0:
+        return
+    low, high = (end.item() for end in torch.aminmax(target))
+    if not (low >= 0 and high <= 1):
+        raise ValueError(
+            f"target must be in [0, 1]: got {low:g} to {high:g}. Pass probabilities, or 0 and 1."
+        )

@@ -90,6 +90,15 @@ class GeneralizedDiceLoss(LogitsLoss):
         self.batch = batch
         self.soft_label = soft_label
         self.absent: Absent = absent
+        self.check_numbers()
+
+    def check_numbers(self) -> None:
+        """Refuse a number out of range.
+
+        Raises:
+            ValueError: Naming it.
+        """
+        super().check_numbers()
         check_generalized_dice_options(self.overlap_options())
 
     def overlap_options(self) -> GeneralizedDiceOptions:

@@ -9,11 +9,10 @@ from torch import Tensor
 from segfocal.checks import ClassNumbers, IgnoreIndex, Regions
 from segfocal.functional.across_ranks import Group
 from segfocal.functional.compound import OverlapTerm, check_lambdas
-from segfocal.functional.focal import Normalizer, check_focal_options
+from segfocal.functional.focal import Normalizer
 from segfocal.functional.generalized_dice import (
     GeneralizedDiceOptions,
     VolumeWeight,
-    check_generalized_dice_options,
 )
 from segfocal.functional.overlap import Absent
 from segfocal.functional.voxel_options import Reduction
@@ -74,6 +73,8 @@ class GeneralizedDiceFocalLoss(OverlapFocalLoss):
         0.6733
     """
 
+    lambda_names = ("lambda_gdl", "lambda_focal")
+
     def __init__(
         self,
         include_background: bool = True,
@@ -129,9 +130,8 @@ class GeneralizedDiceFocalLoss(OverlapFocalLoss):
         self.top_k = top_k
         self.absent: Absent = absent
         self.focal_include_background = focal_include_background
-        check_generalized_dice_options(self._options(GeneralizedDiceOptions))
-        check_focal_options(self.focal_options())
-        check_lambdas(lambda_gdl, lambda_focal, "lambda_gdl")
+        self.check_numbers()
+        check_lambdas(self.lambdas(), self.lambda_names)
 
     def terms(
         self,
@@ -146,7 +146,3 @@ class GeneralizedDiceFocalLoss(OverlapFocalLoss):
     def overlap_options(self) -> OverlapTerm:
         """The overlap term's arguments."""
         return self._options(GeneralizedDiceOptions)
-
-    def lambdas(self) -> tuple[float, float]:
-        """Weights of the two terms."""
-        return self.lambda_gdl, self.lambda_focal

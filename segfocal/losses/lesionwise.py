@@ -8,11 +8,11 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from segfocal import checks
+from segfocal.checks import optional_plain, plain_tensor
 from segfocal.functional.compound import OverlapTerm, overlap_of_sums, weighted_sum
 from segfocal.functional.focal import FocalOptions, focal_of_sums
 from segfocal.functional.lesionwise import Scope, lesion_sums, lesionwise_loss
 from segfocal.functional.voxel_options import Voxels
-from segfocal.losses.base import optional_plain, plain_tensor
 from segfocal.losses.dice import DiceLoss
 from segfocal.losses.focal import FocalLoss
 from segfocal.losses.overlap_focal import OverlapFocalLoss
@@ -82,8 +82,8 @@ class _LesionwiseLoss(nn.Module):
                 none.
             mask: Bool, True where a voxel counts, `(B, 1, *S)` or `(B, C, *S)`.
         """
-        logits, target = plain_tensor(input), plain_tensor(target)
-        lesions, mask = plain_tensor(lesions), optional_plain(mask)
+        logits, target = plain_tensor("input", input), plain_tensor("target", target)
+        lesions, mask = plain_tensor("lesions", lesions), optional_plain("mask", mask)
         if self.lambda_global == 0:
             return self.lambda_lesion * self._lesion_term(logits, target, lesions, mask)
         whole: Tensor = self.lambda_global * self.loss(logits, target, mask)
@@ -99,8 +99,8 @@ class _LesionwiseLoss(nn.Module):
         mask: Tensor | None = None,
     ) -> LesionwiseTerms:
         """The two terms before their lambdas, for a log."""
-        logits, target = plain_tensor(input), plain_tensor(target)
-        lesions, mask = plain_tensor(lesions), optional_plain(mask)
+        logits, target = plain_tensor("input", input), plain_tensor("target", target)
+        lesions, mask = plain_tensor("lesions", lesions), optional_plain("mask", mask)
         return LesionwiseTerms(
             self.loss(logits, target, mask), self._lesion_term(logits, target, lesions, mask)
         )

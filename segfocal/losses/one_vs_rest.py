@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from segfocal import checks
-from segfocal.checks import IgnoreIndex
-from segfocal.functional.one_vs_rest import one_vs_rest_focal_loss
+from segfocal.checks import ClassNumbers, IgnoreIndex
+from segfocal.functional.focal import FocalOptions, check_focal_numbers
+from segfocal.functional.one_vs_rest import check_p_smoothing, one_vs_rest_focal_loss
 from segfocal.functional.voxel_options import Reduction
 from segfocal.losses.base import Alpha, LogitsLoss
 
@@ -14,10 +14,11 @@ from segfocal.losses.base import Alpha, LogitsLoss
 class OneVsRestFocalLoss(LogitsLoss):
     """One-vs-rest focal loss: `segfocal.functional.one_vs_rest_focal_loss`, arguments held.
 
-    The arguments are explained there. `alpha` is a buffer, and so in the `state_dict`.
+    The arguments are explained there. `alpha` and a per-class `gamma` are buffers, and so in the
+    `state_dict`.
 
     Args:
-        gamma: Focusing exponent >= 0.
+        gamma: Focusing exponent >= 0, one number or one per class.
         alpha: Weight of positives, one number or one per class.
         reduction: "mean", "sum" or "none".
         ignore_index: Label or labels whose voxels do not count; -100 as torch has it.
@@ -37,7 +38,7 @@ class OneVsRestFocalLoss(LogitsLoss):
 
     def __init__(
         self,
-        gamma: float = 2.0,
+        gamma: ClassNumbers = 2.0,
         alpha: Alpha | None = 0.25,
         reduction: Reduction = "mean",
         ignore_index: IgnoreIndex = -100,
@@ -53,10 +54,21 @@ class OneVsRestFocalLoss(LogitsLoss):
             check_target=check_target,
             backend=backend,
         )
-        checks.check_gamma(gamma)
-        self.gamma: float = gamma
+        self._hold_gamma(gamma)
         self.p_smoothing = p_smoothing
         self._hold_alpha(alpha)
+        self.check_numbers()
+
+    def check_numbers(self) -> None:
+        """Refuse a number out of range.
+
+        Raises:
+            ValueError: Naming it.
+        """
+        super().check_numbers()
+        check_p_smoothing(self.p_smoothing)
+        options = FocalOptions(gamma=self.gamma, alpha=self.alpha, reduction=self.reduction)
+        check_focal_numbers(options, self.activation)
 
     def forward(
         self,

@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 from torch import Tensor
 
+from segfocal import checks
 from segfocal.functional.compound import (
     OverlapTerm,
+    check_overlap_term,
     overlap_and_focal,
     overlap_and_focal_loss,
 )
-from segfocal.functional.focal import FocalOptions
-from segfocal.losses.base import LogitsLoss, optional_plain
+from segfocal.functional.focal import FocalOptions, check_focal_numbers
+from segfocal.losses.base import LogitsLoss
 from segfocal.ops.loss_formula import Loss
 
 
 class OverlapFocalLoss(LogitsLoss):
     """Two terms of one pass over the voxels, and their weighted sum."""
 
+    lambda_names: ClassVar[tuple[str, str]] = ("lambda_dice", "lambda_focal")
     focal_include_background: bool | None
 
     @abstractmethod
     def overlap_options(self) -> OverlapTerm:
         """The overlap term's arguments."""
 
-    @abstractmethod
     def lambdas(self) -> tuple[float, float]:
         """Weights of the overlap term and of the voxelwise term."""
+        overlap, focal = self.lambda_names
+        return getattr(self, overlap), getattr(self, focal)
+
+    def check_numbers(self) -> None:
+        """Refuse a number out of range.
+
+        Raises:
+            ValueError: Naming it.
+        """
+        super().check_numbers()
+        check_overlap_term(self.overlap_options())
+        check_focal_numbers(self.focal_options(), self.activation)
 
     def focal_options(self) -> FocalOptions:
         """The voxelwise term's arguments."""
@@ -64,7 +79,7 @@ class OverlapFocalLoss(LogitsLoss):
             self.overlap_options(),
             self.focal_options(),
             self.lambdas(),
-            optional_plain(voxel_weight),
+            checks.optional_plain("voxel_weight", voxel_weight),
         )
 
     @abstractmethod
@@ -84,5 +99,5 @@ class OverlapFocalLoss(LogitsLoss):
             self._voxels(logits, target, mask),
             self.overlap_options(),
             self.focal_options(),
-            optional_plain(voxel_weight),
+            checks.optional_plain("voxel_weight", voxel_weight),
         )

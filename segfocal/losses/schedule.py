@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from segfocal import checks
 from segfocal.losses.base import LogitsLoss
+from segfocal.losses.focal import FocalLoss
+from segfocal.losses.one_vs_rest import OneVsRestFocalLoss
+from segfocal.losses.overlap_focal import OverlapFocalLoss
 
 Value = float | tuple[float, ...]
 Shape = Literal["linear", "cosine"]
@@ -141,13 +144,14 @@ class LossSchedule:
     (once an epoch, by the clock). Nothing else changes the loss: its `forward` never does. A value
     is a function of the progress alone, so a resumed run has the value of an unbroken one.
 
-    A scheduled gamma of a segfocal loss becomes a tensor (a buffer that is not in the loss's
+    The scheduled gamma of a focal term becomes a tensor (a buffer that is not in the loss's
     `state_dict`, for this schedule's own tells the same), and is changed in place, as alpha, weight
     and any other tensor is: a compiled loss stays compiled. A plain number, such as `lambda_dice`,
     stays one: `torch.compile` compiles the loss once more when the number first changes, then takes
     it for a variable, and compiles again only where it arrives at exactly 0. Give the schedule the
-    loss itself, and compile it after. Change values between `backward` and the next forward: of a
-    tensor that changes between a forward and its `backward`, torch refuses the gradient.
+    loss itself, on its device, and compile it after. Change values between `backward` and the next
+    forward: of a tensor that changes between a forward and its `backward`, torch refuses the
+    gradient.
 
     A gamma that falls from high to low is a schedule in the sense of Mukhoti et al. 2020; their
     FLSD, whose gamma depends on each voxel's own p_t, is another loss and not made here. Handing
@@ -161,7 +165,8 @@ class LossSchedule:
             used.
 
     Raises:
-        ValueError: If the loss has no such number, or its number of classes or range differs.
+        ValueError: If the loss has no such number, a value has not its number of classes, or is one
+            that the loss's constructor would refuse.
 
     Reference:
         Mukhoti et al., Calibrating Deep Neural Networks using Focal Loss, 2020, arXiv:2002.09437.
@@ -259,10 +264,10 @@ def _prepare(loss: nn.Module, name: str, curve: Ramp | Steps) -> None:
         held = getattr(owner, attribute)
     except AttributeError:
         held = None
-    if not isinstance(held, int | float | Tensor) or isinstance(held, bool):
+    if not _is_number(held):
         raise ValueError(
-            f"the loss has no number {name!r} to schedule: expected the name of one that "
-            f"{type(loss).__name__} holds, with dots for a loss inside it."
+            f"the loss has no number {name!r} to schedule: {type(loss).__name__} holds "
+            f"{', '.join(_names(loss)) or 'none'}."
         )
     expected = _length(held)
     for value in curve.extremes:
@@ -271,11 +276,37 @@ def _prepare(loss: nn.Module, name: str, curve: Ramp | Steps) -> None:
                 f"{name} is scheduled per class, with {_length(value)} numbers, but the loss holds "
                 f"{'one' if expected is None else expected}. Give both the same number of classes."
             )
-        if attribute == "alpha" and isinstance(owner, LogitsLoss):
-            checks.check_alpha(value, owner.activation)
-    if attribute == "gamma" and isinstance(owner, LogitsLoss) and not isinstance(held, Tensor):
+        if isinstance(owner, LogitsLoss):
+            _check_value(owner, attribute, value)
+    has_focal_gamma = isinstance(owner, FocalLoss | OverlapFocalLoss | OneVsRestFocalLoss)
+    if attribute == "gamma" and has_focal_gamma and not isinstance(held, Tensor):
         del owner.gamma
-        owner.register_buffer("gamma", torch.tensor(float(held)), persistent=False)
+        gamma = torch.tensor(float(held), device=owner._device)
+        owner.register_buffer("gamma", gamma, persistent=False)
+
+
+def _check_value(owner: LogitsLoss, attribute: str, value: float | Sequence[float]) -> None:
+    """Refuse what the constructor would refuse."""
+    held = getattr(owner, attribute)
+    setattr(owner, attribute, torch.tensor(value) if isinstance(held, Tensor) else value)
+    try:
+        owner.check_numbers()
+    finally:
+        setattr(owner, attribute, held)
+
+
+def _is_number(held: object) -> bool:
+    return isinstance(held, int | float | Tensor) and not isinstance(held, bool)
+
+
+def _names(loss: nn.Module) -> list[str]:
+    """The numbers that a loss and those inside it hold, as a schedule names them."""
+    return sorted(
+        f"{path}.{name}" if path else name
+        for path, owner in loss.named_modules()
+        for name, held in (vars(owner) | dict(owner.named_buffers(recurse=False))).items()
+        if _is_number(held) and not name.startswith("_")
+    )
 
 
 def _place(loss: nn.Module, name: str) -> tuple[Any, str]:

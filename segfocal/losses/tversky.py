@@ -91,6 +91,15 @@ class TverskyLoss(LogitsLoss):
         self.batch = batch
         self.soft_label = soft_label
         self.absent: Absent = absent
+        self.check_numbers()
+
+    def check_numbers(self) -> None:
+        """Refuse a number out of range.
+
+        Raises:
+            ValueError: Naming it.
+        """
+        super().check_numbers()
         check_tversky_options(self.overlap_options())
 
     def overlap_options(self) -> TverskyOptions:

@@ -9,9 +9,9 @@ from torch import Tensor
 from segfocal.checks import ClassNumbers, IgnoreIndex, Regions
 from segfocal.functional.across_ranks import Group
 from segfocal.functional.compound import check_lambdas
-from segfocal.functional.focal import Normalizer, check_focal_options
+from segfocal.functional.focal import Normalizer
 from segfocal.functional.overlap import Absent
-from segfocal.functional.tversky import TverskyOptions, check_tversky_options
+from segfocal.functional.tversky import TverskyOptions
 from segfocal.functional.voxel_options import Reduction
 from segfocal.losses.base import Alpha, chosen_activation
 from segfocal.losses.overlap_focal import OverlapFocalLoss
@@ -72,6 +72,8 @@ class TverskyFocalLoss(OverlapFocalLoss):
         0.6733
     """
 
+    lambda_names = ("lambda_tversky", "lambda_focal")
+
     def __init__(
         self,
         include_background: bool = True,
@@ -131,9 +133,8 @@ class TverskyFocalLoss(OverlapFocalLoss):
         self.top_k = top_k
         self.absent: Absent = absent
         self.focal_include_background = focal_include_background
-        check_tversky_options(self.overlap_options())
-        check_focal_options(self.focal_options())
-        check_lambdas(lambda_tversky, lambda_focal, "lambda_tversky")
+        self.check_numbers()
+        check_lambdas(self.lambdas(), self.lambda_names)
 
     def terms(
         self,
@@ -161,7 +162,3 @@ class TverskyFocalLoss(OverlapFocalLoss):
             reduction=self.reduction,
             process_group=self.process_group,
         )
-
-    def lambdas(self) -> tuple[float, float]:
-        """Weights of the two terms."""
-        return self.lambda_tversky, self.lambda_focal

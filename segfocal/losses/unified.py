@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from segfocal.checks import IgnoreIndex, Regions
@@ -21,6 +23,7 @@ class UnifiedFocalLoss(LogitsLoss):
     """Unified focal loss: `segfocal.functional.unified_focal_loss` with its arguments held.
 
     The arguments are explained there. It takes logits: one of `sigmoid` and `softmax` must be set.
+    There is no `reduction`: both terms are means, over voxels and over classes.
 
     Args:
         to_onehot_y: Integer labels are recognised without it; True refuses a one-hot target.
@@ -87,7 +90,22 @@ class UnifiedFocalLoss(LogitsLoss):
         self.smooth_nr = smooth_nr
         self.smooth_dr = smooth_dr
         self.absent: Absent = absent
+        self.check_numbers()
+
+    def check_numbers(self) -> None:
+        """Refuse a number out of range.
+
+        Raises:
+            ValueError: Naming it.
+        """
+        super().check_numbers()
         check_unified_options(self._options(UnifiedOptions))
+
+    def settings(self) -> dict[str, Any]:
+        """What the loss was told, by name: neither `include_background` nor `reduction`."""
+        kept = super().settings()
+        del kept["include_background"], kept["reduction"]
+        return {"weight" if name == "focal_share" else name: kept[name] for name in kept}
 
     def forward(
         self,
@@ -117,7 +135,8 @@ class UnifiedFocalLoss(LogitsLoss):
 class AsymmetricUnifiedFocalLoss(UnifiedFocalLoss):
     """The asymmetric form, by MONAI's name and with its default numbers.
 
-    It takes logits of any number of classes; MONAI's own takes logits for probabilities.
+    It takes logits of any number of classes; MONAI's own takes logits for probabilities. There is
+    no `reduction`: MONAI's has one, but both terms are means already, and it changes nothing.
 
     Args:
         to_onehot_y: Integer labels are recognised without it; True refuses a one-hot target.

@@ -76,7 +76,8 @@ def class_sums(
             masked out gets no gradient there. Under softmax it also leaves the softmax there, and
             a voxel whose own class is masked out is left out of every channel.
         regions: Class indices that make up each channel, such as `((1, 2, 3), (2, 3), (3,))`.
-            Sigmoid and integer labels only; a label in no region is a negative everywhere.
+            Sigmoid and integer labels only. A label in no region is a negative everywhere, as 0 is,
+            if it is less than the highest that is in one; above that it is an error.
         check_target: Check the values inside the target on every device. On the CPU they are
             always checked; elsewhere the check waits for the device.
         backend: "auto", or a name from `segfocal.ops.backends()`.

@@ -16,7 +16,7 @@ from segfocal import checks
 from segfocal.checks import ClassNumbers, IgnoreIndex, Regions, TargetKind
 from segfocal.ops.backend_choice import Request, is_recent
 from segfocal.ops.elementwise import accumulation_dtype, numbers_on
-from segfocal.ops.flat_target import FlatTarget
+from segfocal.ops.flat_target import FlatTarget, plain_classes
 from segfocal.ops.formula import Formula
 
 _WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
@@ -62,6 +62,14 @@ class FlatArguments(NamedTuple):
     class_gamma: Tensor | None
     settings: Settings
 
+    @property
+    def flat_target(self) -> FlatTarget:
+        """The target and its mask, read as the settings tell."""
+        settings = self.settings
+        return make_target(
+            self.target, self.mask, settings.ignored, settings.classes, settings.class_counts
+        )
+
 
 def flatten(
     logits: Tensor,
@@ -80,6 +88,10 @@ def flatten(
     Raises:
         ValueError: As `class_sums` tells, but for the values inside the target.
     """
+    logits = checks.plain_tensor("logits", logits)
+    target = checks.plain_tensor("target", target)
+    mask = checks.optional_plain("mask", mask)
+    gamma = checks.class_numbers("gamma", gamma)
     num_channels = checks.check_logits(logits, activation)
     kind = checks.check_target(logits, target)
     ignored = checks.check_ignore_index(ignore_index)
@@ -159,11 +171,7 @@ def _channel_classes(
 ) -> tuple[tuple[int, ...], ...]:
     if kind == "channels":
         return ()
-    if regions is not None:
-        return regions
-    if num_channels == 1:
-        return ((1,),)
-    return tuple((channel,) for channel in range(num_channels))
+    return plain_classes(num_channels) if regions is None else regions
 
 
 def _class_gamma(gamma: ClassNumbers, logits: Tensor) -> Tensor | None:

@@ -34,6 +34,11 @@ class FlatTarget(NamedTuple):
         return self.values.ndim == 2
 
     @property
+    def has_regions(self) -> bool:
+        """Whether the channels are regions, rather than each the label of its own number."""
+        return self.channel_classes != plain_classes(len(self.channel_classes))
+
+    @property
     def is_hard(self) -> bool:
         """Whether each voxel is wholly in a channel or wholly out of it."""
         return not self.values.is_floating_point()
@@ -50,11 +55,21 @@ class Validity(NamedTuple):
     voxel: Tensor | None
     mask: Tensor | None
 
+    @property
+    def each(self) -> Tensor | None:
+        """Validity `(B, 1, S)`, or `(B, C, S)` where the channels differ."""
+        return both(None if self.voxel is None else self.voxel.unsqueeze(1), self.mask)
+
     def of_channel(self, channel: int) -> Tensor | None:
         """Validity `(B, S)` for one channel."""
         if self.mask is None:
             return self.voxel
         return both(self.voxel, self.mask[:, channel])
+
+
+def plain_classes(num_channels: int) -> tuple[tuple[int, ...], ...]:
+    """The classes of each channel where they are no regions: its own number; 1 of a single one."""
+    return ((1,),) if num_channels == 1 else tuple((channel,) for channel in range(num_channels))
 
 
 def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:

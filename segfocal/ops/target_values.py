@@ -6,6 +6,8 @@ when asked for.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -49,9 +51,14 @@ def _check_labels(target: FlatTarget, activation: str) -> None:
     if valid.mask is not None:
         wrong &= valid.mask.any(1)
     if bool(wrong.any()):
+        kind, cure = "are neither classes nor ignored", "Correct the labels"
+        if target.has_regions:
+            kind, cure = "lie beyond those of the regions", "Set a class of no region to 0"
+        elif len(target.channel_classes) == 1:
+            cure = "Set the labels to 1 in the channel and 0 outside"
         raise ValueError(
-            f"target holds labels that are neither classes nor ignored: expected 0 to {highest}, "
-            f"got {_count(labels[wrong])}. Correct the labels, or name the value in ignore_index."
+            f"target holds labels that {kind}: expected 0 to {highest}, "
+            f"got {count_values(labels[wrong])}. {cure}, or name the value in ignore_index."
         )
 
 
@@ -83,7 +90,7 @@ def _check_channels(target: FlatTarget, activation: str) -> None:
         if wrong.numel():
             raise ValueError(
                 f"a target with one value per channel must lie in [0, 1]: channel {channel} holds "
-                f"{_count(wrong)}. Pass integer labels, or probabilities."
+                f"{count_values(wrong)}. Pass integer labels, or probabilities."
             )
     if activation == "softmax":
         sums = _selected(values.sum(1, dtype=torch.float32), valid.voxel)
@@ -91,7 +98,7 @@ def _check_channels(target: FlatTarget, activation: str) -> None:
         if wrong.numel():
             raise ValueError(
                 f"under softmax every voxel belongs to one class, so a target's channels must sum "
-                f"to 1: got a sum of {_count(wrong)}. Pass mask= for voxels without a class, "
+                f"to 1: got a sum of {count_values(wrong)}. Pass mask= for voxels without a class, "
                 f"or use sigmoid for classes that overlap."
             )
 
@@ -100,12 +107,13 @@ def _selected(values: Tensor, where: Tensor | None) -> Tensor:
     return values.flatten() if where is None else values[where]
 
 
-def _count(values: Tensor) -> str:
-    """`7 (12 voxels), 9 (1 voxel)`, the first five values."""
-    found, counts = torch.unique(values, return_counts=True)
-    shown = [
-        f"{value:g} ({count} voxel{'s' if count > 1 else ''})"
-        for value, count in zip(found[:5].tolist(), counts[:5].tolist(), strict=True)
-    ]
+def count_values(values: Tensor) -> str:
+    """`7 (12 voxels), 9 (1 voxel)`, the first five values; NaN counts as one."""
+    is_nan = values != values
+    found, counts = torch.unique(values[~is_nan], return_counts=True)
+    pairs = list(zip(found[:5].tolist(), counts[:5].tolist(), strict=True))
+    if num_nan := int(is_nan.sum()):
+        pairs.append((math.nan, num_nan))
+    shown = [f"{value:g} ({count} voxel{'s' if count > 1 else ''})" for value, count in pairs]
     more = [f"{found.numel() - 5} more"] if found.numel() > 5 else []
     return ", ".join(shown + more)

@@ -49,7 +49,7 @@ def class_weights(
     """The formula of a scheme, neither normalised nor capped.
 
     Args:
-        n: Count of each class, `(C,)`, all > 0.
+        n: Count of each class, `(C,)`, all > 0: voxels, volumes, or lesions.
         scheme: One of `SCHEMES`.
         beta: As in `class_alpha`.
         holding: For `median_frequency`, the voxels of the volumes that hold each class, `(C,)`;
@@ -65,7 +65,7 @@ def class_weights(
         [0.5556, 5.0]
     """
     n = np.asarray(n, dtype=np.float64)
-    if n.size == 0 or not (n > 0).all():
+    if n.size == 0 or not (np.isfinite(n) & (n > 0)).all():
         raise ValueError(f"n must be positive counts, got {n.tolist()}.")
     fraction = n / n.sum()
     exponent = scheme_beta(scheme, beta, int(n.sum()) if total is None else total)
@@ -106,7 +106,7 @@ def compute_class_weights(class_rates: npt.ArrayLike, beta: float = 1.0) -> Floa
         raise ValueError(f"class_rates must be positive and finite, got {rates.tolist()}.")
     if not (math.isfinite(beta) and beta >= 0):
         raise ValueError(f"beta must be a finite number >= 0, got {beta}.")
-    weights = (rates / rates.sum()) ** -beta
+    weights = (rates / rates.min()) ** -beta  # of the rarest 1, so that none overflows
     return np.asarray(weights / weights.mean())
 
 

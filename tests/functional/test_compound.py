@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monai.data import MetaTensor
 
 import segfocal.functional.voxel_options
-from segfocal.functional import dice_focal_loss, dice_focal_terms, dice_loss, focal_loss
+from segfocal.functional import (
+    dice_focal_loss,
+    dice_focal_terms,
+    dice_loss,
+    focal_loss,
+    generalized_dice_loss,
+    one_vs_rest_focal_loss,
+    tversky_loss,
+    unified_focal_loss,
+)
+from segfocal.ops import class_sums
 
 EXACT = {"rtol": 1e-12, "atol": 1e-14}
 
@@ -20,6 +31,28 @@ def make_case():
     labels = torch.randint(0, 4, (2, 5, 6), generator=seeded(1))
     labels[0, 2] = 255
     return logits.requires_grad_(), labels
+
+
+@pytest.mark.parametrize("num_channels", [2, 4])
+@pytest.mark.parametrize("dice_has_it", [True, False])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_per_voxel_a_term_without_the_background_is_0_there(activation, dice_has_it, num_channels):
+    logits, labels = make_case()
+    logits, labels = logits[:, :num_channels], labels.clamp(max=num_channels - 1)
+    options = {"activation": activation, "reduction": "none"}
+    dice = dice_loss(logits, labels, include_background=dice_has_it, **options)
+    focal = focal_loss(logits, labels, include_background=not dice_has_it, **options)
+    truth = torch.zeros_like(logits)
+    truth[:, 0 if dice_has_it else 1 :] += dice
+    truth[:, 1 if dice_has_it else 0 :] += focal
+    ours = dice_focal_loss(
+        logits,
+        labels,
+        include_background=dice_has_it,
+        focal_include_background=not dice_has_it,
+        **options,
+    )
+    torch.testing.assert_close(ours, truth, **EXACT)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -100,3 +133,56 @@ def test_an_all_ignored_batch_costs_nothing_and_backward_runs(activation):
     assert loss.item() == 0
     loss.backward()
     assert (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        (focal_loss, {}),
+        (focal_loss, {"voxel_weight": torch.ones(2, 1, 5, 6)}),
+        (dice_focal_loss, {"top_k": 10, "voxel_weight": torch.ones(2, 1, 5, 6)}),
+        (dice_loss, {}),
+        (dice_loss, {"squared_pred": True, "is_soft": True}),
+        (generalized_dice_loss, {}),
+        (tversky_loss, {}),
+        (unified_focal_loss, {}),
+        (one_vs_rest_focal_loss, {"p_smoothing": 0.1}),
+        (lambda *given, **options: class_sums(*given, **options).focal_pos.sum(), {}),
+    ],
+)
+def test_a_meta_tensor_gives_a_plain_loss(loss, options):
+    logits, labels = make_case()
+    labels = labels.clamp(max=3)
+    options = dict(options)
+    if options.pop("is_soft", False):
+        labels = logits.detach().softmax(1)
+    plain = loss(logits, labels, mask=torch.ones(2, 1, 5, 6) > 0, **options)
+    wrapped = {
+        name: MetaTensor(given) if isinstance(given, torch.Tensor) else given
+        for name, given in options.items()
+    }
+    ours = loss(
+        MetaTensor(logits),
+        MetaTensor(labels, meta={"filename_or_obj": "case.nii.gz"}),
+        mask=MetaTensor(torch.ones(2, 1, 5, 6) > 0),
+        **wrapped,
+    )
+    assert type(ours) is torch.Tensor
+    assert torch.equal(ours, plain)
+
+
+def test_the_backend_that_is_named_computes_the_sums_beside_values_per_voxel(monkeypatch):
+    logits, labels = make_case()
+    options = {"ignore_index": 255, "voxel_weight": torch.full((2, 1, 5, 6), 0.5)}
+    truth = dice_focal_loss(logits, labels, **options)
+    asked = []
+    sums = segfocal.functional.voxel_options.sums_with_backend
+
+    def spy(*given, **more):
+        asked.append(more["backend"])
+        return sums(*given, **more)
+
+    monkeypatch.setattr("segfocal.functional.voxel_options.sums_with_backend", spy)
+    ours = dice_focal_loss(logits, labels, backend="chunked", **options)
+    torch.testing.assert_close(ours, truth, **EXACT)
+    assert set(asked) == {"chunked"}

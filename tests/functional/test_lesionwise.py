@@ -336,3 +336,18 @@ def test_maps_that_do_not_fit_are_refused(lesions, options, message):
     logits, labels = make_case()
     with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
         lesion_sums(logits, labels, lesions, **{"scope": "blob", "ignore_index": 255, **options})
+
+
+@pytest.mark.parametrize("scope", ["blob", "region"])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_vmap_is_a_loop_over_the_samples(activation, scope):
+    logits, labels = make_case()[:2]
+    lesions = numbered((labels > 0) & (labels != 255))[scope == "region"]
+    options = {"scope": scope, "activation": activation, "max_lesions": 50, "ignore_index": 255}
+
+    def of_sample(z, t, n):
+        return torch.stack(lesion_sums(z[None], t[None], n[None], **options).sums)
+
+    ours = torch.vmap(of_sample)(logits, labels, lesions)
+    each = [of_sample(*sample) for sample in zip(logits, labels, lesions, strict=True)]
+    torch.testing.assert_close(ours, torch.stack(each), **EXACT)

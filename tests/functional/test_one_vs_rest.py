@@ -71,6 +71,42 @@ def test_a_tiny_smoothing_is_next_to_none():
         torch.testing.assert_close(ours, truth, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_summed_in_single_precision(dtype):
+    generator = torch.Generator().manual_seed(0)
+    logits = (3 * torch.randn(1, 4, 60000, generator=generator)).to(dtype)
+    labels = torch.randint(0, 4, (1, 60000), generator=generator)
+    options = {"p_smoothing": 0.1, "alpha": None, "gamma": 0.0, "reduction": "sum"}
+    ours = one_vs_rest_focal_loss(logits, labels, **options)
+    truth = F.binary_cross_entropy_with_logits(
+        logits.double(), F.one_hot(labels, 4).movedim(-1, 1).double(), reduction="sum"
+    )
+    assert ours.dtype == torch.float32
+    assert ours > 65504
+    torch.testing.assert_close(ours.double(), truth, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int16]
+)
+def test_smoothed_labels_may_have_any_integer_dtype(dtype):
+    logits, _ = make_case()
+    labels = torch.randint(0, 2, (2, 5, 6), generator=torch.Generator().manual_seed(1))
+    truth = one_vs_rest_focal_loss(logits, labels, p_smoothing=0.1, ignore_index=0)
+    ours = one_vs_rest_focal_loss(logits, labels.to(dtype), p_smoothing=0.1, ignore_index=0)
+    assert torch.equal(ours, truth)
+
+
+def test_a_smoothed_loss_takes_a_gamma_for_each_class():
+    logits, labels = make_case()
+    options = {"p_smoothing": 0.1, "ignore_index": -100, "reduction": "none"}
+    gamma = [0.0, 0.5, 1.0, 2.0]
+    ours = one_vs_rest_focal_loss(logits, labels, gamma=gamma, **options)
+    for channel, of_class in enumerate(gamma):
+        truth = one_vs_rest_focal_loss(logits, labels, gamma=of_class, **options)
+        torch.testing.assert_close(ours[:, channel], truth[:, channel], **EXACT)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.01])
 def test_confident_voxels_and_nan_under_the_ignore_label_have_finite_gradients(smoothing):
     logits, labels = make_case()

@@ -170,9 +170,129 @@ def test_a_compound_takes_them_for_its_focal_term_only():
     assert loss.isfinite()
 
 
+@pytest.mark.parametrize("hidden", [torch.nan, torch.inf, -1.0])
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"normalizer": "alpha"}, {"reduction": "none"}, {"top_k": 20}, {"activation": "sigmoid"}],
+)
+def test_a_weight_has_no_say_where_a_voxel_does_not_count(options, channels, hidden):
+    logits, labels = make_case()
+    weight_map = torch.rand(2, channels, 5, 6, generator=torch.Generator().manual_seed(3)).double()
+    mask = torch.rand(2, channels, 5, 6, generator=torch.Generator().manual_seed(4)) > 0.2
+    counted = mask & (labels != 255)[:, None]
+    both = [weight_map.masked_fill(~counted, value) for value in (0.5, hidden)]
+    truth, ours = (
+        focal_loss(logits, labels, ignore_index=255, mask=mask, voxel_weight=given, **options)
+        for given in both
+    )
+    assert torch.equal(ours, truth)
+    (grad,) = torch.autograd.grad(ours.sum(), logits)
+    assert torch.equal(grad, torch.autograd.grad(truth.sum(), logits)[0])
+    assert (grad.masked_select(~counted.expand_as(grad)) == 0).all()
+
+
+def test_a_compound_takes_a_weight_map_with_nan_under_the_ignore_label():
+    logits, labels = make_case()
+    weight_map = torch.ones(2, 1, 5, 6).masked_fill((labels == 255)[:, None], torch.nan)
+    ours = dice_focal_loss(logits, labels, ignore_index=255, voxel_weight=weight_map)
+    assert_same(ours, dice_focal_loss(logits, labels, ignore_index=255), logits)
+
+
+def test_a_weight_map_does_not_decide_the_dtype():
+    logits, labels = make_case()
+    weight_map = torch.ones(2, 1, 5, 6, dtype=torch.float64)
+    loss = focal_loss(logits.float(), labels, ignore_index=255, voxel_weight=weight_map)
+    assert loss.dtype == torch.float32
+
+
+def test_weights_that_cannot_be_are_named_and_counted():
+    logits, labels = make_case()
+    weight_map = torch.ones(2, 1, 5, 6)
+    weight_map[1, 0, 0, :3] = torch.tensor([-1.0, torch.nan, torch.nan])
+    with pytest.raises(
+        ValueError,
+        match=re.escape(
+            "voxel_weight must be finite and >= 0 where a voxel counts: got -1 (1 voxel), nan "
+            "(2 voxels). Pass mask= for voxels that do not count."
+        ),
+    ):
+        focal_loss(logits, labels, ignore_index=255, voxel_weight=weight_map)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"reduction": "none"},
+        {"top_k": 20},
+        {"voxel_weight": True},
+        {"voxel_weight": True, "normalizer": "alpha", "alpha": [0.9, 0.3, 0.6, 0.2]},
+    ],
+)
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_vmap_is_a_loop_over_the_samples(activation, options):
+    logits, labels = make_case()
+    labels = labels.clamp(max=3)
+    weight_map = torch.rand(2, 1, 5, 6, generator=torch.Generator().manual_seed(3)).double()
+
+    def of_sample(z, t, w):
+        given = {**options, **({"voxel_weight": w[None]} if "voxel_weight" in options else {})}
+        return focal_loss(z[None], t[None], activation=activation, **given)
+
+    ours = torch.vmap(of_sample)(logits, labels, weight_map)
+    each = [of_sample(*sample) for sample in zip(logits, labels, weight_map, strict=True)]
+    torch.testing.assert_close(ours, torch.stack(each), **EXACT)
+
+
+@pytest.mark.parametrize("name", ["alpha", "weight"])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"reduction": "none"},
+        {"top_k": 30},
+        {"voxel_weight": torch.full((2, 1, 5, 6), 0.5)},
+        {"voxel_weight": torch.full((2, 1, 5, 6), 0.5), "normalizer": "alpha"},
+        {"label_smoothing": 0.1, "reduction": "none"},
+    ],
+)
+def test_a_learnable_weight_gets_its_gradient(name, activation, options):
+    logits, labels = make_case()
+    numbers = torch.tensor([0.9, 0.3, 0.6, 0.2], dtype=torch.float64, requires_grad=True)
+
+    def loss(given):
+        return focal_loss(
+            logits, labels, activation=activation, ignore_index=255, **{name: given}, **options
+        ).sum()
+
+    value = loss(numbers)
+    torch.testing.assert_close(value, loss(numbers.detach()), **EXACT)
+    torch.autograd.gradcheck(loss, numbers)
+    frozen, learned = (
+        torch.autograd.grad(loss(given), logits)[0] for given in (numbers.detach(), numbers)
+    )
+    torch.testing.assert_close(learned, frozen, **EXACT)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"top_k": "10"}, "top_k must be a number: got '10'."),
+        (
+            {"gamma": torch.tensor(2.0, requires_grad=True)},
+            (
+                "gamma must not require grad: no gradient flows to it. Pass gamma.detach(), and "
+                "move it with LossSchedule."
+            ),
+        ),
+        (
+            {"voxel_weight": torch.ones(2, 1, 5, 6, requires_grad=True)},
+            (
+                "voxel_weight must not require grad: no gradient flows to it. Pass "
+                "voxel_weight.detach()."
+            ),
+        ),
         ({"top_k": 0}, "top_k must be a per cent in (0, 100]: got 0."),
         ({"top_k": 101}, "top_k must be a per cent in (0, 100]: got 101."),
         (

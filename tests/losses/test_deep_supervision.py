@@ -233,6 +233,17 @@ def test_an_ambiguous_tensor_is_refused_until_spatial_dims_tells():
         DeepSupervisionLoss(spy, spatial_dims=1)(logits, labels)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_integer_labels_without_a_channel_axis_are_those_of_a_volume(dtype):
+    inner = DiceFocalLoss(softmax=True)
+    logits = torch.randn(2, 3, 6, 6, 6, generator=torch.Generator().manual_seed(0))
+    labels = torch.randint(0, 3, (2, 6, 6, 6), generator=torch.Generator().manual_seed(1))
+    loss = DeepSupervisionLoss(inner)
+    truth = inner(logits, labels)
+    assert torch.equal(loss(logits, labels.to(dtype)), truth)
+    assert torch.equal(loss([logits], labels.to(dtype)), truth)
+
+
 def test_a_per_channel_target_needs_to_know_whether_channels_exclude_each_other():
     levels = [torch.zeros(2, 2, 8), torch.zeros(2, 2, 4)]
     target = torch.zeros(2, 2, 8)

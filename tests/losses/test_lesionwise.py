@@ -374,3 +374,19 @@ def test_forward_and_backward_never_wait_for_the_device(kind):
         value = loss(*moved)
         value.backward()
     torch.testing.assert_close(value.cpu(), expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", [BlobLoss, ConnectedComponentLoss])
+def test_vmap_is_a_loop_over_the_samples(kind):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 2, 12, generator=generator)
+    labels = torch.tensor([[1, 1, 0, 0, 1, 0] * 2, [0] * 12, [0, 1] * 6])
+    lesions = torch.tensor([[1, 1, 0, 0, 2, 0, 3, 3, 0, 0, 4, 0], [0] * 12, [0, 1, 0, 2, 0, 3] * 2])
+    loss = kind(DiceFocalLoss(softmax=True), max_lesions=5)
+
+    def of_sample(z, t, n):
+        return loss(z[None], t[None], n[None, None])
+
+    each = [of_sample(*sample) for sample in zip(logits, labels, lesions, strict=True)]
+    ours = torch.vmap(of_sample)(logits, labels, lesions)
+    torch.testing.assert_close(ours, torch.stack(each))

@@ -291,6 +291,35 @@ def test_alpha_weight_and_gamma_per_class_are_in_the_state_dict(alpha):
     assert DiceFocalLoss(sigmoid=True, gamma=1.5).gamma == 1.5
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_casting_a_model_with_its_loss_does_not_round_alpha(dtype):
+    loss = torch.nn.Sequential(FocalLoss(alpha=0.999, gamma=[1.001], weight=1.001)).to(dtype)[0]
+    assert loss.alpha.item() == pytest.approx(0.999, rel=1e-6)
+    assert {buffer.dtype for buffer in loss.buffers()} == {torch.float32}
+    logits = torch.zeros(1, 1, 100, dtype=dtype)
+    truth = focal_loss(
+        logits,
+        torch.zeros(1, 100, dtype=torch.long),
+        activation="sigmoid",
+        alpha=0.999,
+        gamma=[1.001],
+        weight=1.001,
+    )
+    torch.testing.assert_close(loss(logits, torch.zeros(1, 100, dtype=torch.long)), truth)
+    assert loss.double().alpha.dtype == torch.float64
+    assert FocalLoss(alpha=torch.tensor(0.5, dtype=dtype)).alpha.dtype == torch.float32
+    assert FocalLoss(alpha=0.5).to("meta", dtype).alpha.device.type == "meta"
+
+
+@pytest.mark.parametrize("name", ["alpha", "weight"])
+def test_a_loss_refuses_numbers_that_learn(name):
+    with refused(
+        f"{name} must not require grad: a loss holds a copy, which does not learn. Pass "
+        f"{name}.detach(), or give the tensor to the function in segfocal.functional."
+    ):
+        FocalLoss(**{name: torch.tensor(0.5, requires_grad=True)})
+
+
 def derived_alpha(kind="class"):
     return ClassAlpha(
         weights=(0.2, 0.9, 0.4, 0.7),
@@ -317,6 +346,15 @@ def test_the_state_dict_tells_where_a_derived_alpha_comes_from(kind, tmp_path):
     twin = torch.nn.Sequential(kind(alpha=[0.1, 0.1, 0.1, 0.1], **sigmoid))
     twin.load_state_dict(parent.state_dict())
     assert twin[0].alpha_origin["provenance"]["num_cases"] == 388
+
+
+def test_a_state_dict_without_the_loss_leaves_the_origin_of_alpha():
+    loss = torch.nn.Sequential(FocalLoss(alpha=derived_alpha("region")))
+    origin = loss[0].alpha_origin
+    loss.load_state_dict({}, strict=False)
+    assert loss[0].alpha_origin == origin
+    loss.load_state_dict({"0.alpha": torch.full((4,), 0.5)})
+    assert loss[0].alpha_origin is None
 
 
 def test_an_alpha_of_the_other_activation_is_refused():
@@ -494,8 +532,39 @@ def test_neither_sigmoid_nor_softmax_is_refused_with_the_cure(kind):
         (FocalLoss, {"weight": [-1, 1]}, "weight must be finite and >= 0: got -1."),
         (
             FocalLoss,
+            {"alpha": "balanced"},
+            "alpha must be one number or one per class: got 'balanced'.",
+        ),
+        (FocalLoss, {"top_k": "10"}, "top_k must be a number: got '10'."),
+        (
+            DiceCELoss,
+            {"softmax": True, "lambda_ce": -1.0},
+            "lambda_ce must be a finite number >= 0: got -1.0.",
+        ),
+        (
+            DiceCELoss,
+            {"softmax": True, "lambda_ce": 0, "lambda_dice": 0},
+            "lambda_dice and lambda_ce are both 0, which leaves no loss. Give one a weight.",
+        ),
+        (
+            DiceLoss,
+            {"sigmoid": True, "regions": (1, 2)},
+            (
+                "regions must list the class indices of each channel, such as "
+                "((1, 2, 3), (2, 3), (3,)): got (1, 2)."
+            ),
+        ),
+        (
+            OneVsRestFocalLoss,
+            {"reduction": "avg"},
+            "reduction must be one of mean, sum, none: got 'avg'.",
+        ),
+        (OneVsRestFocalLoss, {"p_smoothing": 1.0}, "p_smoothing must be in [0, 1): got 1."),
+        (UnifiedFocalLoss, {"softmax": True, "delta": "a"}, "delta must be a number: got 'a'."),
+        (
+            FocalLoss,
             {"weight": [[1.0]]},
-            "weight must be one number or one per class: got shape (1, 1).",
+            "weight must be one number or one per class: got [[1.0]].",
         ),
         (
             FocalLoss,
@@ -561,6 +630,20 @@ def test_printing_a_loss_names_its_settings():
     assert shown.startswith("DiceLoss(activation='softmax'")
     assert "ignore_index=(255,)" in shown
     assert "batch=True" in shown
+
+
+def test_printing_a_loss_shows_the_numbers_of_the_classes():
+    loss = DiceFocalLoss(softmax=True, alpha=[0.1, 0.9], weight=2.0, gamma=[0.0, 1.5])
+    for part in ("alpha=[0.1, 0.9]", "weight=2", "gamma=[0, 1.5]"):
+        assert part in repr(loss)
+    assert "weight" not in repr(DiceLoss(softmax=True))
+    assert "meta" in repr(FocalLoss(alpha=0.5).to("meta"))
+
+
+def test_printing_a_unified_loss_shows_its_own_arguments_alone():
+    shown = repr(AsymmetricUnifiedFocalLoss(weight=0.25))
+    assert "weight=0.25" in shown
+    assert not {"include_background", "reduction", "focal_share"} & set(re.split(r"\W", shown))
 
 
 def test_the_package_offers_the_losses_lazily():

@@ -15,9 +15,13 @@ from segfocal.losses import (
     DiceFocalLoss,
     DiceLoss,
     FocalLoss,
+    FocalTverskyLoss,
     LossSchedule,
+    OneVsRestFocalLoss,
     Ramp,
     Steps,
+    TverskyLoss,
+    UnifiedFocalLoss,
 )
 
 
@@ -204,24 +208,57 @@ def test_a_step_between_forward_and_backward_is_refused_by_torch():
         ),
         (
             lambda: LossSchedule(FocalLoss(), {"gama": Ramp(1.0, 2.0)}),
-            (
-                "the loss has no number 'gama' to schedule: expected the name of one that "
-                "FocalLoss holds, with dots for a loss inside it."
-            ),
+            ("the loss has no number 'gama' to schedule: FocalLoss holds gamma, label_smoothing."),
         ),
         (
             lambda: LossSchedule(DiceLoss(softmax=True), {"loss.gamma": Ramp(1.0, 2.0)}),
             (
-                "the loss has no number 'loss.gamma' to schedule: expected the name of one that "
-                "DiceLoss holds, with dots for a loss inside it."
+                "the loss has no number 'loss.gamma' to schedule: DiceLoss holds smooth_dr, "
+                "smooth_nr."
             ),
         ),
         (
-            lambda: LossSchedule(FocalLoss(), {"alpha": Ramp(0.1, 0.2)}),
+            lambda: LossSchedule(UnifiedFocalLoss(softmax=True), {"weight": Ramp(0.1, 0.2)}),
             (
-                "the loss has no number 'alpha' to schedule: expected the name of one that "
-                "FocalLoss holds, with dots for a loss inside it."
+                "the loss has no number 'weight' to schedule: UnifiedFocalLoss holds delta, "
+                "focal_share, gamma, smooth_dr, smooth_nr."
             ),
+        ),
+        (
+            lambda: LossSchedule(UnifiedFocalLoss(softmax=True), {"gamma": Ramp(0.5, 2.0)}),
+            (
+                "gamma of a unified focal loss must be in [0, 1): got 2. It is the focal loss's "
+                "exponent and 1 minus the Tversky loss's."
+            ),
+        ),
+        (
+            lambda: LossSchedule(UnifiedFocalLoss(softmax=True), {"focal_share": Ramp(0.0, 2.0)}),
+            "weight of a unified focal loss must be in [0, 1]: got 2.",
+        ),
+        (
+            lambda: LossSchedule(FocalTverskyLoss(softmax=True), {"gamma": Ramp(2.0, 0.5)}),
+            (
+                "gamma of a Tversky loss must be 1 or more: the loss is (1 - TI)^(1 / gamma). Got "
+                "0.5."
+            ),
+        ),
+        (
+            lambda: LossSchedule(
+                DeepSupervisionLoss(DiceFocalLoss(softmax=True)),
+                {"loss.label_smoothing": Steps((0.0, 1.0), at=(0.5,))},
+            ),
+            (
+                "label_smoothing must be in [0, 1), the share of each voxel that is spread: got 1. "
+                "Pass a number such as 0.1."
+            ),
+        ),
+        (
+            lambda: LossSchedule(OneVsRestFocalLoss(p_smoothing=0.1), {"p_smoothing": Ramp(0, 1)}),
+            "p_smoothing must be in [0, 1): got 1.",
+        ),
+        (
+            lambda: LossSchedule(FocalLoss(), {"alpha": Ramp(0.1, 0.2)}),
+            ("the loss has no number 'alpha' to schedule: FocalLoss holds gamma, label_smoothing."),
         ),
         (
             lambda: LossSchedule(FocalLoss(), {"gamma": Ramp((1.0, 1.0), (2.0, 1.0))}),
@@ -261,3 +298,61 @@ def test_a_step_between_forward_and_backward_is_refused_by_torch():
 def test_bad_schedules_are_refused(make, message):
     with refused(message):
         make()
+
+
+def test_a_refused_schedule_leaves_the_loss_as_it_was():
+    loss = FocalTverskyLoss(softmax=True)
+    with pytest.raises(ValueError, match="gamma"):
+        LossSchedule(loss, {"gamma": Ramp(2.0, 0.5)})
+    assert loss.gamma == 4 / 3
+
+
+def test_the_weight_of_false_positives_may_exceed_1():
+    loss = TverskyLoss(softmax=True)
+    schedule = LossSchedule(loss, {"alpha": Ramp(0.0, 3.0)})
+    schedule.set_progress(1.0)
+    assert loss.alpha == 3.0
+
+
+@pytest.mark.parametrize("p_smoothing", [0.0, 0.1])
+def test_the_gamma_of_a_one_vs_rest_loss_moves(p_smoothing):
+    logits = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[0, 1, 2, 0], [2, 2, 1, 0]])
+    loss = OneVsRestFocalLoss(p_smoothing=p_smoothing)
+    schedule = LossSchedule(loss, {"gamma": Ramp(0.0, 3.0)})
+    for progress, gamma in ((0.0, 0.0), (0.5, 1.5), (1.0, 3.0)):
+        schedule.set_progress(progress)
+        truth = OneVsRestFocalLoss(p_smoothing=p_smoothing, gamma=gamma)(logits, labels)
+        torch.testing.assert_close(loss(logits, labels), truth)
+
+
+@pytest.mark.parametrize("alpha", [None, [0.1, 0.2, 0.3]])
+def test_a_gamma_is_made_where_the_loss_is(alpha):
+    loss = torch.nn.Sequential(DiceFocalLoss(softmax=True, alpha=alpha)).to("meta")
+    LossSchedule(loss, {"0.gamma": Ramp(2.0, 1.0)})
+    assert loss[0].gamma.device.type == "meta"
+
+
+@pytest.mark.parametrize("kind", [TverskyLoss, UnifiedFocalLoss])
+def test_a_gamma_of_no_focal_term_stays_a_number(kind):
+    first = 1.0 if kind is TverskyLoss else 0.0
+    loss = kind(softmax=True)
+    LossSchedule(loss, {"gamma": Ramp(first, first + 0.5)}).set_progress(0.5)
+    assert loss.gamma == first + 0.25
+    logits, labels = torch.zeros(1, 2, 4), torch.tensor([[0, 1, 1, 0]])
+    truth = kind(softmax=True, gamma=first + 0.25)(logits, labels)
+    torch.testing.assert_close(loss(logits, labels), truth)
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "last"), [(TverskyLoss, 1, 3), (UnifiedFocalLoss, 0, 0.5)]
+)
+def test_a_number_that_moves_compiles_in_one_graph(kind, first, last):
+    torch._dynamo.reset()
+    logits, labels = make_case()
+    loss = kind(softmax=True)
+    schedule = LossSchedule(loss, {"gamma": Ramp(first, last)})
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    for progress in (0.0, 0.3, 0.6, 1.0):
+        schedule.set_progress(progress)
+        torch.testing.assert_close(compiled(logits, labels), loss(logits, labels))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
@@ -51,6 +52,22 @@ def test_it_is_the_article_s_wrapper(reduction, pos_weight, soft):
     grads = [torch.autograd.grad(loss.sum(), logits)[0] for loss in (ours, truth)]
     torch.testing.assert_close(*grads, **EXACT)
     assert inner.reduction == reduction
+
+
+@pytest.mark.parametrize(("wrong", "shown"), [(2.0, "0 to 2"), (torch.nan, "nan to nan")])
+def test_a_target_beyond_0_and_1_is_refused(wrong, shown):
+    logits, target = binary_case()
+    target[0, 0, 0] = wrong
+    message = f"target must be in [0, 1]: got {shown}. Pass probabilities, or 0 and 1."
+    with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
+        FocalBCEWithLogitsLoss(nn.BCEWithLogitsLoss())(logits, target)
+
+
+@pytest.mark.parametrize("name", ["gamma", "alpha"])
+def test_it_takes_single_numbers(name):
+    message = f"{name} must be a number: got [0.5, 1.0]."
+    with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
+        FocalBCEWithLogitsLoss(nn.BCEWithLogitsLoss(), **{name: [0.5, 1.0]})
 
 
 def test_without_weights_it_is_the_focal_loss():
@@ -111,6 +128,21 @@ def test_channel_last_logits_with_the_background_s_alpha_are_article_002():
     torch.testing.assert_close(
         flat, article_002(logits[:1], labels[:1], 0.25, 2), rtol=1e-7, atol=0
     )
+
+
+def test_channel_last_moves_a_weight_map():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 7, 4, generator=generator)
+    labels = torch.randint(0, 4, (2, 7), generator=generator)
+    weights = torch.rand(2, 7, 4, generator=generator)
+    loss = FocalLoss(use_softmax=True)
+    wrapped = ChannelLast(loss)
+    for given, moved in (
+        (weights, weights.movedim(-1, 1)),
+        (weights[..., 0], weights[:, None, :, 0]),
+    ):
+        truth = loss(logits.movedim(-1, 1), labels, voxel_weight=moved)
+        torch.testing.assert_close(wrapped(logits, labels, voxel_weight=given), truth, **EXACT)
 
 
 def test_channel_last_moves_targets_and_masks_with_the_logits():

@@ -50,8 +50,8 @@ def test_uint8_255_is_not_ignored_by_minus_one():
 
 def test_labels_beyond_every_region_are_refused():
     with refused(
-        "target holds labels that are neither classes nor ignored: expected 0 to 3, "
-        "got 4 (6 voxels). Correct the labels, or name the value in ignore_index."
+        "target holds labels that lie beyond those of the regions: expected 0 to 3, "
+        "got 4 (6 voxels). Set a class of no region to 0, or name the value in ignore_index."
     ):
         class_sums(
             LOGITS,
@@ -63,8 +63,9 @@ def test_labels_beyond_every_region_are_refused():
 
 def test_binary_labels_are_zero_and_one():
     with refused(
-        "target holds labels that are neither classes nor ignored: expected 0 to 1, "
-        "got 2 (6 voxels). Correct the labels, or name the value in ignore_index."
+        "target holds labels that are neither classes nor ignored: expected 0 to 1, got 2 "
+        "(6 voxels). Set the labels to 1 in the channel and 0 outside, or name the value in "
+        "ignore_index."
     ):
         class_sums(LOGITS[:, :1], torch.full((1, 6), 2), activation="sigmoid")
 
@@ -102,6 +103,16 @@ def test_channel_values_outside_zero_and_one_are_named(value, shown):
     mask = torch.ones(1, 1, 6, dtype=torch.bool)
     mask[0, 0, 2] = False
     class_sums(LOGITS, target, activation="sigmoid", mask=mask)
+
+
+def test_nan_is_counted_as_one_value():
+    target = torch.zeros(1, 3, 6)
+    target[0, 1, :3] = torch.tensor([torch.nan, torch.nan, 2.0])
+    with refused(
+        "a target with one value per channel must lie in [0, 1]: channel 1 holds "
+        "2 (1 voxel), nan (2 voxels). Pass integer labels, or probabilities."
+    ):
+        class_sums(LOGITS, target, activation="sigmoid")
 
 
 def test_integer_channels_other_than_zero_and_one_are_named():

@@ -104,6 +104,11 @@ def test_compute_class_weights_equals_its_published_lines(rates, beta):
     assert compute_class_weights(rates, beta).mean() == pytest.approx(1)
 
 
+def test_compute_class_weights_does_not_overflow():
+    weights = compute_class_weights([1 - 1e-9, 1e-9], beta=40)
+    np.testing.assert_allclose(weights, [0, 2], atol=1e-300)
+
+
 @pytest.mark.parametrize("rates", [[], [0.5, 0.0], [-1.0], [np.nan], [np.inf, 1]])
 def test_rates_that_are_no_frequencies_are_refused(rates):
     with pytest.raises(ValueError, match="class_rates must be positive and finite"):
@@ -135,7 +140,7 @@ def test_an_unknown_scheme_lists_the_known_ones():
         class_weights([1, 2], "sqrt")
 
 
-@pytest.mark.parametrize("n", [[], [1, 0], [1, -2]])
+@pytest.mark.parametrize("n", [[], [1, 0], [1, -2], [np.inf, 1], [np.nan, 1]])
 def test_counts_that_are_not_positive_are_refused(n):
     with pytest.raises(ValueError, match="n must be positive counts"):
         class_weights(n, "balanced")

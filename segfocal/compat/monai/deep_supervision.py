@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
-from segfocal.losses.base import plain_tensor
+from segfocal.checks import plain_tensor
 
 
 class DeepSupervisionLoss(_Loss):
@@ -74,11 +74,11 @@ class DeepSupervisionLoss(_Loss):
         """
         if input is None:
             raise ValueError("input shouldn't be None.")
-        target = plain_tensor(target)
+        target = plain_tensor("target", target)
         if not isinstance(input, list | tuple):
-            loss: Tensor = self.loss(plain_tensor(input).float(), target)
+            loss: Tensor = self.loss(plain_tensor("input", input).float(), target)
             return loss
         total = torch.zeros((), dtype=torch.float, device=target.device)
         for weight, output in zip(self.get_weights(len(input)), input, strict=False):
-            total += weight * self.get_loss(plain_tensor(output).float(), target)
+            total += weight * self.get_loss(plain_tensor("output", output).float(), target)
         return total

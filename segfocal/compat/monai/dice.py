@@ -7,6 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from segfocal.checks import plain_tensor
 from segfocal.compat.monai.options import (
     ClassWeight,
     OtherActivation,
@@ -15,7 +16,6 @@ from segfocal.compat.monai.options import (
 )
 from segfocal.compat.monai.overlap import OverlapLoss, activate
 from segfocal.compat.monai.pair import Pair
-from segfocal.losses.base import plain_tensor
 
 
 class DiceLoss(OverlapLoss):
@@ -167,14 +167,14 @@ class MaskedDiceLoss(DiceLoss):
         Raises:
             ValueError: If the mask has another batch size, or several channels.
         """
-        logits, target = plain_tensor(input), plain_tensor(target)
+        logits, target = plain_tensor("input", input), plain_tensor("target", target)
         if self.pre_softmax and logits.shape[1] == 1:
             warn_of_single_channel("softmax=True")
         probs = activate(logits, self.pre_sigmoid, self.pre_softmax, self.pre_other_act)
         if mask is None:
             warnings.warn("No mask value specified for the MaskedLoss.", stacklevel=2)
             return super().forward(probs, target)
-        mask = plain_tensor(mask)
+        mask = plain_tensor("mask", mask)
         _check_mask(probs, target, mask)
         return super().forward(probs * mask, target * mask)
 

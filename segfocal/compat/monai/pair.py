@@ -13,8 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segfocal.checks import Activation
-from segfocal.losses.base import plain_tensor
+from segfocal.checks import Activation, plain_tensor
 from segfocal.ops.class_sums import ClassSums, class_sums
 
 _LABEL_DTYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -54,8 +53,8 @@ class Pair:
         ignore_index: int | None = None,
         gamma: float = 0.0,
     ) -> None:
-        self.logits = plain_tensor(logits)
-        self.target = plain_tensor(target)
+        self.logits = plain_tensor("logits", logits)
+        self.target = plain_tensor("target", target)
         self.num_classes = self.logits.shape[1]
         self.has_labels = to_onehot and self.num_classes > 1
         self._ignore_index = ignore_index

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
+from segfocal.checks import plain_tensor
 from segfocal.compat.monai.options import reduction_word
 from segfocal.compat.monai.pair import ignore_mask, one_hot
-from segfocal.losses.base import plain_tensor
 
 _EPSILON = 1e-7
 
@@ -68,7 +68,7 @@ class AsymmetricUnifiedFocalLoss(_Loss):
         Raises:
             ValueError: If the shapes do not fit, or a target is larger than `num_classes - 1`.
         """
-        probs, target = plain_tensor(y_pred), plain_tensor(y_true)
+        probs, target = plain_tensor("y_pred", y_pred), plain_tensor("y_true", y_true)
         if probs.ndim not in (4, 5):
             raise ValueError(f"input shape must be 4 or 5, but got {probs.shape}")
         given = target

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.loss import _Loss
 
+from segfocal.checks import plain_tensor
 from segfocal.compat.monai.options import reduction_word
-from segfocal.losses.base import plain_tensor
 
 
 class GeneralizedWassersteinDiceLoss(_Loss):
@@ -66,7 +66,7 @@ class GeneralizedWassersteinDiceLoss(_Loss):
         target: Tensor,
     ) -> Tensor:
         """The loss of logits `(B, C, *S)` and labels `(B, *S)` or `(B, 1, *S)`."""
-        logits, target = plain_tensor(input), plain_tensor(target)
+        logits, target = plain_tensor("input", input), plain_tensor("target", target)
         probs = logits.flatten(2).softmax(1)
         labels = target.reshape(target.shape[0], 1, -1).long()
         dtype = torch.promote_types(self.m.dtype, probs.dtype)
