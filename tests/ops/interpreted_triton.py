@@ -226,15 +226,19 @@ def test_minus_infinity_on_a_wrong_class_is_finite_as_in_cross_entropy(gamma, nu
         torch.testing.assert_close(sums[:, 0].sum(), truth, rtol=1e-6, atol=0)
 
 
-def test_minus_infinity_on_the_right_class_is_infinite_as_in_cross_entropy():
-    logits = torch.tensor([[[-torch.inf], [0.0]]])
-    target = FlatTarget(torch.tensor([[0]]), None, ((0,), (1,)), ())
+@pytest.mark.parametrize("channels", [2, 12, 300])
+def test_minus_infinity_on_the_right_class_is_infinite_as_in_cross_entropy(channels):
+    logits = torch.full((1, channels, 1), -torch.inf)
+    logits[0, 1] = 0.0
+    table = tuple((c,) for c in range(channels))
+    target = FlatTarget(torch.tensor([[0]]), None, table, ())
     arguments = Arguments(logits, target, Formula("softmax", 0.0))
-    assert triton_launch.class_sums(*arguments)[0, 0, 0].item() == torch.inf
-    upstream = torch.zeros(1, 7, 2)
+    focal = triton_launch.class_sums(*arguments)[0, 0].tolist()
+    assert focal == [torch.inf] + [0.0] * (channels - 1)
+    upstream = torch.zeros(1, 7, channels)
     upstream[:, 0] = 1
     grad = triton_launch.class_sums_backward(upstream, *arguments)
-    assert grad.flatten().tolist() == [-1.0, 1.0]
+    assert grad.flatten().tolist() == [-1.0, 1.0] + [0.0] * (channels - 2)
 
 
 def test_a_confident_voxel_keeps_its_digits():
