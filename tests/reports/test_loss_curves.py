@@ -36,5 +36,5 @@ def test_a_negative_gamma_is_a_line_and_status_2(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--gamma", "-1", "--out", str(tmp_path / "curves.png")])
     assert stopped.value.code == 2
-    assert "gamma must be >= 0: got -1.0." in capsys.readouterr().err
+    assert "gamma must be finite and >= 0: got -1.0." in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
