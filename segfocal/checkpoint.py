@@ -51,7 +51,11 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes `path` at once: it is the old file or the new one, never half of one."""
+    """Writes `path` at once: it is the old file or the new one, never half of one.
+
+    Raises:
+        OSError: If the folder cannot be written to or the disk is full.
+    """
     payload: Mapping[str, Any] = {
         "format": FORMAT,
         "model": checkpoint.model,
@@ -66,7 +70,13 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "resume": checkpoint.resume,
     }
     with atomic_write(path) as stream:
-        torch.save(payload, stream)
+        try:
+            torch.save(payload, stream)
+        except RuntimeError as error:
+            # torch's writer fails once more while it closes a stream that could not be written.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,12 +54,22 @@ class EpochProgress:
         self._progress.update(self._task, advance=steps, **said)  # type: ignore[arg-type]
 
 
+class _Stream(rich.console.Console):
+    """A rich console that goes silent where nobody reads any more (`| head`); rich's own exits."""
+
+    def on_broken_pipe(self) -> None:
+        """What the stream still holds goes to the null device, or Python fails on it at exit."""
+        self.quiet = True
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), self.file.fileno())
+
+
 class Console:
     """Writes a run's lines. Use as a context manager, or call `close`.
 
     On a terminal an epoch is a moving bar, then a line for training and one for validation. On
     any other stream it is exactly one line. `log.txt` gets every line with the time, whatever
-    the stream gets.
+    the stream gets, and also when the stream is closed.
 
     Args:
         stream: Where lines go; standard output when None.
@@ -76,7 +88,7 @@ class Console:
         error_stream: IO[str] | None = None,
         force_terminal: bool | None = None,
     ) -> None:
-        self._out = rich.console.Console(
+        self._out = _Stream(
             file=stream or sys.stdout,
             quiet=quiet,
             force_terminal=force_terminal,
@@ -103,7 +115,8 @@ class Console:
     def close(self) -> None:
         """Close the log file."""
         if self._log is not None:
-            self._log.close()
+            with contextlib.suppress(OSError):  # a full disk, which the last flush has told of
+                self._log.close()
             self._log = None
 
     @property
@@ -111,15 +124,21 @@ class Console:
         """Whether bars move."""
         return self._out.is_terminal and not self._out.quiet
 
+    def log(self, message: str) -> None:
+        """Write to the log alone."""
+        if self._log is not None:
+            self._log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {message}\n")
+            self._log.flush()
+
     def line(self, message: str, style: str | None = None) -> None:
         """Write one line as it is, however long, to the stream and the log."""
         self._say(message, style)
-        self._write_log(message)
+        self.log(message)
 
     def warning(self, message: str) -> None:
         """Write `warning: ...` to the error stream, even when quiet, and to the log."""
         self._err.out(_encodable(f"warning: {message}", self._err), highlight=False)
-        self._write_log(f"warning: {message}")
+        self.log(f"warning: {message}")
 
     def header(self, versions: Mapping[str, str], device: str, precision: str, seed: int) -> None:
         """`segfocal 0.1 · torch 2.13 · monai 1.6.1 · cuda:0 H100 80GB · bf16 · seed 7`."""
@@ -197,7 +216,7 @@ class Console:
             joined = trained if len(lines) == 1 else f"{trained} | val {scores}"
             self._say(joined, None)
         for message in lines:
-            self._write_log(message)
+            self.log(message)
 
     def table(self, table: Table) -> None:
         """Print a table; on a plain stream in ASCII and 160 columns wide. The log gets it too."""
@@ -207,7 +226,7 @@ class Console:
         table.box = frame
         lines = [message.rstrip() for message in plain.getvalue().splitlines()]
         for message in lines:
-            self._write_log(message)
+            self.log(message)
             if not self.is_terminal:
                 self._say(message, None)
         if self.is_terminal:
@@ -243,13 +262,11 @@ class Console:
             yield EpochProgress(progress, progress.add_task(label, total=total, loss="", pace=""))
 
     def _say(self, message: str, style: str | None) -> None:
-        self._out.out(_encodable(message, self._out), style=style, highlight=False)
-        self._out.file.flush()
-
-    def _write_log(self, message: str) -> None:
-        if self._log is not None:
-            self._log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {message}\n")
-            self._log.flush()
+        try:
+            self._out.out(_encodable(message, self._out), style=style, highlight=False)
+            self._out.file.flush()
+        except BrokenPipeError:
+            self._out.on_broken_pipe()
 
 
 def _encodable(message: str, console: rich.console.Console) -> str:

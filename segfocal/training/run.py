@@ -69,6 +69,7 @@ def train(request: TrainRequest, reporter: Reporter | None = None) -> Outcome | 
         plan = preflight(loaded, kept_split if request.resume else None, on_case)
         if request.dry_run:
             check_images(loaded, plan)
+    from segfocal.training.failure import failures_told
     from segfocal.training.session import Session
 
     session = Session(
@@ -78,18 +79,19 @@ def train(request: TrainRequest, reporter: Reporter | None = None) -> Outcome | 
         reporter.dry_run(session)
         return None
     with folder, contextlib.closing(reporter):
-        if request.resume and session.nothing_left:
+        if request.resume and session.nothing_left and not folder.lacks_report:
             raise UserError(
                 f"{out} is done: {session.progress.epoch} epochs. Raise train.epochs or "
                 f"train.max_minutes to go on."
             )
-        folder.write_identity(loaded.plain)
-        write_split(kept_split, plan.split)
-        write_json(folder / "stats.json", statistics(plan))
-        reporter.begin(session)
-        outcome = session.run()
-        folder.finish()
-        reporter.finish(outcome)
+        with failures_told(session):
+            folder.begin(loaded.plain)
+            write_split(kept_split, plan.split)
+            write_json(folder / "stats.json", statistics(plan))
+            reporter.begin(session)
+            outcome = session.run()
+            reporter.finish(outcome)
+            folder.finish()
     return outcome
 
 

@@ -15,7 +15,10 @@ from filelock import FileLock, Timeout
 
 from segfocal._version import __version__
 from segfocal.errors import UserError
-from segfocal.files import atomic_write, write_json
+from segfocal.files import atomic_write, remove_left_over, write_json
+
+_ENDINGS = ("DONE", "FAILED.txt", "report.html")
+"""What tells how a run ended."""
 
 
 class RunFolder:
@@ -58,6 +61,8 @@ class RunFolder:
             ) from None
         except OSError as error:
             raise UserError(f"{self.path} cannot be written: {error.strerror}.") from None
+        for folder in (self.path, self / "samples"):
+            remove_left_over(folder)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,8 +71,10 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def write_identity(self, config: Mapping[str, Any]) -> None:
-        """config.yaml (resolved), command.txt (a line a start) and env.json."""
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """config.yaml (resolved), command.txt (a line a start) and env.json; no end from before."""
+        for name in _ENDINGS:
+            (self / name).unlink(missing_ok=True)
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
         with atomic_write(self / "config.yaml") as stream:
             stream.write(text.encode())
@@ -79,6 +86,11 @@ class RunFolder:
             "platform": platform.platform(),
         }
         write_json(self / "env.json", environment)
+
+    @property
+    def lacks_report(self) -> bool:
+        """Whether a run was cut between its last epoch and its end."""
+        return (self / "best.pt").exists() and not (self / "DONE").exists()
 
     def finish(self, failure: str | None = None) -> None:
         """Leaves DONE, or FAILED.txt with the reason; never both."""

@@ -1,4 +1,6 @@
+import contextlib
 import csv
+import errno
 import json
 import re
 
@@ -56,6 +58,27 @@ def test_val_cases_are_those_of_the_split_and_trained_ones_are_not(finished):
     scored = {row["case"] for row in rows_of(out / "val_cases.csv")}
     assert scored == set(split["val"])
     assert not scored & set(split["train"])
+
+
+def test_results_are_those_of_best_pt_and_name_its_epoch(phantom, tmp_path, monkeypatch):
+    from segfocal.training import session
+
+    scores = iter((0.2, 0.6, 0.4))
+    monkeypatch.setattr(session, "mean_dice", lambda summary: next(scores))
+    out = tmp_path / "a"
+    tiny_run(phantom, out, "train.epochs=3", "train.val_every=1", "train.lr=0.05")
+    assert load_checkpoint(out / "best.pt").progress["epoch"] == 2
+    cases = rows_of(out / "val_cases.csv")
+    assert {row["epoch"] for row in cases} == {"2"}
+    report = (out / "report.html").read_text()
+    assert "Validation cases, epoch 2<" in report
+    assert "network, best.pt (epoch 2)" in report
+    assert "validation, 2 cases, best.pt (epoch 2)" in (out / "log.txt").read_text()
+    second = rows_of(out / "metrics.csv")[1]
+    shown = re.search(r"<tr><td>WT</td><td>([^<]*)</td><td>(\d+/\d+)</td><td>(\d+)<", report)
+    found, lesions = second["val/WT/lesions_found"], second["val/WT/lesions"]
+    assert shown.groups()[1:] == (f"{found}/{lesions}", second["val/WT/false_positives"])
+    assert float(shown.group(1)) == pytest.approx(float(second["val/WT/dice"]), abs=6e-4)
 
 
 def test_a_checkpoint_tells_where_its_alpha_came_from(finished):
@@ -231,7 +254,7 @@ def test_a_dry_run_writes_nothing(phantom, tmp_path):
 
 def test_training_on_every_case_needs_no_validation(phantom, tmp_path):
     outcome = tiny_run(phantom, tmp_path / "a", "data.val_fraction=0")
-    assert outcome.scores == ()
+    assert outcome.progress.best_epoch == 0
     assert load_checkpoint(tmp_path / "a" / "best.pt").progress["epoch"] == 2
 
 
@@ -275,6 +298,100 @@ def test_memory_running_out_says_what_to_try(phantom, tmp_path, monkeypatch):
         "Out of memory at patch 16x16x16, batch 4. Try batch_size 2 with accumulate 2. "
         "No epoch was finished."
     )
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            (
+                "Disk full: {out} could not be written (No space left on device). last.pt is safe "
+                "(epoch 1). Make room, then go on with --resume."
+            ),
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"),
+            (
+                "Out of memory at patch 16x16x16, batch 1. Try a smaller patch_size. last.pt is "
+                "safe (epoch 1)."
+            ),
+        ),
+        (KeyError("momentum"), "KeyError: 'momentum'"),
+    ],
+    ids=["disk", "memory", "unforeseen"],
+)
+def test_a_failed_run_leaves_its_reason_in_the_folder_and_in_the_log(
+    phantom, tmp_path, monkeypatch, raised, told
+):
+    from segfocal.training.session import Session
+
+    original, out = Session._save, tmp_path / "a"
+
+    def fail_in_epoch_two(self, name, *, resume):
+        if self.progress.epoch == 2:
+            raise raised
+        original(self, name, resume=resume)
+
+    monkeypatch.setattr(Session, "_save", fail_in_epoch_two)
+    with pytest.raises((RunFailedError, KeyError)):
+        tiny_run(phantom, out)
+    told = told.format(out=out)
+    assert (out / "FAILED.txt").read_text() == told + "\n"
+    log = (out / "log.txt").read_text()
+    assert f"  failed {told}\n" in log
+    assert ("Traceback" in log) == isinstance(raised, KeyError)
+    assert not (out / "DONE").exists()
+    monkeypatch.undo()
+    tiny_run(phantom, out, resume=True)
+    assert (out / "DONE").exists()
+    assert not (out / "FAILED.txt").exists()
+
+
+def test_a_run_whose_report_fails_is_not_done_and_its_resume_writes_it(
+    phantom, tmp_path, monkeypatch
+):
+    from segfocal.training.reporter import Reporter
+
+    def fail(self, outcome):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Reporter, "finish", fail)
+    with pytest.raises(RunFailedError, match=r"last\.pt is safe \(epoch 2\)"):
+        tiny_run(phantom, tmp_path / "a")
+    assert not (tmp_path / "a" / "DONE").exists()
+    monkeypatch.undo()
+    tiny_run(phantom, tmp_path / "a", resume=True)
+    assert (tmp_path / "a" / "DONE").exists()
+    assert "done" in (tmp_path / "a" / "report.html").read_text()
+
+
+def test_a_budget_that_starting_uses_up_is_told_and_leaves_no_done(phantom, tmp_path):
+    with pytest.raises(RunFailedError) as error:
+        tiny_run(phantom, tmp_path / "a", "train.max_minutes=0.0001")
+    assert re.fullmatch(
+        r"train\.max_minutes \(0\.0001\) was used up before the first step: starting took \d+ s\. "
+        r"Raise it\.",
+        str(error.value),
+    )
+    assert not (tmp_path / "a" / "DONE").exists()
+    tiny_run(phantom, tmp_path / "a", resume=True)
+    assert (tmp_path / "a" / "DONE").exists()
+
+
+def test_a_run_that_is_cut_while_it_goes_on_is_not_done(phantom, tmp_path, monkeypatch):
+    from segfocal.training.learner import Learner
+
+    tiny_run(phantom, tmp_path / "a", "train.epochs=1")
+
+    def interrupt(self, group):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Learner, "_optimise", interrupt)
+    with contextlib.suppress(KeyboardInterrupt):
+        tiny_run(phantom, tmp_path / "a", resume=True)
+    for name in ("DONE", "report.html"):
+        assert not (tmp_path / "a" / name).exists()
 
 
 @pytest.mark.parametrize("network", ["UNet", "DynUNet", "monai.networks.nets.BasicUNet"])
