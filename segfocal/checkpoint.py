@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from segfocal.data.spacing import SpacingRange
 from segfocal.errors import UserError
 from segfocal.files import atomic_write
 from segfocal.labels import LabelScheme
@@ -36,6 +37,8 @@ class Checkpoint:
         progress: epoch, step, elapsed_s, best_score and the like.
         synthetic: Whether it was trained on the phantom.
         resume: Optimiser, raw weights and scaler; None in `best.pt`.
+        spacing_mm: Smallest and largest voxel size of the training files along R, A, S; None in a
+            checkpoint of segfocal 0.1.0 and before.
     """
 
     model: dict[str, torch.Tensor]
@@ -48,6 +51,7 @@ class Checkpoint:
     progress: dict[str, Any]
     synthetic: bool
     resume: dict[str, Any] | None = None
+    spacing_mm: SpacingRange | None = None
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -68,6 +72,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "progress": checkpoint.progress,
         "synthetic": checkpoint.synthetic,
         "resume": checkpoint.resume,
+        "spacing_mm": checkpoint.spacing_mm,
     }
     with atomic_write(path) as stream:
         try:
@@ -110,4 +115,5 @@ def load_checkpoint(path: Path) -> Checkpoint:
         progress=payload["progress"],
         synthetic=payload["synthetic"],
         resume=payload["resume"],
+        spacing_mm=payload.get("spacing_mm"),
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +43,37 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a disk or a quota was used up."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def make_writable(folder: Path) -> None:
+    """Makes a folder and writes into it, before work begins whose results shall go there.
+
+    Raises:
+        UserError: If it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b" ")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}. Use another.") from None
+
+
+def check_checkpoint_path(option: str, path: Path) -> None:
+    """Refuses what is no file, before torch is imported to read it.
+
+    Raises:
+        UserError: With the path that was meant, where a run folder was given.
+    """
+    if path.is_dir():
+        raise UserError(f"{option} {path} is a folder. Pass a file, such as {path / 'best.pt'}.")
+    if not path.is_file():
+        raise UserError(f"{option} {path} does not exist. A run writes best.pt in its folder.")
 
 
 def remove_left_over(folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from segfocal._version import __version__
 from segfocal.errors import RunFailedError, UserError, one_line
+from segfocal.files import is_disk_full
 
 
 def make_parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -70,6 +71,9 @@ def _judge(error: BaseException) -> tuple[int, str]:
         return 130, f"Interrupted. {error}".rstrip()
     if isinstance(error, BrokenPipeError):
         return 1, ""
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return (1 if is_disk_full(error) else 2), f"{place}{error.strerror}."
     return 1, f"{one_line(error)} (--debug prints the traceback)"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from segfocal.errors import RunFailedError, UserError, one_line
+from segfocal.files import is_disk_full
 from segfocal.training.learner import NonFiniteLossError
 
 if TYPE_CHECKING:
     from segfocal.training.session import Session
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _CPU_ALLOCATOR = "can't allocate memory"
 """Words of torch's error: its CPU allocator raises a bare RuntimeError."""
 
@@ -51,7 +50,8 @@ def explained(error: Exception, session: Session) -> Exception:
     """The error that says what to do about `error`; itself where nobody knows."""
     if isinstance(error, NonFiniteLossError):
         return RunFailedError(_non_finite(error, session))
-    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+    if is_disk_full(error):
+        assert isinstance(error, OSError)
         return RunFailedError(
             f"Disk full: {session.folder.path} could not be written ({error.strerror}). "
             f"{session.standing} Make room, then go on with --resume."

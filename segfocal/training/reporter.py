@@ -112,6 +112,11 @@ class Reporter:
         )
         if plan.doubts:
             self.console.line(text.doubts_line([(p.kind, p.case_id) for p in plan.doubts]))
+        for name in plan.absent:
+            self.console.line(
+                f"doubt  {name} has no voxel in the training split: nothing can be learned of it. "
+                f"Change the split, or drop it from data.labels."
+            )
         alpha = plan.alpha.summary() if plan.alpha is not None else f"{config.loss.alpha or 'none'}"
         self.console.line(f"alpha  {alpha}")
         patch, backend = "x".join(map(str, config.train.patch_size)), session.loss_backend

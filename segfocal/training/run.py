@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from segfocal.config.load import LoadedConfig, check_config, load_config
 from segfocal.data.split import write_split
 from segfocal.errors import UserError
-from segfocal.files import write_json
+from segfocal.files import check_checkpoint_path, write_json
 from segfocal.training.preflight import Plan, check_images, preflight
 from segfocal.training.reporter import Reporter
 from segfocal.training.run_folder import RunFolder
@@ -59,8 +59,8 @@ def train(request: TrainRequest, reporter: Reporter | None = None) -> Outcome | 
         RunFailedError: If training cannot go on.
     """
     loaded, out = _resolve(request)
-    if request.init_from is not None and not request.init_from.is_file():
-        raise UserError(f"--init-from {request.init_from} does not exist.")
+    if request.init_from is not None:
+        check_checkpoint_path("--init-from", request.init_from)
     folder = RunFolder(out, resume=request.resume)
     if reporter is None:
         reporter = Reporter(quiet=request.quiet)

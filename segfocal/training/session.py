@@ -275,6 +275,7 @@ class Session:
                 progress={**vars(progress), "step": self.learner.step},
                 synthetic=plan.dataset.synthetic,
                 resume=self.learner.resume_state() if resume else None,
+                spacing_mm=plan.spacing_mm,
             ),
         )
 
