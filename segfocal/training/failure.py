@@ -56,7 +56,7 @@ def explained(error: Exception, session: Session) -> Exception:
             f"Disk full: {session.folder.path} could not be written ({error.strerror}). "
             f"{session.standing} Make room, then go on with --resume."
         )
-    if is_out_of_memory(error):
+    if not isinstance(error, RunFailedError) and is_out_of_memory(error):
         return RunFailedError(_out_of_memory(session))
     return error
 

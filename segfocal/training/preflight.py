@@ -336,8 +336,8 @@ def _check_resampled(loaded: LoadedConfig, grids: Sequence[CaseGrid]) -> None:
             "data.spacing_mm",
             f"makes {_times(shape)} voxels of {grid.case_id} ({_times(grid.shape_ras)} of "
             f"{'x'.join(f'{size:.3g}' for size in grid.spacing_ras_mm)} mm); expected at least "
-            f"{_FEWEST_VOXELS} along each axis and at most data.max_voxels ({data.max_voxels}). Set it in "
-            f"mm along R, A, S.",
+            f"{_FEWEST_VOXELS} along each axis and at most data.max_voxels ({data.max_voxels}). "
+            f"Set it in mm along R, A, S.",
         )
 
 

@@ -125,6 +125,8 @@ class Reporter:
             f"batch {config.train.batch_size} · {config.loss.name} gamma {config.loss.gamma} "
             f"({backend.name})"
         )
+        for line in session.init_lines:
+            self.console.line(line)
         if backend.passed_over is not None:
             self.console.line(f"loss   slower than it could be: {backend.passed_over}")
 

@@ -86,8 +86,8 @@ class Session:
         amp_dtype = resolve_amp(config.train.amp, self.device)
         scheme = plan.dataset.scheme
         network = make_network(config, plan)
-        if weights is not None:
-            init_from(network, weights)
+        goes_on = folder.resume and (folder / "last.pt").exists()
+        self.init_lines = [] if weights is None or goes_on else init_from(network, weights, plan)
         network = place_network(network, self.device)
         try:
             loss = make_loss(config.loss, scheme, plan.alpha).to(self.device)
@@ -102,7 +102,7 @@ class Session:
             amp_dtype,
         )
         self.started_s = started_s
-        if folder.resume and (folder / "last.pt").exists():
+        if goes_on:
             self._resume(load_checkpoint(folder / "last.pt"))
         prepare_val = CasePreparation(config, plan, for_training=False)
         self.predictor = Predictor(
@@ -281,7 +281,7 @@ class Session:
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         """Goes on where `last.pt` was written."""
-        self.progress = resume_from(checkpoint, self.learner, self.plan)
+        self.progress = resume_from(checkpoint, self.learner, self.plan, self.loaded.plain)
         self._saved_epoch = self.progress.epoch
         self.started_s -= self.progress.elapsed_s
 

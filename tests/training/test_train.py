@@ -3,6 +3,7 @@ import csv
 import errno
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -233,6 +234,49 @@ def test_weights_of_another_run_are_taken_over(finished, phantom, tmp_path):
     assert run.progress.epoch == 1
     ours, theirs = weights(tmp_path / "b" / "last.pt"), weights(out / "best.pt")
     assert all(torch.allclose(ours[k], theirs[k], atol=1e-5) for k in ours)
+
+
+def test_how_much_was_taken_over_is_told(finished, phantom, tmp_path):
+    best = finished[1] / "best.pt"
+    settings = ("train.epochs=1", "data.labels=null", "data.channels=[T1w, FLAIR, T1gd, T2w]")
+    tiny_run(phantom, tmp_path / "a", *settings, init_from=best)
+    log = (tmp_path / "a" / "log.txt").read_text()
+    total = len(weights(best))
+    head = "new: conv_final.2.conv.weight, conv_final.2.conv.bias\n"
+    assert f"  init   {total - 2} of {total} tensors from {best}, epoch 2; {head}" in log
+    assert "  doubt  best.pt has channels FLAIR,T1w,T1gd,T2w; this run T1w,FLAIR," in log
+    assert "  doubt  best.pt has outputs WT,TC,ET; this run background,oedema," in log
+
+
+def test_weights_of_another_network_are_refused(finished, phantom, tmp_path):
+    best = finished[1] / "best.pt"
+    other = "network.args={init_filters: 16, blocks_down: [1, 1], blocks_up: [1]}"
+    with pytest.raises(UserError) as error:
+        tiny_run(phantom, tmp_path / "a", other, init_from=best)
+    assert re.fullmatch(
+        re.escape(f"--init-from {best}: 0 of ") + r"\d+ kernels have the name and shape of this "
+        r"network's; expected at least half\. Set network\.name and network\.args to those of that "
+        r"run: SegResNet \{'init_filters': 8, .*\}\.",
+        str(error.value),
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("train.optimizer=SGD", "train.optimizer was AdamW at the start of the run and is SGD now"),
+        ("data.val_fraction=0.5", "data.val_fraction was 0.34 at the start of the run and is 0.5"),
+    ],
+)
+def test_resuming_with_what_a_run_keeps_is_refused_and_changes_nothing(
+    finished, phantom, tmp_path, setting, told
+):
+    out = shutil.copytree(finished[1], tmp_path / "a")
+    before = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
+    with pytest.raises(UserError, match=rf"Cannot resume: {told}.*Set it back, or start a new run"):
+        tiny_run(phantom, out, "train.epochs=3", setting, resume=True)
+    assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
 
 
 @pytest.mark.parametrize(("smoothing", "backend"), [(0.0, "numba"), (0.1, "chunked")])
