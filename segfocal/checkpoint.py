@@ -7,6 +7,7 @@ the resolved config, the label scheme, channel names, alpha's provenance and ver
 from __future__ import annotations
 
 import pickle
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +96,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = textwrap.shorten(str(error), 120, placeholder=" ...")
         raise UserError(f"{path} is damaged or not a checkpoint of segfocal ({reason}).") from None
     if not isinstance(payload, dict) or "format" not in payload or "scheme" not in payload:
         raise UserError(f"{path} is not a checkpoint of segfocal.")
