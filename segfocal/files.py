@@ -30,7 +30,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         path: Where the file shall stand; its folder must exist.
 
     Raises:
-        OSError: If the folder cannot be written to or the disk is full.
+        OSError: With `path` in it, if the folder cannot be written to or the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
@@ -39,8 +39,10 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
         raise
     _sync_folder(path.parent)
 
@@ -61,7 +63,9 @@ def make_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b" ")
     except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror}. Use another.") from None
+        raise UserError(
+            f"{folder.absolute()} cannot be written: {error.strerror}. Use another."
+        ) from None
 
 
 def check_checkpoint_path(option: str, path: Path) -> None:

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 import rich.console
 from rich import box
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 
@@ -22,13 +24,21 @@ from segfocal.metrics.case_score import RegionSummary, mean_dice
 from segfocal.reports import text
 from segfocal.reports.history import EpochRecord
 
+_PLAIN_WIDTH = 160
+_WIDTH_FOR_TERMS = 100
+_WIDTH_FOR_BAR = 80
+"""Columns of a terminal below which the line of an epoch leaves something out."""
+
 
 class EpochProgress:
     """The moving bar of one epoch; does nothing where there is no terminal."""
 
-    def __init__(self, progress: Progress | None, task: TaskID | None) -> None:
+    def __init__(
+        self, progress: Progress | None, task: TaskID | None, *, with_terms: bool = True
+    ) -> None:
         self._progress = progress
         self._task = task
+        self._with_terms = with_terms
 
     def advance(
         self,
@@ -48,7 +58,7 @@ class EpochProgress:
             return
         said = {}
         if loss is not None:
-            said["loss"] = text.loss_text(loss, terms or {})
+            said["loss"] = text.loss_text(loss, (terms or {}) if self._with_terms else {})
         if steps_per_s is not None:
             said["pace"] = text.pace_text(steps_per_s, memory_gb=memory_gb, eta_s=eta_s)
         self._progress.update(self._task, advance=steps, **said)  # type: ignore[arg-type]
@@ -88,7 +98,8 @@ class Console:
         error_stream: IO[str] | None = None,
         force_terminal: bool | None = None,
     ) -> None:
-        self._out = _Stream(
+        self._open = partial(
+            _Stream,
             file=stream or sys.stdout,
             quiet=quiet,
             force_terminal=force_terminal,
@@ -96,6 +107,7 @@ class Console:
             markup=False,
             emoji=False,
         )
+        self._out = self._open()
         self._err = rich.console.Console(
             file=error_stream or sys.stderr, highlight=False, markup=False, emoji=False
         )
@@ -219,10 +231,15 @@ class Console:
             self.log(message)
 
     def table(self, table: Table) -> None:
-        """Print a table; on a plain stream in ASCII and 160 columns wide. The log gets it too."""
+        """Print a table; on a plain stream in ASCII and 160 columns wide. The log gets it too.
+
+        On a terminal too narrow for it, its lines run on into the next: rich would drop columns,
+        the names among them.
+        """
         plain = io.StringIO()
         frame, table.box = table.box, box.ASCII2
-        rich.console.Console(file=plain, width=160, highlight=False).print(table)
+        plain_out = rich.console.Console(file=plain, width=_PLAIN_WIDTH, highlight=False)
+        plain_out.print(table)
         table.box = frame
         lines = [message.rstrip() for message in plain.getvalue().splitlines()]
         for message in lines:
@@ -230,7 +247,8 @@ class Console:
             if not self.is_terminal:
                 self._say(message, None)
         if self.is_terminal:
-            self._out.print(table)
+            width = Measurement.get(plain_out, plain_out.options, table).maximum
+            self._open(width=max(width, self._out.width)).print(table)
 
     def results(
         self, title: str, columns: Mapping[str, Mapping[str, RegionSummary]], note: str = ""
@@ -252,14 +270,16 @@ class Console:
             return
         columns = (
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
+            *([BarColumn(bar_width=20)] if self._out.width >= _WIDTH_FOR_BAR else []),
             TaskProgressColumn(),
             TextColumn("{task.fields[loss]}", markup=False),
             TextColumn("{task.fields[pace]}", markup=False),
         )
         bar = Progress(*columns, console=self._out, transient=True, refresh_per_second=4)
         with bar as progress:
-            yield EpochProgress(progress, progress.add_task(label, total=total, loss="", pace=""))
+            task = progress.add_task(label, total=total, loss="", pace="")
+            with_terms = self._out.width >= _WIDTH_FOR_TERMS
+            yield EpochProgress(progress, task, with_terms=with_terms)
 
     def _say(self, message: str, style: str | None) -> None:
         try:

@@ -53,7 +53,8 @@ def explained(error: Exception, session: Session) -> Exception:
     if is_disk_full(error):
         assert isinstance(error, OSError)
         return RunFailedError(
-            f"Disk full: {session.folder.path} could not be written ({error.strerror}). "
+            f"Disk full: {error.filename or session.folder.path} could not be written "
+            f"({error.strerror}). "
             f"{session.standing} Make room, then go on with --resume."
         )
     if not isinstance(error, RunFailedError) and is_out_of_memory(error):
