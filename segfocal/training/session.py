@@ -125,8 +125,8 @@ class Session:
         """Whether a resumed run had already reached its end."""
         train = self.config.train
         limit_s = math.inf if train.max_minutes is None else 60 * train.max_minutes
-        epochs_done = self.progress.epoch >= train.epochs
-        return epochs_done or self.progress.elapsed_s >= limit_s - _REPORT_S
+        epoch, elapsed_s = self.progress.epoch, self.progress.elapsed_s
+        return epoch > 0 and (epoch >= train.epochs or elapsed_s >= limit_s - _REPORT_S)
 
     def run(self) -> Outcome:
         """Trains to the end of epochs or budget.

@@ -266,13 +266,15 @@ def test_a_file_of_somebody_else_is_not_overwritten(run, phantom, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_before_reading(run, phantom, monkeypatch):
-    def read_only(dir):
+    def read_only(**_where):
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr("tempfile.TemporaryFile", read_only)
     status, _, err = run("--data", phantom)
     assert status == 2
-    assert err == ("segfocal-stats: . cannot be written: Read-only file system. Use another.\n")
+    assert err == (
+        f"segfocal-stats: {Path.cwd()} cannot be written: Read-only file system. Use another.\n"
+    )
 
 
 def test_two_processes_write_the_bytes_that_one_writes(run, phantom, tmp_path):

@@ -419,6 +419,8 @@ def test_a_budget_that_starting_uses_up_is_told_and_leaves_no_done(phantom, tmp_
         str(error.value),
     )
     assert not (tmp_path / "a" / "DONE").exists()
+    with pytest.raises(RunFailedError, match="used up before the first step"):
+        tiny_run(phantom, tmp_path / "a", "train.max_minutes=0.0001", resume=True)
     tiny_run(phantom, tmp_path / "a", resume=True)
     assert (tmp_path / "a" / "DONE").exists()
 
