@@ -89,9 +89,11 @@ class DataConfig(Section):
     field of view it has its smallest value); false: refuse it."""
     max_voxels: int = Field(1_000_000_000, gt=0)
     """Voxels of a file, channels included, above which its header is not believed (a damaged
-    header, a decompression bomb): such a file is refused before memory is taken for it."""
+    header, a decompression bomb): such a file is refused before memory is taken for it. So is a
+    `spacing_mm` that makes more voxels than that of a case."""
     spacing_mm: tuple[float, float, float] | None = None
-    """Resample to this voxel size (R, A, S axes); default: each case's own grid."""
+    """Resample to this voxel size (R, A, S axes); default: each case's own grid, and
+    segfocal-predict warns of voxels that are not of the size trained on."""
     normalize: Normalization | dict[str, Normalization] = "zscore"
     """`zscore` per case and channel, `zscore_nonzero` over the voxels that are not 0 (skull
     stripped), a window `[low, high]` scaled to -1..1 (CT), `none`; one for all or by channel."""
@@ -100,7 +102,8 @@ class DataConfig(Section):
     split: Path | None = None
     """A split.json to use; default: one is drawn from `train.seed` and written to the run."""
     val_fraction: float = Field(0.2, ge=0, lt=1)
-    """Share of the cases held out for validation; 0 trains on all and validates on none."""
+    """Share of the cases held out for validation; 0 trains on all and validates on none. A resumed
+    run keeps its split."""
     num_workers: int = Field(0, ge=0)
     """Processes that cut and augment patches; the result does not depend on it."""
     cache: Literal["auto", "ram", "disk", "none"] = "auto"
