@@ -231,15 +231,16 @@ class Console:
             self.log(message)
 
     def table(self, table: Table) -> None:
-        """Print a table; on a plain stream in ASCII and 160 columns wide. The log gets it too.
+        """Print a table; on a plain stream in ASCII. The log gets it too.
 
-        On a terminal too narrow for it, its lines run on into the next: rich would drop columns,
-        the names among them.
+        Where it is wider than the terminal its lines run on: rich would drop columns, the names
+        among them.
         """
         plain = io.StringIO()
         frame, table.box = table.box, box.ASCII2
-        plain_out = rich.console.Console(file=plain, width=_PLAIN_WIDTH, highlight=False)
-        plain_out.print(table)
+        width = _natural_width(table)
+        plain_width = max(width, _PLAIN_WIDTH)
+        rich.console.Console(file=plain, width=plain_width, highlight=False).print(table)
         table.box = frame
         lines = [message.rstrip() for message in plain.getvalue().splitlines()]
         for message in lines:
@@ -247,7 +248,6 @@ class Console:
             if not self.is_terminal:
                 self._say(message, None)
         if self.is_terminal:
-            width = Measurement.get(plain_out, plain_out.options, table).maximum
             self._open(width=max(width, self._out.width)).print(table)
 
     def results(
@@ -287,6 +287,12 @@ class Console:
             self._out.file.flush()
         except BrokenPipeError:
             self._out.on_broken_pipe()
+
+
+def _natural_width(table: Table) -> int:
+    """Columns that a table takes where nothing is folded."""
+    boundless = rich.console.Console(file=io.StringIO(), width=10_000)
+    return Measurement.get(boundless, boundless.options, table).maximum
 
 
 def _encodable(message: str, console: rich.console.Console) -> str:

@@ -181,8 +181,12 @@ def test_a_table_keeps_every_name_on_a_narrow_terminal(streams, tmp_path, monkey
     table.add_row("non-enhancing tumour", "1,2", "int16,float32")
     with make(streams, tmp_path, force_terminal=True) as console:
         console.table(table)
-    for word in ("class", "stored as", "non-enhancing tumour", "1,2", "int16,float32"):
-        assert word in streams[0].getvalue()
+        console.table(Table(*(f"a column with a long name {n}" for n in range(12))))
+    log = (tmp_path / "log.txt").read_text()
+    for said in (streams[0].getvalue(), log):
+        for word in ("class", "stored as", "non-enhancing tumour", "1,2", "int16,float32"):
+            assert word in said
+        assert "a column with a long name 11" in said
 
 
 @pytest.mark.parametrize(

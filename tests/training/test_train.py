@@ -392,16 +392,17 @@ def test_a_failed_run_leaves_its_reason_in_the_folder_and_in_the_log(
     assert not (out / "FAILED.txt").exists()
 
 
+@pytest.mark.parametrize("raised", [OSError(errno.ENOSPC, "No space"), KeyboardInterrupt()])
 def test_a_run_whose_report_fails_is_not_done_and_its_resume_writes_it(
-    phantom, tmp_path, monkeypatch
+    phantom, tmp_path, monkeypatch, raised
 ):
     from segfocal.training.reporter import Reporter
 
     def fail(self, outcome):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise raised
 
     monkeypatch.setattr(Reporter, "finish", fail)
-    with pytest.raises(RunFailedError, match=r"last\.pt is safe \(epoch 2\)"):
+    with pytest.raises((RunFailedError, KeyboardInterrupt), match=r"last\.pt is safe \(epoch 2\)"):
         tiny_run(phantom, tmp_path / "a")
     assert not (tmp_path / "a" / "DONE").exists()
     monkeypatch.undo()
@@ -423,6 +424,25 @@ def test_a_budget_that_starting_uses_up_is_told_and_leaves_no_done(phantom, tmp_
         tiny_run(phantom, tmp_path / "a", "train.max_minutes=0.0001", resume=True)
     tiny_run(phantom, tmp_path / "a", resume=True)
     assert (tmp_path / "a" / "DONE").exists()
+
+
+def test_a_damaged_image_met_in_loading_is_the_reason_in_the_folder(phantom, tmp_path):
+    root = shutil.copytree(phantom, tmp_path / "data")
+    image = root / "imagesTr" / "PHANTOM_002.nii.gz"
+    image.write_bytes(image.read_bytes()[:-2000])
+    with pytest.raises(UserError, match="PHANTOM_002: ") as error:
+        tiny_run(root, tmp_path / "a")
+    assert (tmp_path / "a" / "FAILED.txt").read_text() == f"{error.value}\n"
+
+
+def test_a_region_that_no_training_voxel_has_is_doubted(phantom, tmp_path):
+    labels = "{background: 0, tumour: [1, 2, 3], cyst: 7}"
+    settings = (f"data.labels={labels}", "data.regions_class_order=[1, 7]", "loss.alpha=null")
+    tiny_run(phantom, tmp_path / "a", *settings, "loss.ignore_index=255", "train.epochs=1")
+    assert (
+        "  doubt  cyst has no voxel in the training split: nothing can be learned of it. Change "
+        "the split, or drop it from data.labels.\n"
+    ) in (tmp_path / "a" / "log.txt").read_text()
 
 
 def test_a_run_that_is_cut_while_it_goes_on_is_not_done(phantom, tmp_path, monkeypatch):
