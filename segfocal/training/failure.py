@@ -43,7 +43,7 @@ def failures_told(session: Session) -> Iterator[None]:
             session.reporter.log(f"failed {message}")
         if failure is error:
             raise
-        raise failure from None
+        raise failure from error
 
 
 def explained(error: Exception, session: Session) -> Exception:

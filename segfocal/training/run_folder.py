@@ -29,8 +29,8 @@ class RunFolder:
         resume: Whether a run that is there is to go on.
 
     Raises:
-        UserError: On construction, if the folder holds a run (without `resume`), anything else,
-            or cannot be made; on entry, if another process is writing it.
+        UserError: On construction, if the folder holds a run (without `resume`) or anything
+            else that is not hidden; on entry, if another process is writing it.
     """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
@@ -40,7 +40,7 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file; --out needs a folder.")
         holds = sorted(p.name for p in path.iterdir()) if path.exists() else []
-        holds = [name for name in holds if name != ".lock"]
+        holds = [name for name in holds if not name.startswith(".")]
         if holds and not resume:
             what = "a run" if "config.yaml" in holds else f"other files ({holds[0]})"
             raise UserError(

@@ -26,6 +26,13 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
     assert "already holds other files (thesis.docx)" in message(tmp_path)
 
 
+def test_what_is_hidden_takes_no_folder(tmp_path):
+    for name in (".DS_Store", ".config.yaml.12-0a1b2c3d.tmp"):
+        (tmp_path / name).touch()
+    with RunFolder(tmp_path, resume=False):
+        pass
+
+
 def test_resuming_nothing_is_refused_and_makes_no_folder(tmp_path):
     path = tmp_path / "run"
     assert message(path, resume=True) == (
