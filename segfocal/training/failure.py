@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _CPU_ALLOCATOR = "can't allocate memory"
 """Words of torch's error: its CPU allocator raises a bare RuntimeError."""
 
+_SENT_BY_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
+
 
 @contextmanager
 def failures_told(session: Session) -> Iterator[None]:
@@ -35,11 +38,11 @@ def failures_told(session: Session) -> Iterator[None]:
         raise KeyboardInterrupt(f"{session.standing} Go on with --resume.") from None
     except Exception as error:
         failure = explained(error, session)
-        if failure is error and not isinstance(error, (UserError, RunFailedError)):
-            session.reporter.log(traceback.format_exc().rstrip())
         message = one_line(failure)
         with contextlib.suppress(OSError):  # the full disk that the message may be about
             session.folder.finish(message)
+            if not isinstance(failure, (UserError, RunFailedError)):
+                session.reporter.log(traceback.format_exc().rstrip())
             session.reporter.log(f"failed {message}")
         if failure is error:
             raise
@@ -48,6 +51,8 @@ def failures_told(session: Session) -> Iterator[None]:
 
 def explained(error: Exception, session: Session) -> Exception:
     """The error that says what to do about `error`; itself where nobody knows."""
+    if isinstance(error, (UserError, RunFailedError)):
+        return _without_traceback(error)
     if isinstance(error, NonFiniteLossError):
         return RunFailedError(_non_finite(error, session))
     if is_disk_full(error):
@@ -57,9 +62,18 @@ def explained(error: Exception, session: Session) -> Exception:
             f"({error.strerror}). "
             f"{session.standing} Make room, then go on with --resume."
         )
-    if not isinstance(error, RunFailedError) and is_out_of_memory(error):
+    if is_out_of_memory(error):
         return RunFailedError(_out_of_memory(session))
     return error
+
+
+def _without_traceback(error: UserError | RunFailedError) -> Exception:
+    """The error itself; of one that a loader process sent, which is all of a traceback, the end."""
+    text = str(error).rstrip()
+    if not _SENT_BY_WORKER.match(text):
+        return error
+    kind = UserError if isinstance(error, UserError) else RunFailedError
+    return kind(text.splitlines()[-1].partition(": ")[2])
 
 
 def is_out_of_memory(error: BaseException) -> bool:

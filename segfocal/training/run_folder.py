@@ -30,7 +30,8 @@ class RunFolder:
 
     Raises:
         UserError: On construction, if the folder holds a run (without `resume`) or anything
-            else that is not hidden; on entry, if another process is writing it.
+            else that is not hidden; on entry, if it cannot be made or another process is writing
+            it.
     """
 
     def __init__(self, path: Path, *, resume: bool) -> None:

@@ -426,13 +426,16 @@ def test_a_budget_that_starting_uses_up_is_told_and_leaves_no_done(phantom, tmp_
     assert (tmp_path / "a" / "DONE").exists()
 
 
-def test_a_damaged_image_met_in_loading_is_the_reason_in_the_folder(phantom, tmp_path):
+@pytest.mark.parametrize("where", [(), ("data.cache=none", "data.num_workers=1")])
+def test_a_damaged_image_met_in_loading_is_the_reason_in_the_folder(phantom, tmp_path, where):
     root = shutil.copytree(phantom, tmp_path / "data")
     image = root / "imagesTr" / "PHANTOM_002.nii.gz"
     image.write_bytes(image.read_bytes()[:-2000])
     with pytest.raises(UserError, match="PHANTOM_002: ") as error:
-        tiny_run(root, tmp_path / "a")
+        tiny_run(root, tmp_path / "a", *where)
     assert (tmp_path / "a" / "FAILED.txt").read_text() == f"{error.value}\n"
+    assert str(error.value).startswith("PHANTOM_002: ")
+    assert "\n" not in str(error.value)
 
 
 def test_a_region_that_no_training_voxel_has_is_doubted(phantom, tmp_path):
