@@ -7,6 +7,7 @@ the resolved config, the label scheme, channel names, alpha's provenance and ver
 from __future__ import annotations
 
 import pickle
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from segfocal.data.spacing import SpacingRange
 from segfocal.errors import UserError
 from segfocal.files import atomic_write
 from segfocal.labels import LabelScheme
@@ -36,6 +38,8 @@ class Checkpoint:
         progress: epoch, step, elapsed_s, best_score and the like.
         synthetic: Whether it was trained on the phantom.
         resume: Optimiser, raw weights and scaler; None in `best.pt`.
+        spacing_mm: Smallest and largest voxel size of the training files along R, A, S; None in a
+            checkpoint of segfocal 0.1.0 and before.
     """
 
     model: dict[str, torch.Tensor]
@@ -48,10 +52,15 @@ class Checkpoint:
     progress: dict[str, Any]
     synthetic: bool
     resume: dict[str, Any] | None = None
+    spacing_mm: SpacingRange | None = None
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes `path` at once: it is the old file or the new one, never half of one."""
+    """Writes `path` at once: it is the old file or the new one, never half of one.
+
+    Raises:
+        OSError: If the folder cannot be written to or the disk is full.
+    """
     payload: Mapping[str, Any] = {
         "format": FORMAT,
         "model": checkpoint.model,
@@ -64,9 +73,16 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "progress": checkpoint.progress,
         "synthetic": checkpoint.synthetic,
         "resume": checkpoint.resume,
+        "spacing_mm": checkpoint.spacing_mm,
     }
     with atomic_write(path) as stream:
-        torch.save(payload, stream)
+        try:
+            torch.save(payload, stream)
+        except RuntimeError as error:
+            # torch's writer fails once more while it closes a stream that could not be written.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -80,7 +96,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = textwrap.shorten(str(error), 120, placeholder=" ...")
         raise UserError(f"{path} is damaged or not a checkpoint of segfocal ({reason}).") from None
     if not isinstance(payload, dict) or "format" not in payload or "scheme" not in payload:
         raise UserError(f"{path} is not a checkpoint of segfocal.")
@@ -100,4 +116,5 @@ def load_checkpoint(path: Path) -> Checkpoint:
         progress=payload["progress"],
         synthetic=payload["synthetic"],
         resume=payload["resume"],
+        spacing_mm=payload.get("spacing_mm"),
     )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from segfocal.errors import UserError
+
+_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")
 
 
 @contextmanager
@@ -25,7 +30,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         path: Where the file shall stand; its folder must exist.
 
     Raises:
-        OSError: If the folder cannot be written to or the disk is full.
+        OSError: With `path` in it, if the folder cannot be written to or the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
@@ -34,10 +39,55 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
         raise
     _sync_folder(path.parent)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a disk or a quota was used up."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def make_writable(folder: Path) -> None:
+    """Makes a folder and writes into it, before work begins whose results shall go there.
+
+    Raises:
+        UserError: If it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b" ")
+    except OSError as error:
+        raise UserError(
+            f"{folder.absolute()} cannot be written: {error.strerror}. Use another."
+        ) from None
+
+
+def check_checkpoint_path(option: str, path: Path) -> None:
+    """Refuses what is no file, before torch is imported to read it.
+
+    Raises:
+        UserError: With the path that was meant, where a run folder was given.
+    """
+    if path.is_dir():
+        raise UserError(f"{option} {path} is a folder. Pass a file, such as {path / 'best.pt'}.")
+    if not path.is_file():
+        raise UserError(f"{option} {path} does not exist. A run writes best.pt in its folder.")
+
+
+def remove_left_over(folder: Path) -> None:
+    """Removes what `atomic_write` left in a folder when a process was killed in the middle of it.
+
+    Only for a folder that no other process is writing to.
+    """
+    for path in folder.glob(".*.tmp"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, plain: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import textwrap
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -115,7 +117,7 @@ def check_network(
             warnings.simplefilter("ignore")
             logits = network(patch)
     except (RuntimeError, ValueError, IndexError) as error:
-        text = " ".join(str(error).split())[:160]
+        text = textwrap.shorten(str(error), 160, placeholder=" ...")
         raise UserError(
             f"train.patch_size: the network cannot take a patch of {size}; sizes divisible by 16 "
             f"suit every network here ({text})."
@@ -133,9 +135,12 @@ def _constructor(name: str) -> Callable[..., Any]:
         return getattr(importlib.import_module("monai.networks.nets"), name)  # type: ignore[no-any-return]
     module_name, dot, attribute = name.rpartition(".")
     if not dot:
+        by_lower = {known.lower(): known for known in _DEFAULTS}
+        near = difflib.get_close_matches(name.lower(), by_lower, 1)
+        hint = f" Did you mean {by_lower[near[0]]}?" if near else ""
         raise UserError(
-            f"network.name: unknown network {name!r}. Known: {', '.join(_DEFAULTS)}, or a dotted "
-            f"path such as monai.networks.nets.SwinUNETR."
+            f"network.name: unknown network {name!r}.{hint} Known: {', '.join(_DEFAULTS)}, or a "
+            f"dotted path such as monai.networks.nets.SwinUNETR."
         )
     try:
         constructor = getattr(importlib.import_module(module_name), attribute)

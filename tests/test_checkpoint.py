@@ -1,3 +1,6 @@
+import contextlib
+import errno
+import io
 import os
 from dataclasses import replace
 
@@ -47,6 +50,24 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         save_checkpoint(path, make())
     assert load_checkpoint(path).progress == {"epoch": 3}
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_full_disk_is_called_that_and_not_by_what_torch_makes_of_it(tmp_path, monkeypatch):
+    class FullDisk(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    @contextlib.contextmanager
+    def on_a_full_disk(path):
+        yield FullDisk()
+
+    monkeypatch.setattr(module, "atomic_write", on_a_full_disk)
+    with pytest.raises(OSError, match="No space") as error:
+        save_checkpoint(tmp_path / "last.pt", make())
+    assert error.value.errno == errno.ENOSPC
 
 
 def test_a_truncated_file_is_called_damaged(tmp_path):

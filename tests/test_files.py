@@ -1,10 +1,11 @@
+import errno
 import os
 import stat
 
 import pytest
 
 from segfocal.errors import UserError
-from segfocal.files import atomic_write, read_json, write_json
+from segfocal.files import atomic_write, is_disk_full, make_writable, read_json, write_json
 
 
 def names(folder):
@@ -93,3 +94,24 @@ def test_what_is_not_a_json_object_is_named_with_its_line(tmp_path, text, messag
 def test_a_missing_json_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"a.json: cannot be read: No such file"):
         read_json(tmp_path / "a.json")
+
+
+def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space") as error:
+        write_json(tmp_path / "a.json", {})
+    assert error.value.filename == str(tmp_path / "a.json")
+    assert is_disk_full(error.value)
+    assert not is_disk_full(OSError(errno.EACCES, "no"))
+
+
+def test_a_folder_is_made_and_left_empty_or_told_why_not(tmp_path):
+    make_writable(tmp_path / "a" / "b")
+    assert names(tmp_path / "a" / "b") == []
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError) as error:
+        make_writable(tmp_path / "file")
+    assert str(error.value) == f"{tmp_path / 'file'} cannot be written: File exists. Use another."

@@ -36,7 +36,11 @@ def test_a_dotted_path_is_imported():
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
-        ("Segresnet", {}, "unknown network 'Segresnet'. Known: SegResNet, UNet, DynUNet"),
+        (
+            "Segresnet",
+            {},
+            "unknown network 'Segresnet'. Did you mean SegResNet. Known: SegResNet, UNet",
+        ),
         ("monai.networks.nets.Nope", {}, "cannot import monai.networks.nets.Nope"),
         ("no_such_package.Net", {}, "cannot import no_such_package.Net"),
         ("SegResNet", {"depth": 3}, r"network.args: SegResNet refuses them: .*depth"),

@@ -11,7 +11,8 @@ from types import FrameType
 from typing import NoReturn
 
 from segfocal._version import __version__
-from segfocal.errors import RunFailedError, UserError
+from segfocal.errors import RunFailedError, UserError, one_line
+from segfocal.files import is_disk_full
 
 
 def make_parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -62,16 +63,18 @@ def run(command: str, work: Callable[[], None], *, debug: bool) -> NoReturn:
 
 def _judge(error: BaseException) -> tuple[int, str]:
     """Exit status and the one line of an error."""
-    text = " ".join(str(error).split())
     if isinstance(error, UserError):
-        return 2, text
+        return 2, one_line(error)
     if isinstance(error, RunFailedError):
-        return 1, text
+        return 1, one_line(error)
     if isinstance(error, KeyboardInterrupt):
-        return 130, f"Interrupted. {text}".rstrip()
+        return 130, f"Interrupted. {error}".rstrip()
     if isinstance(error, BrokenPipeError):
         return 1, ""
-    return 1, f"{type(error).__name__}: {text} (--debug prints the traceback)"
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return (1 if is_disk_full(error) else 2), f"{place}{error.strerror}."
+    return 1, f"{one_line(error)} (--debug prints the traceback)"
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

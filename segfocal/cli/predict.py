@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segfocal.cli import common
+from segfocal.errors import UserError
 
 EPILOG = """examples:
   segfocal-predict --ckpt runs/a/best.pt -i Dataset101_Sarcoma/imagesTs -o predictions
@@ -17,7 +18,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = common.make_parser(
         "segfocal-predict", "Segment volumes with a trained checkpoint.", EPILOG
     )
-    parser.add_argument("--ckpt", type=Path, required=True, metavar="RUN/best.pt")
+    parser.add_argument(
+        "--ckpt",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="RUN/best.pt",
+        help="checkpoint of a training: best.pt, or last.pt for its last epoch",
+    )
     parser.add_argument(
         "-i", "--input", type=Path, required=True, metavar="IN", help="data set, folder or file"
     )
@@ -38,18 +46,26 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _work(args: object) -> None:
     options = vars(args)
+    if len(options["ckpt"]) > 1:
+        raise UserError(
+            f"--ckpt: expected one checkpoint, got {len(options['ckpt'])}. Predict with each into "
+            f"a folder of its own: this version has no ensembles."
+        )
     from segfocal.inference.predict_cases import PredictRequest, predict_cases
+    from segfocal.reports.console import Console
 
+    console = Console(quiet=options["quiet"])
     predict_cases(
         PredictRequest(
-            checkpoint=options["ckpt"],
+            checkpoint=options["ckpt"][0],
             source=options["input"],
             output=options["output"],
             tta=options["tta"],
             device=options["device"],
             go_on=options["go_on"],
-            quiet=options["quiet"],
-        )
+        ),
+        console.line,
+        console.warning,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from segfocal.config.schema import Config, setting_names
+from segfocal.config.schema import Config, setting_names, tuple_length
 from segfocal.errors import UserError
 
 _SHIPPED = (Path(__file__).parents[1] / "_configs", Path(__file__).parents[2] / "configs")
@@ -123,8 +123,17 @@ def check_config(
     return LoadedConfig(config, name, lines)
 
 
-def _plain(node: yaml.Node, file: str, prefix: str, lines: dict[str, str]) -> Any:
+def _plain(
+    node: yaml.Node,
+    file: str,
+    prefix: str,
+    lines: dict[str, str],
+    within: tuple[yaml.Node, ...] = (),
+) -> Any:
     """Node to plain values; notes the line of every key on the way."""
+    if node in within:
+        line = node.start_mark.line + 1
+        raise UserError(f"{file}:{line}: {prefix.rstrip('.')} holds itself, by an alias.")
     if not isinstance(node, yaml.MappingNode):
         loader = yaml.SafeLoader("")
         try:
@@ -146,7 +155,7 @@ def _plain(node: yaml.Node, file: str, prefix: str, lines: dict[str, str]) -> An
         if key in mapping:
             raise UserError(f"{place}: {dotted} is set twice (first in {lines[dotted]}).")
         lines[dotted] = place
-        mapping[key] = _plain(value_node, file, f"{dotted}.", lines)
+        mapping[key] = _plain(value_node, file, f"{dotted}.", lines, (*within, node))
     return mapping
 
 
@@ -204,9 +213,11 @@ def _explain(error: ValidationError, settings: Mapping[str, Any], lines: Mapping
     if first["type"] == "missing" and (setting in names):
         return f"{where}{setting} is not set. Write it in the config, or pass --set {setting}=..."
     if known is None:
-        return f"{where}{setting or 'config'}: {_wanted(first)}."
+        return f"{where}{setting or 'config'}: {_wanted(first).rstrip('.')}."
     of_this = [e for e in error.errors() if ".".join(map(str, e["loc"])).startswith(known)]
-    wanted = " or ".join(dict.fromkeys(map(_wanted, of_this)))
+    all_wanted = dict.fromkeys(_numbers_wanted(e, known) or _wanted(e) for e in of_this)
+    first_wanted, *others = all_wanted
+    wanted = " or ".join([first_wanted, *(other.removeprefix("expected ") for other in others)])
     got = _value(settings, known)
     words = [str(e["ctx"]["expected"]) for e in of_this if e["type"] == "literal_error"]
     choices = [word for text in words for word in text.split("'")[1::2]]
@@ -215,10 +226,21 @@ def _explain(error: ValidationError, settings: Mapping[str, Any], lines: Mapping
     return f"{where}{known}: {wanted}, got {got!r}.{hint}".replace("\n", " ")
 
 
+def _numbers_wanted(error: Any, setting: str) -> str:
+    """`expected 3 numbers, [a, b, c]` for a list of another length or none; "" for other errors."""
+    if error["type"] not in ("tuple_type", "too_long", "too_short", "missing"):
+        return ""
+    length = tuple_length(setting)
+    letters = ", ".join("abcdefgh"[:length])
+    return f"expected {length} numbers, [{letters}]" if length else ""
+
+
 def _wanted(error: Any) -> str:
     message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "missing":
-        return "expected as many values as the setting has"
+    if error["type"] in ("model_type", "model_attributes_type"):
+        return "expected a section: settings below it, a line each"
+    if error["type"] == "path_type":
+        return "expected a path"
     return message.replace("Input should be", "expected").split(", got ")[0]
 
 

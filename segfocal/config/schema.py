@@ -5,10 +5,18 @@ A field's docstring is its documentation; `config.document` writes docs/config.m
 
 from __future__ import annotations
 
+import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 Positive = Field(gt=0)
 AlphaScheme = Literal[
@@ -21,8 +29,23 @@ class Section(BaseModel):
     """A part of the config: unknown names are refused, docstrings are descriptions."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python counts true as 1, and pydantic follows it."""
+        assert info.field_name is not None
+        parts = value if isinstance(value, (list, tuple)) else [value]
+        takes_it = cls.model_fields[info.field_name].annotation is bool
+        if not takes_it and any(isinstance(part, bool) for part in parts):
+            raise ValueError("expected no true or false")
+        return value
 
 
 class DataConfig(Section):
@@ -66,9 +89,11 @@ class DataConfig(Section):
     field of view it has its smallest value); false: refuse it."""
     max_voxels: int = Field(1_000_000_000, gt=0)
     """Voxels of a file, channels included, above which its header is not believed (a damaged
-    header, a decompression bomb): such a file is refused before memory is taken for it."""
+    header, a decompression bomb): such a file is refused before memory is taken for it. So is a
+    `spacing_mm` that makes more voxels than that of a case."""
     spacing_mm: tuple[float, float, float] | None = None
-    """Resample to this voxel size (R, A, S axes); default: each case's own grid."""
+    """Resample to this voxel size (R, A, S axes); default: each case's own grid, and
+    segfocal-predict warns of voxels that are not of the size trained on."""
     normalize: Normalization | dict[str, Normalization] = "zscore"
     """`zscore` per case and channel, `zscore_nonzero` over the voxels that are not 0 (skull
     stripped), a window `[low, high]` scaled to -1..1 (CT), `none`; one for all or by channel."""
@@ -77,7 +102,8 @@ class DataConfig(Section):
     split: Path | None = None
     """A split.json to use; default: one is drawn from `train.seed` and written to the run."""
     val_fraction: float = Field(0.2, ge=0, lt=1)
-    """Share of the cases held out for validation; 0 trains on all and validates on none."""
+    """Share of the cases held out for validation; 0 trains on all and validates on none. A resumed
+    run keeps its split."""
     num_workers: int = Field(0, ge=0)
     """Processes that cut and augment patches; the result does not depend on it."""
     cache: Literal["auto", "ram", "disk", "none"] = "auto"
@@ -90,6 +116,25 @@ class DataConfig(Section):
     of patients: the folder is made for the user alone, and a file no run used for 30 days goes."""
     cache_ram_gb: float | None = Field(None, ge=0)
     """Memory for prepared training cases; default: half of what is free when the run starts."""
+
+    @field_validator("spacing_mm")
+    @classmethod
+    def _spacing_positive(
+        cls, spacing_mm: tuple[float, float, float] | None
+    ) -> tuple[float, float, float] | None:
+        if spacing_mm is not None and min(spacing_mm) <= 0:
+            raise ValueError("expected three numbers > 0")
+        return spacing_mm
+
+    @field_validator("normalize")
+    @classmethod
+    def _windows_open(
+        cls, normalize: Normalization | dict[str, Normalization]
+    ) -> Normalization | dict[str, Normalization]:
+        rules = normalize.values() if isinstance(normalize, dict) else [normalize]
+        if any(isinstance(rule, tuple) and rule[0] >= rule[1] for rule in rules):
+            raise ValueError("expected a window [low, high] with low < high")
+        return normalize
 
 
 class NetworkConfig(Section):
@@ -186,8 +231,8 @@ class LossConfig(Section):
     @field_validator("gamma")
     @classmethod
     def _gamma_not_negative(cls, gamma: float | list[float]) -> float | list[float]:
-        if not all(0 <= g < float("inf") for g in (gamma if isinstance(gamma, list) else [gamma])):
-            raise ValueError("expected finite numbers >= 0")
+        if not all(g >= 0 for g in (gamma if isinstance(gamma, list) else [gamma])):
+            raise ValueError("expected numbers >= 0")
         return gamma
 
 
@@ -267,8 +312,8 @@ class TrainConfig(Section):
     @field_validator("foreground_weights")
     @classmethod
     def _weights_not_negative(cls, weights: dict[str, float] | None) -> dict[str, float] | None:
-        if weights is not None and not all(0 <= w < float("inf") for w in weights.values()):
-            raise ValueError("expected finite numbers >= 0")
+        if weights is not None and not all(w >= 0 for w in weights.values()):
+            raise ValueError("expected numbers >= 0")
         return weights
 
     @field_validator("patch_size")
@@ -328,3 +373,24 @@ def setting_names(section: type[BaseModel] = Config, prefix: str = "") -> list[s
         else:
             names.append(prefix + field)
     return names
+
+
+def tuple_length(setting: str) -> int:
+    """How many values a setting holds, one after another; 0 where it may be any number.
+
+    Example:
+        >>> tuple_length("train.patch_size"), tuple_length("data.normalize")
+        (3, 2)
+    """
+    *sections, name = setting.split(".")
+    section: Any = Config
+    for part in sections:
+        section = section.model_fields[part].annotation
+    return _longest_tuple(section.model_fields[name].annotation)
+
+
+def _longest_tuple(annotation: Any) -> int:
+    inner = typing.get_args(annotation)
+    if typing.get_origin(annotation) is tuple:
+        return len(inner)
+    return max(map(_longest_tuple, inner), default=0)

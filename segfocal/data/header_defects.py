@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from nibabel.affines import voxel_sizes
+from nibabel.orientations import io_orientation
 
 from segfocal.data.cases import Case, MissingFile
 from segfocal.data.defects import DefectError, collecting
@@ -46,6 +47,22 @@ class CaseGrid:
     shape: tuple[int, int, int]
     affine: Affine
     zooms: tuple[float, float, float]
+
+    @property
+    def shape_ras(self) -> tuple[int, int, int]:
+        """Axis lengths along R, A, S."""
+        r, a, s = self._ras_axes()
+        return (self.shape[r], self.shape[a], self.shape[s])
+
+    @property
+    def spacing_ras_mm(self) -> tuple[float, float, float]:
+        """Edge lengths of a voxel along R, A, S."""
+        r, a, s = self._ras_axes()
+        return (self.zooms[r], self.zooms[a], self.zooms[s])
+
+    def _ras_axes(self) -> list[int]:
+        axes: list[int] = np.argsort(io_orientation(self.affine)[:, 0]).tolist()
+        return axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +275,7 @@ def _spatial_shape(
             f"data.channel_dim: expected an axis from -4 to 3, got {axis}.", "dataset"
         )
     if shape[axis] == len(channels):
-        spatial = [length for i, length in enumerate(shape) if i != axis % 4]
+        spatial = header.spatial_shape(channel_dim)
         return (spatial[0], spatial[1], spatial[2])
     for other, words, setting in (
         (3, "is channel-last", -1),

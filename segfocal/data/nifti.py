@@ -176,7 +176,13 @@ def _decoded(stored: npt.NDArray[Any], decoder: LabelDecoder) -> npt.NDArray[Any
     return np.array(values.reshape(stored.shape, order="F"), order="C")
 
 
-def write_label(path: Path, values: npt.NDArray[Any], like: Volume | Path) -> None:
+def write_label(
+    path: Path,
+    values: npt.NDArray[Any],
+    like: Volume | Path,
+    *,
+    channel_dim: int | None = None,
+) -> None:
     """A label file on the grid of its source, complete or absent.
 
     Shape, both forms with their codes, voxel size and unit of length are the source's to the bit.
@@ -187,6 +193,7 @@ def write_label(path: Path, values: npt.NDArray[Any], like: Volume | Path) -> No
         path: `.nii` or `.nii.gz`, in a folder that exists. The same voxels give the same bytes.
         values: Integers `(X, Y, Z)` as the file shall hold them (`LabelScheme.decode`).
         like: The source volume, or the path of the image it came from.
+        channel_dim: Axis of the channels in a 4-D file `like`; None is NIfTI's own, the fourth.
 
     Raises:
         UserError: If `path` has another ending, or `like` cannot be read.
@@ -195,22 +202,29 @@ def write_label(path: Path, values: npt.NDArray[Any], like: Volume | Path) -> No
     if values.dtype.kind not in "iu":
         raise ValueError(f"values must be integers, got {values.dtype}.")
     dtype = smallest_integer(int(values.min()), int(values.max()))
-    _write(path, values, dtype, like)
+    _write(path, values, dtype, like, channel_dim)
 
 
-def write_array(path: Path, values: npt.NDArray[Any], like: Volume | Path) -> None:
+def write_array(
+    path: Path,
+    values: npt.NDArray[Any],
+    like: Volume | Path,
+    *,
+    channel_dim: int | None = None,
+) -> None:
     """A map of floats (a probability) on the grid of its source, complete or absent.
 
     Args:
         path: `.nii` or `.nii.gz`, in a folder that exists.
         values: `(X, Y, Z)`; stored as float32.
         like: The source volume, or the path of the image it came from.
+        channel_dim: Axis of the channels in a 4-D file `like`; None is NIfTI's own, the fourth.
 
     Raises:
         UserError: If `path` has another ending, or `like` cannot be read.
         ValueError: If `values` are not on the source's grid.
     """
-    _write(path, values, np.dtype(np.float32), like)
+    _write(path, values, np.dtype(np.float32), like, channel_dim)
 
 
 def smallest_integer(low: int, high: int) -> np.dtype[Any]:
@@ -290,12 +304,18 @@ def _in_range(channels: Sequence[int] | None, num_channels: int) -> Sequence[int
     return channels
 
 
-def _write(path: Path, values: npt.NDArray[Any], dtype: np.dtype[Any], like: Volume | Path) -> None:
+def _write(
+    path: Path,
+    values: npt.NDArray[Any],
+    dtype: np.dtype[Any],
+    like: Volume | Path,
+    channel_dim: int | None,
+) -> None:
     if not path.name.endswith(SUFFIXES):
         raise UserError(f"{path}: expected a name that ends in .nii or .nii.gz.")
     if isinstance(like, Path):
         read = read_header(like)
-        shape, source = read.shape[:3], read.nifti
+        shape, source = read.spatial_shape(channel_dim), read.nifti
     else:
         shape, source = like.data.shape[-3:], like.header
     if values.shape != shape:

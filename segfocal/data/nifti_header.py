@@ -66,6 +66,17 @@ class Header:
     pixdim: tuple[float, float, float]
     nifti: Nifti1Header
 
+    def spatial_shape(self, channel_dim: int | None = None) -> tuple[int, ...]:
+        """Axis lengths without that of the channels, which only a 4-D file has.
+
+        Args:
+            channel_dim: Axis of the channels, from -4 to 3; None is the fourth.
+        """
+        if len(self.shape) != 4:
+            return self.shape
+        axis = 3 if channel_dim is None else channel_dim % 4
+        return self.shape[:axis] + self.shape[axis + 1 :]
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the stored numbers, in the file's byte order."""

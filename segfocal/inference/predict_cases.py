@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segfocal.data.cases import Case
+from segfocal.data.header_defects import CaseGrid
 from segfocal.data.layouts import list_inputs
 from segfocal.data.nifti import write_label
-from segfocal.data.nifti_header import MAX_VOXELS
+from segfocal.data.nifti_header import MAX_VOXELS, SUFFIXES
+from segfocal.data.phantom.stamp import STAMP
+from segfocal.data.spacing import is_outside, range_text, spacing_range
 from segfocal.data.verify import verify_headers
-from segfocal.errors import UserError
+from segfocal.errors import RunFailedError, UserError
+from segfocal.files import check_checkpoint_path, make_writable
 from segfocal.labels import ClassMap, LabelScheme
+
+if TYPE_CHECKING:
+    from segfocal.checkpoint import Checkpoint
+    from segfocal.inference.predictor import Predictor
+
+
+Say = Callable[[str], None]
+"""Takes one line."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +43,6 @@ class PredictRequest:
         tta: `none` or `flips`; None is what the run declares.
         device: auto, cpu, cuda or cuda:N.
         go_on: Leave what `output` already holds; else that is the user's mistake.
-        quiet: Print nothing.
     """
 
     checkpoint: Path
@@ -39,38 +51,88 @@ class PredictRequest:
     tta: str | None = None
     device: str = "auto"
     go_on: bool = False
-    quiet: bool = False
 
 
-def predict_cases(request: PredictRequest) -> list[Path]:
+def _say_nothing(_line: str) -> None:
+    pass
+
+
+def _warn(line: str) -> None:
+    sys.stderr.write(f"warning: {line}\n")
+
+
+def predict_cases(
+    request: PredictRequest, say: Say = _say_nothing, warn: Say = _warn
+) -> list[Path]:
     """Segments every case of `source`; one label file each, on the source's own grid.
+
+    Args:
+        request: What to do.
+        say: Gets a line a case, and one at the end.
+        warn: Gets what a user should know: why a case was passed over, voxels of an unknown size.
 
     Returns:
         The files, written now or found with `go_on`.
 
     Raises:
         UserError: For a missing or damaged checkpoint or image, channels that do not fit, an
-            output that would be overwritten. All headers are checked before the first case, so
-            that only damaged voxels can stop it half way.
+            output that would be overwritten or cannot be written. All headers are checked before
+            the first case.
+        RunFailedError: At the end, if cases with damaged voxels were passed over, with their
+            names; at once, if a label could not be written.
     """
-    if not request.checkpoint.is_file():
-        raise UserError(
-            f"--ckpt {request.checkpoint} does not exist. A run writes best.pt in its folder."
-        )
-    if not request.source.exists():
-        raise UserError(f"-i {request.source} does not exist.")
-    if request.output.exists() and not request.output.is_dir():
-        raise UserError(f"-o {request.output} is a file; it must be a folder.")
+    _check_paths(request)
     from segfocal.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(request.checkpoint)
-    data = checkpoint.config["data"]
     cases = list_inputs(
-        request.source, checkpoint.file_channels, image_pattern=data.get("image_pattern")
+        request.source,
+        checkpoint.file_channels,
+        image_pattern=checkpoint.config["data"].get("image_pattern"),
     )
     targets = [request.output / f"{case.case_id}.nii.gz" for case in cases]
-    _refuse_overwriting(cases, targets, go_on=request.go_on)
-    for case in cases:
+    _refuse_overwriting(cases, targets, request)
+    grids = _check_headers(cases, checkpoint)
+    _doubt_spacing(grids, checkpoint, warn)
+    from segfocal.inference.predictor import Predictor
+
+    predictor = Predictor.from_checkpoint(checkpoint, device=request.device, tta=request.tta)
+    make_writable(request.output)
+    failed = []
+    for number, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
+        if target.exists():
+            continue
+        try:
+            told = _predict(case, target, predictor)
+        except UserError as error:
+            warn(str(error))
+            failed.append(case.case_id)
+        else:
+            say(f"{number}/{len(cases)} {case.case_id} {told}")
+    if failed:
+        raise RunFailedError(
+            f"{len(failed)} of {_some(len(cases), 'case')} could not be predicted: "
+            f"{', '.join(failed)}. Mend the files, then pass --continue."
+        )
+    say(f"{_some(len(cases), 'label file')} in {request.output}")
+    if checkpoint.synthetic:
+        say(f"Trained on a {STAMP}")
+    return targets
+
+
+def _check_paths(request: PredictRequest) -> None:
+    check_checkpoint_path("--ckpt", request.checkpoint)
+    if not request.source.exists():
+        raise UserError(f"-i {request.source} does not exist.")
+    is_file = request.output.exists() and not request.output.is_dir()
+    if is_file or request.output.name.endswith(SUFFIXES):
+        raise UserError(f"-o {request.output} is a file; it must be a folder.")
+
+
+def _check_headers(cases: Sequence[Case], checkpoint: Checkpoint) -> list[CaseGrid]:
+    """The grid of every case, once its header is one that the checkpoint's network can take."""
+    data = checkpoint.config["data"]
+    return [
         verify_headers(
             case,
             checkpoint.file_channels,
@@ -79,38 +141,64 @@ def predict_cases(request: PredictRequest) -> list[Path]:
             resample_channels=data.get("resample_channels", False),
             max_voxels=data.get("max_voxels", MAX_VOXELS),
         )
-    from segfocal.inference.predictor import Predictor
-
-    scheme = checkpoint.scheme
-    predictor = Predictor.from_checkpoint(checkpoint, device=request.device, tta=request.tta)
-    request.output.mkdir(parents=True, exist_ok=True)
-    for number, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
-        if target.exists():
-            continue
-        began = time.monotonic()
-        prepared = predictor.preprocessing(case)
-        classes = predictor.predict(prepared["image"])
-        write_label(target, scheme.decode(classes), like=case.images[0])
-        if not request.quiet:
-            volumes = _volumes(classes, prepared["zooms_mm"], scheme)
-            elapsed_s = time.monotonic() - began
-            sys.stdout.write(
-                f"{number}/{len(cases)} {case.case_id} {elapsed_s:.1f} s · {volumes}\n"
-            )
-            sys.stdout.flush()
-    if not request.quiet:
-        sys.stdout.write(f"{len(cases)} label files in {request.output}\n")
-        if checkpoint.synthetic:
-            sys.stdout.write("Trained on a SYNTHETIC PHANTOM - not clinical evidence\n")
-    return targets
+        for case in cases
+    ]
 
 
-def _refuse_overwriting(cases: Sequence[Case], targets: Sequence[Path], *, go_on: bool) -> None:
+def _doubt_spacing(grids: Sequence[CaseGrid], checkpoint: Checkpoint, warn: Say) -> None:
+    """Says where nothing is resampled and voxels are not of the size that was trained on."""
+    trained = checkpoint.spacing_mm
+    if trained is None or checkpoint.config["data"]["spacing_mm"] is not None:
+        return
+    odd = [grid for grid in grids if is_outside(grid.spacing_ras_mm, trained)]
+    if not odd:
+        return
+    own = spacing_range([grid.spacing_ras_mm for grid in odd])
+    warn(
+        f"{odd[0].case_id}{f' and {len(odd) - 1} more' if len(odd) > 1 else ''}: voxels of "
+        f"{range_text(own)}; the network was trained on {range_text(trained)}, and nothing is "
+        f"resampled (data.spacing_mm: null). Do not trust these labels unseen."
+    )
+
+
+def _predict(case: Case, target: Path, predictor: Predictor) -> str:
+    """Writes one label; its time and volumes, for the eye.
+
+    Raises:
+        UserError: If the case's files are damaged.
+        RunFailedError: If the label cannot be written.
+    """
+    began = time.monotonic()
+    prepared = predictor.preprocessing(case)
+    classes = predictor.predict(prepared["image"])
+    scheme, channel_dim = predictor.scheme, predictor.preprocessing.load.channel_dim
+    try:
+        write_label(target, scheme.decode(classes), like=case.images[0], channel_dim=channel_dim)
+    except OSError as error:
+        raise RunFailedError(
+            f"{target} could not be written: {error.strerror}. Labels before it are complete; "
+            f"pass --continue once there is room."
+        ) from None
+    volumes = _volumes(classes, prepared["zooms_mm"], scheme)
+    return f"{time.monotonic() - began:.1f} s · {volumes}"
+
+
+def _some(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _refuse_overwriting(
+    cases: Sequence[Case], targets: Sequence[Path], request: PredictRequest
+) -> None:
     for case, target in zip(cases, targets, strict=True):
         if any(target.exists() and target.samefile(image) for image in case.images):
             raise UserError(f"-o would overwrite the image {case.images[0]}. Use another folder.")
+    output = request.output
+    holders = {request.source, *(image.parent for case in cases for image in case.images)}
+    if output.is_dir() and any(output.samefile(holder) for holder in holders):
+        raise UserError(f"-o {output} is the folder of the images. Use another folder.")
     there = [target for target in targets if target.exists()]
-    if there and not go_on:
+    if there and not request.go_on:
         raise UserError(
             f"{there[0]} exists already ({len(there)} of {len(targets)} do). Pass --continue to "
             f"predict only what is missing, or -o for another folder."

@@ -50,5 +50,10 @@ def read_case_scores(path: Path) -> list[CaseScore]:
     return [CaseScore(name, regions) for name, regions in cases.items()]
 
 
+def scored_epoch(path: Path) -> str:
+    """The epoch whose weights a `val_cases.csv` is of; "" where it does not say."""
+    return next((row["epoch"] for row in read_csv(path)), "") if path.exists() else ""
+
+
 def _values(region: RegionScore) -> dict[str, object]:
     return asdict(region) if region.annotated else {}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 import rich.console
 from rich import box
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.table import Table
 
@@ -20,13 +24,21 @@ from segfocal.metrics.case_score import RegionSummary, mean_dice
 from segfocal.reports import text
 from segfocal.reports.history import EpochRecord
 
+_PLAIN_WIDTH = 160
+_WIDTH_FOR_TERMS = 100
+_WIDTH_FOR_BAR = 80
+"""Columns of a terminal below which the line of an epoch leaves something out."""
+
 
 class EpochProgress:
     """The moving bar of one epoch; does nothing where there is no terminal."""
 
-    def __init__(self, progress: Progress | None, task: TaskID | None) -> None:
+    def __init__(
+        self, progress: Progress | None, task: TaskID | None, *, with_terms: bool = True
+    ) -> None:
         self._progress = progress
         self._task = task
+        self._with_terms = with_terms
 
     def advance(
         self,
@@ -46,10 +58,20 @@ class EpochProgress:
             return
         said = {}
         if loss is not None:
-            said["loss"] = text.loss_text(loss, terms or {})
+            said["loss"] = text.loss_text(loss, (terms or {}) if self._with_terms else {})
         if steps_per_s is not None:
             said["pace"] = text.pace_text(steps_per_s, memory_gb=memory_gb, eta_s=eta_s)
         self._progress.update(self._task, advance=steps, **said)  # type: ignore[arg-type]
+
+
+class _Stream(rich.console.Console):
+    """A rich console that goes silent where nobody reads any more (`| head`); rich's own exits."""
+
+    def on_broken_pipe(self) -> None:
+        """What the stream still holds goes to the null device, or Python fails on it at exit."""
+        self.quiet = True
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), self.file.fileno())
 
 
 class Console:
@@ -57,7 +79,7 @@ class Console:
 
     On a terminal an epoch is a moving bar, then a line for training and one for validation. On
     any other stream it is exactly one line. `log.txt` gets every line with the time, whatever
-    the stream gets.
+    the stream gets, and also when the stream is closed.
 
     Args:
         stream: Where lines go; standard output when None.
@@ -76,7 +98,8 @@ class Console:
         error_stream: IO[str] | None = None,
         force_terminal: bool | None = None,
     ) -> None:
-        self._out = rich.console.Console(
+        self._open = partial(
+            _Stream,
             file=stream or sys.stdout,
             quiet=quiet,
             force_terminal=force_terminal,
@@ -84,6 +107,7 @@ class Console:
             markup=False,
             emoji=False,
         )
+        self._out = self._open()
         self._err = rich.console.Console(
             file=error_stream or sys.stderr, highlight=False, markup=False, emoji=False
         )
@@ -103,7 +127,8 @@ class Console:
     def close(self) -> None:
         """Close the log file."""
         if self._log is not None:
-            self._log.close()
+            with contextlib.suppress(OSError):  # a full disk, which the last flush has told of
+                self._log.close()
             self._log = None
 
     @property
@@ -111,15 +136,21 @@ class Console:
         """Whether bars move."""
         return self._out.is_terminal and not self._out.quiet
 
+    def log(self, message: str) -> None:
+        """Write to the log alone."""
+        if self._log is not None:
+            self._log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {message}\n")
+            self._log.flush()
+
     def line(self, message: str, style: str | None = None) -> None:
         """Write one line as it is, however long, to the stream and the log."""
         self._say(message, style)
-        self._write_log(message)
+        self.log(message)
 
     def warning(self, message: str) -> None:
         """Write `warning: ...` to the error stream, even when quiet, and to the log."""
         self._err.out(_encodable(f"warning: {message}", self._err), highlight=False)
-        self._write_log(f"warning: {message}")
+        self.log(f"warning: {message}")
 
     def header(self, versions: Mapping[str, str], device: str, precision: str, seed: int) -> None:
         """`segfocal 0.1 · torch 2.13 · monai 1.6.1 · cuda:0 H100 80GB · bf16 · seed 7`."""
@@ -197,21 +228,27 @@ class Console:
             joined = trained if len(lines) == 1 else f"{trained} | val {scores}"
             self._say(joined, None)
         for message in lines:
-            self._write_log(message)
+            self.log(message)
 
     def table(self, table: Table) -> None:
-        """Print a table; on a plain stream in ASCII and 160 columns wide. The log gets it too."""
+        """Print a table; on a plain stream in ASCII. The log gets it too.
+
+        Where it is wider than the terminal its lines run on: rich would drop columns, the names
+        among them.
+        """
         plain = io.StringIO()
         frame, table.box = table.box, box.ASCII2
-        rich.console.Console(file=plain, width=160, highlight=False).print(table)
+        width = _natural_width(table)
+        plain_width = max(width, _PLAIN_WIDTH)
+        rich.console.Console(file=plain, width=plain_width, highlight=False).print(table)
         table.box = frame
         lines = [message.rstrip() for message in plain.getvalue().splitlines()]
         for message in lines:
-            self._write_log(message)
+            self.log(message)
             if not self.is_terminal:
                 self._say(message, None)
         if self.is_terminal:
-            self._out.print(table)
+            self._open(width=max(width, self._out.width)).print(table)
 
     def results(
         self, title: str, columns: Mapping[str, Mapping[str, RegionSummary]], note: str = ""
@@ -233,23 +270,29 @@ class Console:
             return
         columns = (
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
+            *([BarColumn(bar_width=20)] if self._out.width >= _WIDTH_FOR_BAR else []),
             TaskProgressColumn(),
             TextColumn("{task.fields[loss]}", markup=False),
             TextColumn("{task.fields[pace]}", markup=False),
         )
         bar = Progress(*columns, console=self._out, transient=True, refresh_per_second=4)
         with bar as progress:
-            yield EpochProgress(progress, progress.add_task(label, total=total, loss="", pace=""))
+            task = progress.add_task(label, total=total, loss="", pace="")
+            with_terms = self._out.width >= _WIDTH_FOR_TERMS
+            yield EpochProgress(progress, task, with_terms=with_terms)
 
     def _say(self, message: str, style: str | None) -> None:
-        self._out.out(_encodable(message, self._out), style=style, highlight=False)
-        self._out.file.flush()
+        try:
+            self._out.out(_encodable(message, self._out), style=style, highlight=False)
+            self._out.file.flush()
+        except BrokenPipeError:
+            self._out.on_broken_pipe()
 
-    def _write_log(self, message: str) -> None:
-        if self._log is not None:
-            self._log.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {message}\n")
-            self._log.flush()
+
+def _natural_width(table: Table) -> int:
+    """Columns that a table takes where nothing is folded."""
+    boundless = rich.console.Console(file=io.StringIO(), width=10_000)
+    return Measurement.get(boundless, boundless.options, table).maximum
 
 
 def _encodable(message: str, console: rich.console.Console) -> str:

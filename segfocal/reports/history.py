@@ -89,6 +89,10 @@ class History:
             history.records = [r for r in read_history(path) if r.epoch <= last_epoch]
         return history
 
+    def validation(self, epoch: int) -> Mapping[str, RegionSummary]:
+        """Scores of an epoch by region; empty where it was not validated."""
+        return next((r.val for r in self.records if r.epoch == epoch and r.val), {})
+
     def append(self, record: EpochRecord) -> None:
         """Add an epoch and rewrite the file (to a temporary one, then renamed)."""
         self.records.append(record)

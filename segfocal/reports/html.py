@@ -11,8 +11,9 @@ from pathlib import Path
 import jinja2
 
 from segfocal.data.phantom.stamp import STAMP
+from segfocal.files import atomic_write
 from segfocal.metrics.case_score import CaseScore, RegionSummary
-from segfocal.reports.case_table import read_case_scores
+from segfocal.reports.case_table import read_case_scores, scored_epoch
 from segfocal.reports.history import read_history
 from segfocal.reports.text import duration, fraction
 
@@ -28,6 +29,7 @@ def write_report(
     facts: Mapping[str, str] | None = None,
     results: Mapping[str, Mapping[str, RegionSummary]] | None = None,
     synthetic: bool = False,
+    done: bool = False,
 ) -> Path:
     """Write `report.html` from what a run folder holds; what is missing is left out.
 
@@ -40,6 +42,7 @@ def write_report(
         facts: What to say about the run (data, alpha, device, versions), in order.
         results: Method to summary per region (`network`, `threshold baseline`).
         synthetic: Say at the top, at the bottom and on each table that this is the phantom.
+        done: Say that the run is done, before DONE is there.
 
     Returns:
         The path of the report.
@@ -56,7 +59,7 @@ def write_report(
     page = environment.get_template("report.html.j2").render(
         title=title or run_dir.resolve().name,
         written=f"{datetime.now():%Y-%m-%d %H:%M}",
-        state=_state(run_dir),
+        state=_state(run_dir, done=done),
         stamp=STAMP if synthetic else "",
         facts=dict(facts or {}),
         results=dict(results or {}),
@@ -64,6 +67,7 @@ def write_report(
         samples=[(path.stem, _embedded(path)) for path in _newest_samples(run_dir / "samples")],
         cases=cases[:MAX_CASES],
         num_cases=len(cases),
+        scored_epoch=scored_epoch(run_dir / "val_cases.csv"),
         regions=regions,
         volumes=all(
             score.ref_ml is not None
@@ -78,13 +82,12 @@ def write_report(
         },
     )
     path = run_dir / "report.html"
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    with atomic_write(path) as stream:
+        stream.write(page.encode())
     return path
 
 
-def _state(run_dir: Path) -> str:
+def _state(run_dir: Path, *, done: bool) -> str:
     """`epoch 60, 31m00 · done`, or what stands in FAILED.txt."""
     parts = []
     if (run_dir / "metrics.csv").exists():
@@ -94,7 +97,7 @@ def _state(run_dir: Path) -> str:
     if (run_dir / "FAILED.txt").exists():
         failure = (run_dir / "FAILED.txt").read_text(encoding="utf-8").strip()
         parts.append(f"failed: {failure}")
-    elif (run_dir / "DONE").exists():
+    elif done or (run_dir / "DONE").exists():
         parts.append("done")
     return " · ".join(parts)
 

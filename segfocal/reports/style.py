@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from segfocal.data.phantom.stamp import STAMP
+from segfocal.files import atomic_write
 
 OVERLAY_COLOURS = ("#56B4E9", "#F0E442", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#0072B2")
 """For masks over a grey image, by class; Okabe and Ito's palette, safe for colour-blind eyes."""
@@ -32,7 +33,7 @@ def line_look(index: int) -> dict[str, Any]:
 
 
 def save(figure: Figure, path: Path, *, synthetic: bool) -> None:
-    """Write a PNG to a temporary file and rename it; stamp it where the data is synthetic."""
+    """Write a PNG, complete or absent; stamp it where the data is synthetic."""
     if synthetic:
         figure.text(
             0.5,
@@ -45,7 +46,6 @@ def save(figure: Figure, path: Path, *, synthetic: bool) -> None:
             fontweight="bold",
             bbox={"facecolor": "#A00000", "edgecolor": "none", "pad": 3},
         )
-    temporary = path.with_name(path.name + ".tmp")
     description = STAMP if synthetic else "segfocal"
-    figure.savefig(temporary, format="png", dpi=110, metadata={"Description": description})
-    temporary.replace(path)
+    with atomic_write(path) as stream:
+        figure.savefig(stream, format="png", dpi=110, metadata={"Description": description})

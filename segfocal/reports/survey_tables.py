@@ -15,6 +15,9 @@ from segfocal.data.group_stats import GroupStats
 from segfocal.reports.text import SEPARATOR, significant
 from segfocal.statistics.class_alpha import ClassAlpha
 
+_NEARLY_ALL = 0.9995
+"""From here on one decimal would read 100.0%."""
+
 _PLAIN = box.SIMPLE_HEAD
 
 
@@ -143,12 +146,15 @@ def percent(share: float) -> str:
     Example:
         >>> percent(0.9634), percent(0.0263), percent(0.000012), percent(0.0), percent(1.0)
         ('96.3%', '2.6%', '0.0012%', '0%', '100%')
+        >>> percent(0.99963)
+        '99.963%'
     """
     if share in (0, 1):
         return f"{share:.0%}"
-    if share >= 0.1:
+    if 0.1 <= share < _NEARLY_ALL:
         return f"{100 * share:.1f}%"
-    digits = max(0, 1 - math.floor(math.log10(100 * share)))
+    told = min(share, 1 - share)
+    digits = max(0, 1 - math.floor(math.log10(100 * told)))
     return f"{100 * share:.{digits}f}%"
 
 

@@ -15,12 +15,13 @@ from segfocal.checkpoint import load_checkpoint
 from segfocal.config.schema import Config, TrainConfig
 from segfocal.data.cases import Case
 from segfocal.data.partial import annotated_outputs
-from segfocal.errors import UserError
+from segfocal.errors import RunFailedError, UserError, one_line
 from segfocal.labels import LabelScheme
 from segfocal.networks import build_network, check_network, set_prior_bias
 from segfocal.statistics.partial_labels import output_shares
 from segfocal.training.case_cache import Prepared, code_fingerprint
 from segfocal.training.case_store import CaseStore
+from segfocal.training.failure import is_out_of_memory
 from segfocal.training.patches import EpochSampler, PatchDataset, stable_seed
 from segfocal.training.preflight import Plan
 from segfocal.training.run_folder import versions
@@ -51,22 +52,49 @@ def make_network(config: Config, plan: Plan) -> nn.Module:
     return network
 
 
-def init_from(network: nn.Module, path: Path) -> int:
+def init_from(network: nn.Module, path: Path, plan: Plan) -> list[str]:
     """Copies the weights of another run that have the same name and shape.
 
+    Args:
+        network: Changed in place.
+        path: The other run's checkpoint.
+        plan: The data of this run.
+
     Returns:
-        How many tensors were copied.
+        Lines for the user: what was copied and what was not, and what the other run saw or
+        predicted otherwise.
 
     Raises:
-        UserError: If none fits.
+        UserError: If fewer than half of the kernels fit: that is another network.
     """
     own = network.state_dict()
-    other = load_checkpoint(path).model
-    fitting = {n: t for n, t in other.items() if n in own and own[n].shape == t.shape}
-    if not fitting:
-        raise UserError(f"--init-from {path}: no weight has the name and shape of this network's.")
+    other = load_checkpoint(path)
+    fitting = {n: t for n, t in other.model.items() if n in own and own[n].shape == t.shape}
+    kernels = [name for name, tensor in own.items() if tensor.ndim > 1]
+    num_fitting = sum(name in fitting for name in kernels)
+    if 2 * num_fitting < len(kernels):
+        raise UserError(
+            f"--init-from {path}: {num_fitting} of {len(kernels)} kernels have the name and shape "
+            f"of this network's; expected at least half. Set network.name and network.args to "
+            f"those of that run: {other.config['network']['name']} "
+            f"{other.config['network']['args'] or ''}".rstrip()
+            + "."
+        )
     network.load_state_dict({**own, **fitting})
-    return len(fitting)
+    new = [name for name in own if name not in fitting]
+    told = ", ".join(new[:3]) + (f" and {len(new) - 3} more" if len(new) > 3 else "")
+    copied = f"init   {len(fitting)} of {len(own)} tensors from {path}"
+    lines = [f"{copied}, epoch {other.progress['epoch']}" + (f"; new: {told}" if new else "")]
+    for what, theirs, ours in (
+        ("channels", other.channels, plan.channels),
+        ("outputs", other.scheme.output_names, plan.dataset.scheme.output_names),
+    ):
+        if theirs != ours:
+            lines.append(
+                f"doubt  {path.name} has {what} {','.join(theirs)}; this run {','.join(ours)}. "
+                f"Weights are copied by position, not by name."
+            )
+    return lines
 
 
 def make_optimizer(train: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
@@ -106,12 +134,27 @@ class CasePreparation:
         self.description = _description(config, plan, for_training=for_training)
 
     def __call__(self, case: Case) -> Prepared:
-        """The prepared case."""
-        prepared: Prepared = self.preprocessing(case)
+        """The prepared case.
+
+        Raises:
+            UserError: If its files are damaged or do not fit the config.
+            RunFailedError: With the case's id, if a transform fails or memory runs out.
+        """
+        try:
+            prepared: Prepared = self.preprocessing(case)
+        except (RuntimeError, MemoryError) as error:
+            raise RunFailedError(_not_prepared(case.case_id, error)) from error
         if self.crops is None:
             return prepared
         ready: Prepared = self.crops(prepared)
         return {key: ready[key] for key in ("case_id", "image", "label", CROP_INDICES)}
+
+
+def _not_prepared(case_id: str, error: BaseException) -> str:
+    cause = error.__cause__ or error  # MONAI's own says which transform, not what was wrong
+    if is_out_of_memory(cause):
+        return f"{case_id}: out of memory while it was prepared. Set a larger data.spacing_mm."
+    return f"{case_id} could not be prepared: {one_line(cause)}"
 
 
 def _description(config: Config, plan: Plan, *, for_training: bool) -> dict[str, Any]:

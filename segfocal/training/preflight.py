@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from nibabel.orientations import io_orientation
 
 from segfocal.config.load import LoadedConfig
 from segfocal.config.schema import AlphaScheme
@@ -24,6 +22,7 @@ from segfocal.data.label_values import ValueCounts, count_label_values
 from segfocal.data.layouts import read_dataset
 from segfocal.data.layouts.found import FileRules
 from segfocal.data.partial import annotated_outputs, annotated_targets, check_annotated
+from segfocal.data.spacing import SpacingRange, spacing_range
 from segfocal.data.split import Split, make_split, read_split
 from segfocal.data.verify import check_declared, load_case, verify_headers
 from segfocal.errors import UserError
@@ -31,6 +30,9 @@ from segfocal.labels import IGNORE_CLASS
 from segfocal.statistics.class_alpha import ClassAlpha
 from segfocal.statistics.partial_labels import partial_class_alpha, partial_region_alpha
 from segfocal.statistics.voxel_counts import VoxelCounts
+
+_FEWEST_VOXELS = 4
+"""Along an axis after resampling: less is a spacing in the wrong unit or order."""
 
 OnCase = Callable[[int, int], None]
 
@@ -46,6 +48,8 @@ class Plan:
         counts: Voxels of the training split.
         alpha: Weights derived from them; None where the config gives its own or none.
         doubts: What headers and labels have against cases, and may be as it should be.
+        spacing_mm: Smallest and largest voxel size of the training files along R, A, S.
+        absent: Outputs of the network that have no voxel in the training split.
     """
 
     dataset: Dataset
@@ -54,6 +58,8 @@ class Plan:
     counts: VoxelCounts
     alpha: ClassAlpha | None
     doubts: tuple[Problem, ...] = ()
+    spacing_mm: SpacingRange | None = None
+    absent: tuple[str, ...] = ()
 
     @property
     def annotated(self) -> dict[str, tuple[bool, ...]]:
@@ -93,9 +99,9 @@ def open_dataset(
     """
     data = loaded.config.data
     if not data.root.is_dir():
+        what = "is a file; expected a folder" if data.root.exists() else "does not exist"
         raise loaded.error(
-            "data.root",
-            f"{data.root} does not exist. Pass --set data.root=... or try --demo.",
+            "data.root", f"{data.root} {what}. Pass --set data.root=... or try --demo."
         )
     ignore = loaded.config.loss.ignore_index
     ignore_values = [ignore] if isinstance(ignore, int) else list(ignore or [])
@@ -149,11 +155,22 @@ def preflight(
         )
         for case_id in (*split.train, *split.val)
     ]
+    training_grids = grids[: len(split.train)]
+    _check_resampled(loaded, grids)
     if not config.data.pad:
-        _check_patch(loaded, grids[: len(split.train)])
+        _check_patch(loaded, training_grids)
     counts = _count(dataset, split, config.data.max_voxels, on_case, doubts)
     alpha = _alpha(loaded, dataset, counts)
-    return Plan(dataset, channels, split, counts, alpha, tuple(doubts))
+    return Plan(
+        dataset,
+        channels,
+        split,
+        counts,
+        alpha,
+        tuple(doubts),
+        spacing_range([grid.spacing_ras_mm for grid in training_grids]),
+        absent_outputs(counts),
+    )
 
 
 def check_images(loaded: LoadedConfig, plan: Plan) -> None:
@@ -248,6 +265,17 @@ def _alpha(loaded: LoadedConfig, dataset: Dataset, counts: VoxelCounts) -> Class
     )
 
 
+def absent_outputs(counts: VoxelCounts) -> tuple[str, ...]:
+    """Names of the outputs that no counted voxel belongs to."""
+    scheme = counts.scheme
+    members = scheme.region_table or tuple((index,) for index in range(scheme.num_classes))
+    return tuple(
+        name
+        for name, classes in zip(scheme.output_names, members, strict=True)
+        if not sum(int(counts.voxels[index]) for index in classes)
+    )
+
+
 def _check_known_outputs(dataset: Dataset, split: Split) -> None:
     """Every output has a training case that says something of it."""
     known = annotated(dataset)
@@ -291,6 +319,28 @@ def _check_foreground_weights(loaded: LoadedConfig, dataset: Dataset) -> None:
         )
 
 
+def _check_resampled(loaded: LoadedConfig, grids: Sequence[CaseGrid]) -> None:
+    """No case becomes larger than memory or loses its shape at `data.spacing_mm`."""
+    data = loaded.config.data
+    if data.spacing_mm is None:
+        return
+    for grid in grids:
+        shape = _ras_shape(grid, data.spacing_mm)
+        lost = any(
+            few < _FEWEST_VOXELS and 2 * few < had
+            for few, had in zip(shape, grid.shape_ras, strict=True)
+        )
+        if not lost and math.prod(shape) <= data.max_voxels:
+            continue
+        raise loaded.error(
+            "data.spacing_mm",
+            f"makes {_times(shape)} voxels of {grid.case_id} ({_times(grid.shape_ras)} of "
+            f"{'x'.join(f'{size:.3g}' for size in grid.spacing_ras_mm)} mm); expected at least "
+            f"{_FEWEST_VOXELS} along each axis and at most data.max_voxels ({data.max_voxels}). "
+            f"Set it in mm along R, A, S.",
+        )
+
+
 def _check_patch(loaded: LoadedConfig, grids: Sequence[CaseGrid]) -> None:
     """Without padding, every training volume must hold a patch."""
     config = loaded.config
@@ -308,15 +358,13 @@ def _check_patch(loaded: LoadedConfig, grids: Sequence[CaseGrid]) -> None:
 
 def _ras_shape(grid: CaseGrid, spacing_mm: Sequence[float] | None) -> tuple[int, ...]:
     """Axis lengths along R, A, S, after resampling to `spacing_mm`."""
-    axes = io_orientation(grid.affine)[:, 0].astype(int)
-    order = np.argsort(axes)
-    lengths = [grid.shape[i] for i in order]
     if spacing_mm is None:
-        return tuple(lengths)
-    zooms = [grid.zooms[i] for i in order]
+        return grid.shape_ras
     return tuple(
         round(length * zoom / spacing)
-        for length, zoom, spacing in zip(lengths, zooms, spacing_mm, strict=True)
+        for length, zoom, spacing in zip(
+            grid.shape_ras, grid.spacing_ras_mm, spacing_mm, strict=True
+        )
     )
 
 

@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from segfocal.metrics.case_score import CaseScore
-
 
 @dataclass
 class Progress:
@@ -38,10 +36,8 @@ class Outcome:
 
     Attributes:
         folder: The run folder.
-        progress: Where it stands.
-        scores: Scores of the last validation, a case each; empty without validation cases.
+        progress: Where it stands, and which epoch is best.pt.
     """
 
     folder: Path
     progress: Progress
-    scores: tuple[CaseScore, ...]

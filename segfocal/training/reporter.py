@@ -112,6 +112,11 @@ class Reporter:
         )
         if plan.doubts:
             self.console.line(text.doubts_line([(p.kind, p.case_id) for p in plan.doubts]))
+        for name in plan.absent:
+            self.console.line(
+                f"doubt  {name} has no voxel in the training split: nothing can be learned of it. "
+                f"Change the split, or drop it from data.labels."
+            )
         alpha = plan.alpha.summary() if plan.alpha is not None else f"{config.loss.alpha or 'none'}"
         self.console.line(f"alpha  {alpha}")
         patch, backend = "x".join(map(str, config.train.patch_size)), session.loss_backend
@@ -120,8 +125,14 @@ class Reporter:
             f"batch {config.train.batch_size} · {config.loss.name} gamma {config.loss.gamma} "
             f"({backend.name})"
         )
+        for line in session.init_lines:
+            self.console.line(line)
         if backend.passed_over is not None:
             self.console.line(f"loss   slower than it could be: {backend.passed_over}")
+
+    def log(self, lines: str) -> None:
+        """Text for log.txt alone."""
+        self.console.log(lines)
 
     def note(self, line: str) -> None:
         """One line that a user should know, on the terminal and in log.txt."""
@@ -162,12 +173,16 @@ class Reporter:
         with self.console.working("validating", total) as bar:
             yield bar.advance
 
-    def validated(self, epoch: int, scores: Sequence[CaseScore], sample: Sample | None) -> None:
-        """val_cases.csv and the picture of a validation."""
+    def validated(
+        self, epoch: int, scores: Sequence[CaseScore], sample: Sample | None, *, is_best: bool
+    ) -> None:
+        """The picture of a validation; val_cases.csv where its weights are best.pt."""
         from segfocal.reports.figures import sample_figure
 
         session = self._running
-        write_case_scores(session.folder / "val_cases.csv", scores, epoch=epoch, note=self._note)
+        if is_best:
+            path = session.folder / "val_cases.csv"
+            write_case_scores(path, scores, epoch=epoch, note=self._note)
         if sample is None:
             return
         samples = session.folder / "samples"
@@ -235,8 +250,9 @@ class Reporter:
             session.folder / "progress.png",
             synthetic=session.plan.dataset.synthetic,
         )
-        self._write_report({"network": summarise(outcome.scores)})
         best = outcome.progress
+        summary = self._history.validation(best.best_epoch)
+        self._write_report({f"network, best.pt (epoch {best.best_epoch})": summary})
         chosen = (
             f"best.pt is epoch {best.best_epoch}, mean Dice {best.best_score:.3f}"
             if best.best_epoch
@@ -245,9 +261,9 @@ class Reporter:
         self.console.line(f"done   {chosen} · {outcome.folder}")
         if not self.closing_words:
             return
-        if outcome.scores:
-            summary = summarise(outcome.scores)
-            title = f"validation, {len(outcome.scores)} cases, epoch {outcome.progress.epoch}"
+        if summary:
+            num_cases = next(iter(summary.values())).n
+            title = f"validation, {num_cases} cases, best.pt (epoch {best.best_epoch})"
             self.console.results(title, {"network": summary}, self._note)
         self.console.line(f"next   {next_command(outcome.folder)}")
 
@@ -272,6 +288,7 @@ class Reporter:
             },
             results={name: summary for name, summary in results.items() if summary},
             synthetic=plan.dataset.synthetic,
+            done=True,
         )
 
     @contextmanager
@@ -283,11 +300,16 @@ class Reporter:
 
     def demo_result(self, outcome: Outcome, baseline: ThresholdBaseline, base: Path) -> None:
         """The network beside the best threshold, the pictures, the next command."""
-        network, threshold = summarise(outcome.scores), summarise(baseline.scores)
+        assert self._history is not None
+        best_epoch = outcome.progress.best_epoch
+        network, threshold = self._history.validation(best_epoch), summarise(baseline.scores)
         console = self.console
         results = {"network": network, "threshold baseline": threshold}
         console.results(
-            f"validation, {len(outcome.scores)} cases the network has not seen", results, STAMP
+            f"validation, {len(baseline.scores)} cases the network has not seen, best.pt (epoch "
+            f"{best_epoch})",
+            results,
+            STAMP,
         )
         self._write_report(results)
         console.line(

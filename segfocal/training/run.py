@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from segfocal.config.load import LoadedConfig, check_config, load_config
 from segfocal.data.split import write_split
 from segfocal.errors import UserError
-from segfocal.files import write_json
+from segfocal.files import check_checkpoint_path, write_json
 from segfocal.training.preflight import Plan, check_images, preflight
 from segfocal.training.reporter import Reporter
 from segfocal.training.run_folder import RunFolder
@@ -59,8 +59,8 @@ def train(request: TrainRequest, reporter: Reporter | None = None) -> Outcome | 
         RunFailedError: If training cannot go on.
     """
     loaded, out = _resolve(request)
-    if request.init_from is not None and not request.init_from.is_file():
-        raise UserError(f"--init-from {request.init_from} does not exist.")
+    if request.init_from is not None:
+        check_checkpoint_path("--init-from", request.init_from)
     folder = RunFolder(out, resume=request.resume)
     if reporter is None:
         reporter = Reporter(quiet=request.quiet)
@@ -69,6 +69,7 @@ def train(request: TrainRequest, reporter: Reporter | None = None) -> Outcome | 
         plan = preflight(loaded, kept_split if request.resume else None, on_case)
         if request.dry_run:
             check_images(loaded, plan)
+    from segfocal.training.failure import failures_told
     from segfocal.training.session import Session
 
     session = Session(
@@ -78,18 +79,19 @@ def train(request: TrainRequest, reporter: Reporter | None = None) -> Outcome | 
         reporter.dry_run(session)
         return None
     with folder, contextlib.closing(reporter):
-        if request.resume and session.nothing_left:
+        if request.resume and session.nothing_left and not folder.lacks_report:
             raise UserError(
                 f"{out} is done: {session.progress.epoch} epochs. Raise train.epochs or "
                 f"train.max_minutes to go on."
             )
-        folder.write_identity(loaded.plain)
-        write_split(kept_split, plan.split)
-        write_json(folder / "stats.json", statistics(plan))
-        reporter.begin(session)
-        outcome = session.run()
-        folder.finish()
-        reporter.finish(outcome)
+        with failures_told(session):
+            folder.begin(loaded.plain)
+            write_split(kept_split, plan.split)
+            write_json(folder / "stats.json", statistics(plan))
+            reporter.begin(session)
+            outcome = session.run()
+            reporter.finish(outcome)
+            folder.finish()
     return outcome
 
 

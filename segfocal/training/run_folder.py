@@ -15,7 +15,10 @@ from filelock import FileLock, Timeout
 
 from segfocal._version import __version__
 from segfocal.errors import UserError
-from segfocal.files import atomic_write, write_json
+from segfocal.files import atomic_write, remove_left_over, write_json
+
+_ENDINGS = ("DONE", "FAILED.txt", "report.html")
+"""What tells how a run ended."""
 
 
 class RunFolder:
@@ -26,8 +29,9 @@ class RunFolder:
         resume: Whether a run that is there is to go on.
 
     Raises:
-        UserError: On construction, if the folder holds a run (without `resume`), anything else,
-            or cannot be made; on entry, if another process is writing it.
+        UserError: On construction, if the folder holds a run (without `resume`) or anything
+            else that is not hidden; on entry, if it cannot be made or another process is writing
+            it.
     """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
@@ -37,7 +41,7 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file; --out needs a folder.")
         holds = sorted(p.name for p in path.iterdir()) if path.exists() else []
-        holds = [name for name in holds if name != ".lock"]
+        holds = [name for name in holds if not name.startswith(".")]
         if holds and not resume:
             what = "a run" if "config.yaml" in holds else f"other files ({holds[0]})"
             raise UserError(
@@ -58,6 +62,8 @@ class RunFolder:
             ) from None
         except OSError as error:
             raise UserError(f"{self.path} cannot be written: {error.strerror}.") from None
+        for folder in (self.path, self / "samples"):
+            remove_left_over(folder)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,8 +72,10 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def write_identity(self, config: Mapping[str, Any]) -> None:
-        """config.yaml (resolved), command.txt (a line a start) and env.json."""
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """config.yaml (resolved), command.txt (a line a start) and env.json; no end from before."""
+        for name in _ENDINGS:
+            (self / name).unlink(missing_ok=True)
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
         with atomic_write(self / "config.yaml") as stream:
             stream.write(text.encode())
@@ -79,6 +87,11 @@ class RunFolder:
             "platform": platform.platform(),
         }
         write_json(self / "env.json", environment)
+
+    @property
+    def lacks_report(self) -> bool:
+        """Whether a run was cut between its last epoch and its end."""
+        return (self / "best.pt").exists() and not (self / "DONE").exists()
 
     def finish(self, failure: str | None = None) -> None:
         """Leaves DONE, or FAILED.txt with the reason; never both."""

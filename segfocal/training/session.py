@@ -25,7 +25,7 @@ from segfocal.training.build import (
 )
 from segfocal.training.case_cache import CaseCache, default_folder, remove_unused
 from segfocal.training.case_store import CaseStore
-from segfocal.training.learner import Learner, NonFiniteLossError
+from segfocal.training.learner import Learner
 from segfocal.training.losses import (
     TERM_NAMES,
     LossBackend,
@@ -81,12 +81,13 @@ class Session:
         self.folder = folder
         self.reporter = reporter
         self.progress = Progress()
+        self._saved_epoch = 0
         self.device = resolve_device(config.train.device)
         amp_dtype = resolve_amp(config.train.amp, self.device)
         scheme = plan.dataset.scheme
         network = make_network(config, plan)
-        if weights is not None:
-            init_from(network, weights)
+        goes_on = folder.resume and (folder / "last.pt").exists()
+        self.init_lines = [] if weights is None or goes_on else init_from(network, weights, plan)
         network = place_network(network, self.device)
         try:
             loss = make_loss(config.loss, scheme, plan.alpha).to(self.device)
@@ -101,7 +102,7 @@ class Session:
             amp_dtype,
         )
         self.started_s = started_s
-        if folder.resume and (folder / "last.pt").exists():
+        if goes_on:
             self._resume(load_checkpoint(folder / "last.pt"))
         prepare_val = CasePreparation(config, plan, for_training=False)
         self.predictor = Predictor(
@@ -124,32 +125,15 @@ class Session:
         """Whether a resumed run had already reached its end."""
         train = self.config.train
         limit_s = math.inf if train.max_minutes is None else 60 * train.max_minutes
-        epochs_done = self.progress.epoch >= train.epochs
-        return epochs_done or self.progress.elapsed_s >= limit_s - _REPORT_S
+        epoch, elapsed_s = self.progress.epoch, self.progress.elapsed_s
+        return epoch > 0 and (epoch >= train.epochs or elapsed_s >= limit_s - _REPORT_S)
 
     def run(self) -> Outcome:
         """Trains to the end of epochs or budget.
 
         Raises:
-            RunFailedError: If the loss is not finite or memory runs out; `last.pt` is safe.
-            KeyboardInterrupt: Passed on, saying which epoch is safe.
+            RunFailedError: If a wall-clock budget is used up before the first step.
         """
-        try:
-            return self._run()
-        except NonFiniteLossError as error:
-            torch.save(error.batch, self.folder / "nan_batch.pt")
-            cases = ", ".join(error.batch["case_id"])
-            raise self._failed(
-                f"Loss became NaN or infinite at step {error.step} (cases {cases}; "
-                f"{self.amp_name}). Batch saved to nan_batch.pt. "
-                + ("Try amp: bf16." if self.amp_name == "fp16" else "Try a smaller train.lr.")
-            ) from None
-        except torch.OutOfMemoryError:
-            raise self._failed(self._memory_message()) from None
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"{self._safe()} Go on with --resume.") from None
-
-    def _run(self) -> Outcome:
         train, plan = self.config.train, self.plan
         train_cases, val_cases = plan.cases(plan.split.train), plan.cases(plan.split.val)
         store, val_store = self._stores(train_cases, val_cases)
@@ -157,7 +141,6 @@ class Session:
         self.budget = budget = self._budget()
         self._loop_began = time.monotonic()
         self._first_progress = budget.progress(self.learner.step, self._loop_began)
-        scores: list[CaseScore] = []
         last = self._finished(budget)
         while not last:
             epoch = self.progress.epoch + 1
@@ -174,14 +157,20 @@ class Session:
                 scores, sample = self._validate(val_store)
                 summary = summarise(scores)
                 budget.reserve_s = 1.3 * self.progress.validation_s + _REPORT_S
-                self._keep_best(mean_dice(summary), epoch)
-                self.reporter.validated(epoch, scores, sample)
+                is_best = self._keep_best(mean_dice(summary), epoch)
+                self.reporter.validated(epoch, scores, sample, is_best=is_best)
             elif last and not val_cases:
                 self._save("best.pt", resume=False)
             self.progress.elapsed_s = time.monotonic() - self.started_s
             self.reporter.epoch_done(epoch, self.learner.step, means, summary, self.progress)
             self._save("last.pt", resume=True)
-        return Outcome(self.folder.path, self.progress, tuple(scores))
+            self._saved_epoch = epoch
+        if not self.progress.epoch:
+            raise RunFailedError(
+                f"train.max_minutes ({train.max_minutes:g}) was used up before the first step: "
+                f"starting took {self._loop_began - self.started_s:.0f} s. Raise it."
+            )
+        return Outcome(self.folder.path, self.progress)
 
     def _stores(
         self, train_cases: Sequence[Case], val_cases: Sequence[Case]
@@ -262,12 +251,14 @@ class Session:
         self.progress.validations_s += self.progress.validation_s
         return scores, sample
 
-    def _keep_best(self, score: float, epoch: int) -> None:
-        """Saves best.pt if this is the best validation so far, or the first."""
-        first = self.progress.best_epoch == 0
-        if first or score > self.progress.best_score or math.isnan(self.progress.best_score):
-            self.progress.best_score, self.progress.best_epoch = score, epoch
-            self._save("best.pt", resume=False)
+    def _keep_best(self, score: float, epoch: int) -> bool:
+        """Saves best.pt if this is the best validation so far, or the first; whether it is."""
+        best = self.progress.best_score
+        if self.progress.best_epoch and not (score > best or math.isnan(best)):
+            return False
+        self.progress.best_score, self.progress.best_epoch = score, epoch
+        self._save("best.pt", resume=False)
+        return True
 
     def _save(self, name: str, *, resume: bool) -> None:
         plan, progress = self.plan, self.progress
@@ -284,12 +275,14 @@ class Session:
                 progress={**vars(progress), "step": self.learner.step},
                 synthetic=plan.dataset.synthetic,
                 resume=self.learner.resume_state() if resume else None,
+                spacing_mm=plan.spacing_mm,
             ),
         )
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         """Goes on where `last.pt` was written."""
-        self.progress = resume_from(checkpoint, self.learner, self.plan)
+        self.progress = resume_from(checkpoint, self.learner, self.plan, self.loaded.plain)
+        self._saved_epoch = self.progress.epoch
         self.started_s -= self.progress.elapsed_s
 
     @property
@@ -340,29 +333,11 @@ class Session:
             return None
         return (1 - done) * (now - self._loop_began) / (done - first)
 
-    def _safe(self) -> str:
-        epoch = self.progress.epoch
+    @property
+    def standing(self) -> str:
+        """What a run that ends now can go on from."""
+        epoch = self._saved_epoch
         return f"last.pt is safe (epoch {epoch})." if epoch else "No epoch was finished."
-
-    def _failed(self, message: str) -> RunFailedError:
-        self.folder.finish(message)
-        return RunFailedError(message)
-
-    def _memory_message(self) -> str:
-        train = self.config.train
-        patch = "x".join(map(str, train.patch_size))
-        used = ""
-        if self.device.type == "cuda":
-            free, total = torch.cuda.mem_get_info(self.device)
-            used = f" ({(total - free) / 2**30:.1f} of {total / 2**30:.1f} GB)"
-        if train.batch_size > 1:
-            half = (train.batch_size + 1) // 2
-            cure = f"Try batch_size {half} with accumulate {train.accumulate * 2}."
-        else:
-            cure = "Try a smaller patch_size."
-        place = "GPU memory" if self.device.type == "cuda" else "memory"
-        where = f"patch {patch}, batch {train.batch_size}"
-        return f"Out of {place} at {where}{used}. {cure} {self._safe()}"
 
 
 def _plain_state(network: torch.nn.Module) -> dict[str, torch.Tensor]:

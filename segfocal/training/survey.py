@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from segfocal.data.phantom.stamp import STAMP
 from segfocal.data.processes import available_cores
 from segfocal.data.survey_walk import survey_cases
 from segfocal.errors import SegfocalWarning, UserError
-from segfocal.files import read_json, write_json
+from segfocal.files import make_writable, read_json, write_json
 from segfocal.reports.console import Console
 from segfocal.training.preflight import open_dataset
 
@@ -224,8 +223,7 @@ def _target(request: SurveyRequest) -> Path | None:
         raise UserError(f"--out {out}: expected a name that ends in .json.")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: the folder {out.parent} does not exist.")
-    if not os.access(out.parent, os.W_OK):
-        raise UserError(f"{out}: the folder cannot be written to. Pass another --out.")
+    make_writable(out.parent)
     if out.exists():
         written = read_json(out).get("format") if out.is_file() else None
         if not isinstance(written, str) or not written.startswith(FORMAT):

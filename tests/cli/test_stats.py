@@ -1,5 +1,6 @@
 """segfocal-stats from its arguments to its files, and every way that these can be wrong."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -265,11 +266,14 @@ def test_a_file_of_somebody_else_is_not_overwritten(run, phantom, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_before_reading(run, phantom, monkeypatch):
-    monkeypatch.setattr("os.access", lambda path, mode: False)
+    def read_only(**_where):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
     status, _, err = run("--data", phantom)
     assert status == 2
     assert err == (
-        "segfocal-stats: stats.json: the folder cannot be written to. Pass another --out.\n"
+        f"segfocal-stats: {Path.cwd()} cannot be written: Read-only file system. Use another.\n"
     )
 
 

@@ -38,11 +38,11 @@ def mistake(path, *overrides):
         ),
         (
             BASE + "loss:\n  gamma: -1\n",
-            "brats.yaml:4: loss.gamma: expected finite numbers >= 0, got -1.",
+            "brats.yaml:4: loss.gamma: expected numbers >= 0, got -1.",
         ),
         (
             BASE + "loss:\n  gamma: .nan\n",
-            "brats.yaml:4: loss.gamma: expected finite numbers >= 0, got nan.",
+            "brats.yaml:4: loss.gamma: expected a finite number or a valid list, got nan.",
         ),
         (
             BASE + "train:\n  epochs: ten\n",
@@ -155,3 +155,58 @@ def test_checking_a_config_imports_no_torch():
 
     code = "import sys, segfocal.config.load; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.spacing_mm=[0, 1, 1]", "expected three numbers > 0, got [0, 1, 1]."),
+        ("data.spacing_mm=[1, 1, -2]", "expected three numbers > 0, got [1, 1, -2]."),
+        ("data.spacing_mm=1", "expected 3 numbers, [a, b, c], got 1."),
+        ("train.patch_size=[8, 8, 8, 8]", "expected 3 numbers, [a, b, c], got [8, 8, 8, 8]."),
+        ("train.patch_size=[8, 8]", "expected 3 numbers, [a, b, c], got [8, 8]."),
+        (
+            "data.normalize=[100, 0]",
+            "expected a window [low, high] with low < high, got [100, 0].",
+        ),
+        (
+            "data.normalize={CT: [5, 5]}",
+            "expected a window [low, high] with low < high, got {'CT': [5, 5]}.",
+        ),
+        ("train.lr=1e400", "expected a finite number, got '1e400'."),
+        ("train.epochs=true", "expected no true or false, got True."),
+        ("train.patch_size=[8, true, 8]", "expected no true or false, got [8, True, 8]."),
+        ("data.root=", "expected a path, got None."),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused_in_words_of_the_setting(write, override, message):
+    setting = override.partition("=")[0]
+    assert mistake(write(BASE), override) == f"--set: {setting}: {message}"
+
+
+def test_a_section_that_is_none_is_named(write):
+    assert mistake(write("data: 3\n")) == (
+        "brats.yaml:1: data: expected a section: settings below it, a line each."
+    )
+
+
+def test_a_message_ends_in_one_dot(write):
+    line = mistake(write(BASE + "loss: {name: DiceLoss, alpha: 0.5}\n"))
+    assert line.endswith("weighted cross-entropy).")
+
+
+def test_an_alias_of_what_holds_it_is_refused(write):
+    assert mistake(write("data: &a {root: mini, partial: *a}\n")) == (
+        "brats.yaml:1: data.partial holds itself, by an alias."
+    )
+
+
+def test_an_alias_of_something_else_is_as_good_as_its_text(write):
+    text = BASE + "  normalize: {T1: &w [0, 100], T2: *w}\n"
+    assert load_config(write(text)).config.data.normalize == {"T1": (0, 100), "T2": (0, 100)}
+
+
+def test_truth_values_are_left_where_they_are_meant(write):
+    text = BASE + "network: {args: {use_conv_final: true}}\n"
+    config = load_config(write(text), ["data.pad=false"]).config
+    assert (config.network.args, config.data.pad) == ({"use_conv_final": True}, False)

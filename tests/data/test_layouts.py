@@ -337,7 +337,7 @@ def test_another_channel_order_than_the_checkpoints_is_refused(tmp_path):
     root = msd(tmp_path, channels=("FLAIR", "T1w", "T1gd", "T2w"))
     expected = (
         f"Channel order: {root}/dataset.json has FLAIR,T1w,T1gd,T2w; the checkpoint expects "
-        f"T1gd,T1w,T2w,FLAIR. Set data.channels."
+        f"T1gd,T1w,T2w,FLAIR. Store them in that order, and name them so in dataset.json."
     )
     for path in (root, root / "imagesTr", root / "imagesTr" / "c1.nii.gz"):
         assert line_of(list_inputs, path, ("T1gd", "T1w", "T2w", "FLAIR")) == expected

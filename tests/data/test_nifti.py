@@ -402,6 +402,16 @@ def test_channel_first_source_lends_its_spatial_grid_through_the_volume(tmp_path
     np.testing.assert_array_equal(read_label(tmp_path / "o.nii.gz").data, values)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2, 3, -1, -4])
+def test_a_file_with_its_channels_anywhere_lends_its_spatial_grid(tmp_path, axis):
+    source = save(tmp_path / "s.nii.gz", np.moveaxis(image_of((7, 5, 3, 2)), 3, axis), OBLIQUE)
+    write_label(tmp_path / "o.nii.gz", values := label_of((7, 5, 3)), source, channel_dim=axis)
+    written = nib.load(tmp_path / "o.nii.gz")
+    np.testing.assert_array_equal(np.asanyarray(written.dataobj), values)
+    np.testing.assert_array_equal(written.affine, nib.load(source).affine)
+    assert written.header.get_zooms() == nib.load(source).header.get_zooms()[:3]
+
+
 def test_neither_time_nor_file_name_enters_the_bytes(tmp_path):
     source = save(tmp_path / "s.nii.gz", image_of((5, 4, 3)))
     write_label(tmp_path / "patient.nii.gz", label_of((5, 4, 3)), source)

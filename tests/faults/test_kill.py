@@ -66,3 +66,13 @@ def test_an_interrupted_run_says_what_is_safe_and_exits_with_130(phantom, tmp_pa
     assert last.startswith("segfocal-train: Interrupted. last.pt is safe (epoch ")
     assert last.endswith("Go on with --resume.")
     assert load_checkpoint(tmp_path / "run" / "last.pt").progress["epoch"] >= 1
+
+
+def test_a_closed_stdout_does_not_end_a_training(phantom, tmp_path):
+    with start(phantom, tmp_path / "run", "train.epochs=4") as process:
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert (process.returncode, errors) == (0, "")
+    assert (tmp_path / "run" / "DONE").exists()
+    assert "epoch   4/4" in (tmp_path / "run" / "log.txt").read_text()

@@ -1,8 +1,15 @@
+import dataclasses
+import errno
+import shutil
+
 import nibabel as nib
 import numpy as np
 import pytest
 
-from segfocal.errors import UserError
+from segfocal.checkpoint import load_checkpoint, save_checkpoint
+from segfocal.cli.predict import main
+from segfocal.errors import RunFailedError, UserError
+from segfocal.inference import predict_cases as module
 from segfocal.inference.predict_cases import PredictRequest, predict_cases
 from tests.runs import tiny_run
 
@@ -15,7 +22,7 @@ def checkpoint(phantom, tmp_path_factory):
 
 
 def predict(checkpoint, source, output, **options):
-    return predict_cases(PredictRequest(checkpoint, source, output, quiet=True, **options))
+    return predict_cases(PredictRequest(checkpoint, source, output, **options))
 
 
 def test_a_data_sets_test_cases_are_predicted_on_their_own_grid(checkpoint, phantom, tmp_path):
@@ -70,3 +77,125 @@ def test_the_image_itself_is_never_overwritten(checkpoint, phantom, tmp_path):
     (images / name).write_bytes((phantom / "imagesTs" / name).read_bytes())
     with pytest.raises(UserError, match="-o would overwrite the image"):
         predict(checkpoint, images, images, go_on=True)
+
+
+@pytest.fixture
+def images(phantom, tmp_path):
+    """Three images: the second one's voxels are damaged, its header is not."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    source = phantom / "imagesTs" / "PHANTOM_TEST_001.nii.gz"
+    for name in "abc":
+        shutil.copy(source, folder / f"{name}.nii.gz")
+    raw = source.read_bytes()
+    (folder / "b.nii.gz").write_bytes(raw[: len(raw) // 2])
+    return folder
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_damaged_image_does_not_keep_the_others_from_being_predicted(
+    checkpoint, images, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as stop:
+        main(["--ckpt", str(checkpoint), "-i", str(images), "-o", str(out)])
+    assert stop.value.code == 1
+    said, errors = capsys.readouterr()
+    assert [line.split()[:2] for line in said.splitlines()] == [["1/3", "a"], ["3/3", "c"]]
+    warned, last = errors.splitlines()
+    assert warned.startswith("warning: b: ")
+    assert last == (
+        "segfocal-predict: 1 of 3 cases could not be predicted: b. Mend the files, then pass "
+        "--continue."
+    )
+    assert names(out) == ["a.nii.gz", "c.nii.gz"]
+
+
+def test_a_full_disk_ends_a_prediction_at_once_and_says_where(
+    checkpoint, images, tmp_path, monkeypatch
+):
+    def fail(path, values, like, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "write_label", fail)
+    with pytest.raises(RunFailedError) as error:
+        predict(checkpoint, images, tmp_path / "out")
+    assert str(error.value) == (
+        f"{tmp_path / 'out' / 'a.nii.gz'} could not be written: No space left on device. Labels "
+        f"before it are complete; pass --continue once there is room."
+    )
+
+
+def test_an_output_that_cannot_be_written_is_told_before_a_case_is_computed(
+    checkpoint, images, tmp_path
+):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "out"
+    with pytest.raises(UserError) as error:
+        predict(checkpoint, images, out)
+    assert str(error.value) == f"{out} cannot be written: Not a directory. Use another."
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [("x.nii.gz", "is a file; it must be a folder"), ("data", "is the folder of the images")],
+)
+def test_an_output_among_images_or_with_a_files_name_is_refused(
+    checkpoint, phantom, tmp_path, output, message
+):
+    root = shutil.copytree(phantom, tmp_path / "data")
+    with pytest.raises(UserError, match=message):
+        predict(checkpoint, root, tmp_path / output)
+    assert names(root) == names(phantom)
+    assert names(tmp_path) == ["data"]
+
+
+def test_a_run_folder_in_place_of_its_checkpoint_is_told_the_file(checkpoint, images, tmp_path):
+    with pytest.raises(UserError) as error:
+        predict(checkpoint.parent, images, tmp_path / "out")
+    assert str(error.value) == (
+        f"--ckpt {checkpoint.parent} is a folder. Pass a file, such as {checkpoint}."
+    )
+
+
+def test_a_second_checkpoint_is_refused_and_not_dropped(checkpoint, images, tmp_path, capsys):
+    twice = ["--ckpt", str(checkpoint)] * 2
+    with pytest.raises(SystemExit) as stop:
+        main([*twice, "-i", str(images), "-o", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    assert "--ckpt: expected one checkpoint, got 2. Predict with each" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["new checkpoint", "old checkpoint"])
+def test_voxels_of_another_size_than_those_trained_on_are_doubted(
+    checkpoint, images, tmp_path, known
+):
+    loaded = load_checkpoint(checkpoint)
+    assert loaded.spacing_mm is not None
+    other = tmp_path / "other.pt"
+    spacing = ((0.1, 0.1, 0.1), (0.2, 0.2, 0.2)) if known else None
+    save_checkpoint(other, dataclasses.replace(loaded, spacing_mm=spacing))
+    (images / "b.nii.gz").unlink()
+    warned = []
+    predict_cases(PredictRequest(other, images, tmp_path / "out"), warn=warned.append)
+    if not known:
+        assert warned == []
+        return
+    (line,) = warned
+    assert line.startswith("a and 1 more: voxels of ")
+    assert "; the network was trained on 0.1x0.1x0.1 to 0.2x0.2x0.2 mm, and nothing" in line
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_channels_on_another_axis_train_and_predict(phantom, tmp_path, axis):
+    root = shutil.copytree(phantom, tmp_path / "data")
+    for path in (*root.glob("imagesTr/*"), *root.glob("imagesTs/*")):
+        image = nib.load(path)
+        moved = np.moveaxis(np.asarray(image.dataobj), 3, axis)
+        nib.save(nib.Nifti1Image(moved, image.affine), path)
+    tiny_run(root, tmp_path / "run", "train.epochs=1", f"data.channel_dim={axis}")
+    (path,) = predict(tmp_path / "run" / "best.pt", root, tmp_path / "out")
+    assert nib.load(path).shape == nib.load(phantom / "imagesTs" / path.name).shape[:3]

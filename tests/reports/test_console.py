@@ -1,6 +1,10 @@
 import io
+import os
+import re
 
 import pytest
+from rich import box
+from rich.table import Table
 
 from segfocal.reports.console import Console
 from segfocal.reports.text import alpha_line, cases_text, epoch_line, val_text
@@ -168,3 +172,46 @@ def test_one_class_needs_no_mean(summary):
     only = {"WT": summary["WT"]}
     assert val_text(only, 0.887, best=False) == "WT .887 | WT lesions found 100/120, 30 FP | n=96"
     assert cases_text({}) == "n=0"
+
+
+@pytest.mark.parametrize("columns", [20, 60, 200])
+def test_a_table_keeps_every_name_on_a_narrow_terminal(streams, tmp_path, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    table = Table("class", "value", "stored as", box=box.SIMPLE_HEAD)
+    table.add_row("non-enhancing tumour", "1,2", "int16,float32")
+    with make(streams, tmp_path, force_terminal=True) as console:
+        console.table(table)
+        console.table(Table(*(f"a column with a long name {n}" for n in range(12))))
+    log = (tmp_path / "log.txt").read_text()
+    for said in (streams[0].getvalue(), log):
+        for word in ("class", "stored as", "non-enhancing tumour", "1,2", "int16,float32"):
+            assert word in said
+        assert "a column with a long name 11" in said
+
+
+@pytest.mark.parametrize(
+    ("columns", "bar", "terms"), [(60, False, False), (80, True, False), (110, True, True)]
+)
+def test_a_narrow_terminal_gets_a_shorter_line_and_not_a_cut_one(
+    streams, tmp_path, monkeypatch, records, columns, bar, terms
+):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with make(streams, tmp_path, force_terminal=True) as console:
+        run_epochs(console, records)
+    said = streams[0].getvalue()
+    assert "3.1 it/s" in said
+    assert "…" not in said
+    assert ("━" in said) == bar
+    moving = [line for line in re.split(r"[\r\n]", said) if "%" in line and "it/s" in line]
+    assert moving
+    assert all(("(focal" in line) == terms for line in moving)
+
+
+def test_a_stream_that_nobody_reads_ends_what_is_said_and_not_the_log(tmp_path):
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream:
+        os.close(reading)
+        with Console(stream=stream, log_path=tmp_path / "log.txt") as console:
+            console.line("one")
+            console.line("two")
+    assert [line[21:] for line in (tmp_path / "log.txt").read_text().splitlines()] == ["one", "two"]

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from segfocal.config.schema import Config
-from segfocal.errors import UserError
+from segfocal.data.cases import Case
+from segfocal.errors import RunFailedError, UserError
 from segfocal.inference.device import resolve_amp, resolve_device
 from segfocal.labels import LabelScheme
 from segfocal.training.build import CasePreparation
@@ -33,6 +34,31 @@ def test_cases_beyond_the_memory_budget_are_read_at_each_access():
     for number in range(3):
         store[number]
     assert len(reads) == before + 2
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            "c7: out of memory while it was prepared. Set a larger data.spacing_mm.",
+        ),
+        (ValueError("no such axis"), "c7 could not be prepared: ValueError: no such axis"),
+    ],
+)
+def test_a_case_that_cannot_be_prepared_is_named(cause, told):
+    def wrapped_by_monai(case):
+        raise RuntimeError("applying transform <Spacingd at 0x1>") from cause
+
+    config = Config.model_validate({"data": {"root": "a"}})
+    dataset = SimpleNamespace(scheme=SCHEME, channels=("T1",))
+    prepare = CasePreparation(
+        config, SimpleNamespace(dataset=dataset, channels=("T1",)), for_training=False
+    )
+    prepare.preprocessing = wrapped_by_monai
+    with pytest.raises(RunFailedError) as error:
+        prepare(Case("c7", (Path("a.nii"),), None))
+    assert str(error.value) == told
 
 
 SCHEME = LabelScheme(("background", "lesion"), (0, 1))

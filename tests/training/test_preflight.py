@@ -2,8 +2,10 @@
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 from segfocal.config.load import config_of
+from segfocal.errors import UserError
 from segfocal.reports.text import doubts_line
 from segfocal.training.preflight import preflight
 from tests.data.nifti_files import label_of, msd, save
@@ -39,3 +41,35 @@ def test_doubts_are_one_line_whatever_their_number():
         "doubts forms a · empty-label b, c, d and 2 more · segfocal-stats --check says what to "
         "look at"
     )
+
+
+@pytest.mark.parametrize(
+    ("spacing", "shape"),
+    [("[0.001, 0.001, 0.001]", "6000x10000x12000"), ("[1000, 1, 1]", "0x10x12")],
+)
+def test_a_spacing_in_the_wrong_unit_is_refused_with_the_shape_it_would_make(
+    tmp_path, spacing, shape
+):
+    with pytest.raises(UserError) as error:
+        plan_of(msd(tmp_path / "data"), f"data.spacing_mm={spacing}")
+    case = plan_of(tmp_path / "data").split.train[0]
+    assert str(error.value) == (
+        f"--set: data.spacing_mm: makes {shape} voxels of {case} (6x5x4 of 1x2x3 mm); expected at "
+        f"least 4 along each axis and at most data.max_voxels (1000000000). Set it in mm along "
+        f"R, A, S."
+    )
+
+
+def test_the_voxel_sizes_of_the_training_files_are_kept_along_r_a_s(tmp_path):
+    root = msd(tmp_path / "data")
+    turned = np.array([[0, 0, 3.0, 0], [1.0, 0, 0, 0], [0, 2.0, 0, 0], [0, 0, 0, 1]])
+    for kind in ("images", "labels"):
+        for path in (root / f"{kind}Tr").iterdir():
+            save(path, nib.load(path).get_fdata().astype(np.int16), turned)
+    assert plan_of(root).spacing_mm == ((3.0, 1.0, 2.0), (3.0, 1.0, 2.0))
+
+
+def test_a_class_without_a_training_voxel_is_named(tmp_path):
+    root = msd(tmp_path / "data", labels={"background": 0, "core": 1, "rim": 2})
+    assert plan_of(root).absent == ("rim",)
+    assert plan_of(msd(tmp_path / "whole")).absent == ()

@@ -26,6 +26,13 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
     assert "already holds other files (thesis.docx)" in message(tmp_path)
 
 
+def test_what_is_hidden_takes_no_folder(tmp_path):
+    for name in (".DS_Store", ".config.yaml.12-0a1b2c3d.tmp"):
+        (tmp_path / name).touch()
+    with RunFolder(tmp_path, resume=False):
+        pass
+
+
 def test_resuming_nothing_is_refused_and_makes_no_folder(tmp_path):
     path = tmp_path / "run"
     assert message(path, resume=True) == (
@@ -61,7 +68,7 @@ def test_two_processes_cannot_write_one_folder(tmp_path):
 
 def test_identity_and_end_are_told_by_files(tmp_path):
     with RunFolder(tmp_path / "run", resume=False) as folder:
-        folder.write_identity({"loss": {"gamma": 2.0}})
+        folder.begin({"loss": {"gamma": 2.0}})
         folder.finish("no memory")
         assert (folder / "FAILED.txt").read_text() == "no memory\n"
         folder.finish()
@@ -69,3 +76,23 @@ def test_identity_and_end_are_told_by_files(tmp_path):
     assert '"torch"' in (tmp_path / "run" / "env.json").read_text()
     assert (tmp_path / "run" / "DONE").exists()
     assert not (tmp_path / "run" / "FAILED.txt").exists()
+
+
+def test_a_run_that_begins_again_tells_of_no_end_yet(tmp_path):
+    for name in ("config.yaml", "DONE", "FAILED.txt", "report.html", "metrics.csv"):
+        (tmp_path / name).touch()
+    with RunFolder(tmp_path, resume=True) as folder:
+        folder.begin({})
+    held = {path.name for path in tmp_path.iterdir()}
+    assert held - {".lock"} == {"config.yaml", "command.txt", "env.json", "metrics.csv"}
+
+
+def test_what_a_killed_run_left_half_written_goes_when_it_goes_on(tmp_path):
+    (tmp_path / "samples").mkdir()
+    left = (".last.pt.1234-0a1b2c3d.tmp", "samples/.epoch_001.png.99-ffffffff.tmp")
+    kept = ("config.yaml", "notes.tmp", ".mine.tmp")
+    for name in (*left, *kept):
+        (tmp_path / name).touch()
+    with RunFolder(tmp_path, resume=True):
+        assert not any((tmp_path / name).exists() for name in left)
+        assert all((tmp_path / name).exists() for name in kept)

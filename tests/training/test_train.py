@@ -1,6 +1,9 @@
+import contextlib
 import csv
+import errno
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -56,6 +59,27 @@ def test_val_cases_are_those_of_the_split_and_trained_ones_are_not(finished):
     scored = {row["case"] for row in rows_of(out / "val_cases.csv")}
     assert scored == set(split["val"])
     assert not scored & set(split["train"])
+
+
+def test_results_are_those_of_best_pt_and_name_its_epoch(phantom, tmp_path, monkeypatch):
+    from segfocal.training import session
+
+    scores = iter((0.2, 0.6, 0.4))
+    monkeypatch.setattr(session, "mean_dice", lambda summary: next(scores))
+    out = tmp_path / "a"
+    tiny_run(phantom, out, "train.epochs=3", "train.val_every=1", "train.lr=0.05")
+    assert load_checkpoint(out / "best.pt").progress["epoch"] == 2
+    cases = rows_of(out / "val_cases.csv")
+    assert {row["epoch"] for row in cases} == {"2"}
+    report = (out / "report.html").read_text()
+    assert "Validation cases, epoch 2<" in report
+    assert "network, best.pt (epoch 2)" in report
+    assert "validation, 2 cases, best.pt (epoch 2)" in (out / "log.txt").read_text()
+    second = rows_of(out / "metrics.csv")[1]
+    shown = re.search(r"<tr><td>WT</td><td>([^<]*)</td><td>(\d+/\d+)</td><td>(\d+)<", report)
+    found, lesions = second["val/WT/lesions_found"], second["val/WT/lesions"]
+    assert shown.groups()[1:] == (f"{found}/{lesions}", second["val/WT/false_positives"])
+    assert float(shown.group(1)) == pytest.approx(float(second["val/WT/dice"]), abs=6e-4)
 
 
 def test_a_checkpoint_tells_where_its_alpha_came_from(finished):
@@ -137,7 +161,7 @@ def test_other_crop_centres_train_and_give_other_weights(finished, phantom, tmp_
             "{oedema: 0, non-enhancing: 0, enhancing: 0}",
             "every class has weight 0. Give one more, or set train.foreground_fraction: 0.",
         ),
-        ("{enhancing: -1}", "expected finite numbers >= 0, got {'enhancing': -1}."),
+        ("{enhancing: -1}", "expected numbers >= 0, got {'enhancing': -1}."),
     ],
 )
 def test_weights_of_classes_that_are_not_there_are_refused(
@@ -212,6 +236,49 @@ def test_weights_of_another_run_are_taken_over(finished, phantom, tmp_path):
     assert all(torch.allclose(ours[k], theirs[k], atol=1e-5) for k in ours)
 
 
+def test_how_much_was_taken_over_is_told(finished, phantom, tmp_path):
+    best = finished[1] / "best.pt"
+    settings = ("train.epochs=1", "data.labels=null", "data.channels=[T1w, FLAIR, T1gd, T2w]")
+    tiny_run(phantom, tmp_path / "a", *settings, init_from=best)
+    log = (tmp_path / "a" / "log.txt").read_text()
+    total = len(weights(best))
+    head = "new: conv_final.2.conv.weight, conv_final.2.conv.bias\n"
+    assert f"  init   {total - 2} of {total} tensors from {best}, epoch 2; {head}" in log
+    assert "  doubt  best.pt has channels FLAIR,T1w,T1gd,T2w; this run T1w,FLAIR," in log
+    assert "  doubt  best.pt has outputs WT,TC,ET; this run background,oedema," in log
+
+
+def test_weights_of_another_network_are_refused(finished, phantom, tmp_path):
+    best = finished[1] / "best.pt"
+    other = "network.args={init_filters: 16, blocks_down: [1, 1], blocks_up: [1]}"
+    with pytest.raises(UserError) as error:
+        tiny_run(phantom, tmp_path / "a", other, init_from=best)
+    assert re.fullmatch(
+        re.escape(f"--init-from {best}: 0 of ") + r"\d+ kernels have the name and shape of this "
+        r"network's; expected at least half\. Set network\.name and network\.args to those of that "
+        r"run: SegResNet \{'init_filters': 8, .*\}\.",
+        str(error.value),
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("train.optimizer=SGD", "train.optimizer was AdamW at the start of the run and is SGD now"),
+        ("data.val_fraction=0.5", "data.val_fraction was 0.34 at the start of the run and is 0.5"),
+    ],
+)
+def test_resuming_with_what_a_run_keeps_is_refused_and_changes_nothing(
+    finished, phantom, tmp_path, setting, told
+):
+    out = shutil.copytree(finished[1], tmp_path / "a")
+    before = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
+    with pytest.raises(UserError, match=rf"Cannot resume: {told}.*Set it back, or start a new run"):
+        tiny_run(phantom, out, "train.epochs=3", setting, resume=True)
+    assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
+
+
 @pytest.mark.parametrize(("smoothing", "backend"), [(0.0, "numba"), (0.1, "chunked")])
 def test_the_log_names_what_computes_the_loss(phantom, tmp_path, smoothing, backend):
     pytest.importorskip("numba", reason="the extra [fast-cpu] is not installed")
@@ -231,7 +298,7 @@ def test_a_dry_run_writes_nothing(phantom, tmp_path):
 
 def test_training_on_every_case_needs_no_validation(phantom, tmp_path):
     outcome = tiny_run(phantom, tmp_path / "a", "data.val_fraction=0")
-    assert outcome.scores == ()
+    assert outcome.progress.best_epoch == 0
     assert load_checkpoint(tmp_path / "a" / "best.pt").progress["epoch"] == 2
 
 
@@ -275,6 +342,125 @@ def test_memory_running_out_says_what_to_try(phantom, tmp_path, monkeypatch):
         "Out of memory at patch 16x16x16, batch 4. Try batch_size 2 with accumulate 2. "
         "No epoch was finished."
     )
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            (
+                "Disk full: {out} could not be written (No space left on device). last.pt is safe "
+                "(epoch 1). Make room, then go on with --resume."
+            ),
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"),
+            (
+                "Out of memory at patch 16x16x16, batch 1. Try a smaller patch_size. last.pt is "
+                "safe (epoch 1)."
+            ),
+        ),
+        (KeyError("momentum"), "KeyError: 'momentum'"),
+    ],
+    ids=["disk", "memory", "unforeseen"],
+)
+def test_a_failed_run_leaves_its_reason_in_the_folder_and_in_the_log(
+    phantom, tmp_path, monkeypatch, raised, told
+):
+    from segfocal.training.session import Session
+
+    original, out = Session._save, tmp_path / "a"
+
+    def fail_in_epoch_two(self, name, *, resume):
+        if self.progress.epoch == 2:
+            raise raised
+        original(self, name, resume=resume)
+
+    monkeypatch.setattr(Session, "_save", fail_in_epoch_two)
+    with pytest.raises((RunFailedError, KeyError)):
+        tiny_run(phantom, out)
+    told = told.format(out=out)
+    assert (out / "FAILED.txt").read_text() == told + "\n"
+    log = (out / "log.txt").read_text()
+    assert f"  failed {told}\n" in log
+    assert ("Traceback" in log) == isinstance(raised, KeyError)
+    assert not (out / "DONE").exists()
+    monkeypatch.undo()
+    tiny_run(phantom, out, resume=True)
+    assert (out / "DONE").exists()
+    assert not (out / "FAILED.txt").exists()
+
+
+@pytest.mark.parametrize("raised", [OSError(errno.ENOSPC, "No space"), KeyboardInterrupt()])
+def test_a_run_whose_report_fails_is_not_done_and_its_resume_writes_it(
+    phantom, tmp_path, monkeypatch, raised
+):
+    from segfocal.training.reporter import Reporter
+
+    def fail(self, outcome):
+        raise raised
+
+    monkeypatch.setattr(Reporter, "finish", fail)
+    with pytest.raises((RunFailedError, KeyboardInterrupt), match=r"last\.pt is safe \(epoch 2\)"):
+        tiny_run(phantom, tmp_path / "a")
+    assert not (tmp_path / "a" / "DONE").exists()
+    monkeypatch.undo()
+    tiny_run(phantom, tmp_path / "a", resume=True)
+    assert (tmp_path / "a" / "DONE").exists()
+    assert "done" in (tmp_path / "a" / "report.html").read_text()
+
+
+def test_a_budget_that_starting_uses_up_is_told_and_leaves_no_done(phantom, tmp_path):
+    with pytest.raises(RunFailedError) as error:
+        tiny_run(phantom, tmp_path / "a", "train.max_minutes=0.0001")
+    assert re.fullmatch(
+        r"train\.max_minutes \(0\.0001\) was used up before the first step: starting took \d+ s\. "
+        r"Raise it\.",
+        str(error.value),
+    )
+    assert not (tmp_path / "a" / "DONE").exists()
+    with pytest.raises(RunFailedError, match="used up before the first step"):
+        tiny_run(phantom, tmp_path / "a", "train.max_minutes=0.0001", resume=True)
+    tiny_run(phantom, tmp_path / "a", resume=True)
+    assert (tmp_path / "a" / "DONE").exists()
+
+
+@pytest.mark.parametrize("where", [(), ("data.cache=none", "data.num_workers=1")])
+def test_a_damaged_image_met_in_loading_is_the_reason_in_the_folder(phantom, tmp_path, where):
+    root = shutil.copytree(phantom, tmp_path / "data")
+    image = root / "imagesTr" / "PHANTOM_002.nii.gz"
+    image.write_bytes(image.read_bytes()[:-2000])
+    with pytest.raises(UserError, match="PHANTOM_002: ") as error:
+        tiny_run(root, tmp_path / "a", *where)
+    assert (tmp_path / "a" / "FAILED.txt").read_text() == f"{error.value}\n"
+    assert str(error.value).startswith("PHANTOM_002: ")
+    assert "\n" not in str(error.value)
+
+
+def test_a_region_that_no_training_voxel_has_is_doubted(phantom, tmp_path):
+    labels = "{background: 0, tumour: [1, 2, 3], cyst: 7}"
+    settings = (f"data.labels={labels}", "data.regions_class_order=[1, 7]", "loss.alpha=null")
+    tiny_run(phantom, tmp_path / "a", *settings, "loss.ignore_index=255", "train.epochs=1")
+    assert (
+        "  doubt  cyst has no voxel in the training split: nothing can be learned of it. Change "
+        "the split, or drop it from data.labels.\n"
+    ) in (tmp_path / "a" / "log.txt").read_text()
+
+
+def test_a_run_that_is_cut_while_it_goes_on_is_not_done(phantom, tmp_path, monkeypatch):
+    from segfocal.training.learner import Learner
+
+    tiny_run(phantom, tmp_path / "a", "train.epochs=1")
+
+    def interrupt(self, group):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Learner, "_optimise", interrupt)
+    with contextlib.suppress(KeyboardInterrupt):
+        tiny_run(phantom, tmp_path / "a", resume=True)
+    for name in ("DONE", "report.html"):
+        assert not (tmp_path / "a" / name).exists()
 
 
 @pytest.mark.parametrize("network", ["UNet", "DynUNet", "monai.networks.nets.BasicUNet"])

@@ -227,7 +227,7 @@ def _brats_inputs(path: Path, channels: Sequence[str]) -> list[Case]:
     if not {name.casefold() for name in channels} <= set(held):
         raise UserError(
             f"Channels: {path} has {','.join(found.channels)}; the checkpoint expects "
-            f"{','.join(channels)}. Set data.channels."
+            f"{','.join(channels)}. Add the files that are missing."
         )
     order = [held.index(name.casefold()) for name in channels]
     return [Case(c.case_id, tuple(c.images[i] for i in order), None) for c in found.cases]
@@ -292,8 +292,13 @@ def _check_channels(descriptor: Descriptor, channels: Sequence[str]) -> None:
     declared = descriptor.channels()
     if [name.casefold() for name in declared] == [name.casefold() for name in channels]:
         return
-    what = "Channel order" if sorted(declared) == sorted(channels) else "Channels"
+    same = sorted(declared) == sorted(channels)
+    what, cure = (
+        ("Channel order", "Store them in that order, and name them so in dataset.json.")
+        if same
+        else ("Channels", "Only images with these channels can be segmented by it.")
+    )
     raise UserError(
         f"{what}: {descriptor.path} has {','.join(declared)}; the checkpoint expects "
-        f"{','.join(channels)}. Set data.channels."
+        f"{','.join(channels)}. {cure}"
     )

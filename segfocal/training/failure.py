@@ -1,0 +1,109 @@
+"""What ended a run: one line that says what is safe and what to try, in the folder and the log."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from segfocal.errors import RunFailedError, UserError, one_line
+from segfocal.files import is_disk_full
+from segfocal.training.learner import NonFiniteLossError
+
+if TYPE_CHECKING:
+    from segfocal.training.session import Session
+
+_CPU_ALLOCATOR = "can't allocate memory"
+"""Words of torch's error: its CPU allocator raises a bare RuntimeError."""
+
+_SENT_BY_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
+
+
+@contextmanager
+def failures_told(session: Session) -> Iterator[None]:
+    """Leaves FAILED.txt and a line in log.txt where the block fails, and raises that line.
+
+    Raises:
+        RunFailedError: In place of an error whose cause is known (disk, memory, NaN).
+        KeyboardInterrupt: Passed on, saying which epoch is safe.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{session.standing} Go on with --resume.") from None
+    except Exception as error:
+        failure = explained(error, session)
+        message = one_line(failure)
+        with contextlib.suppress(OSError):  # the full disk that the message may be about
+            session.folder.finish(message)
+            if not isinstance(failure, (UserError, RunFailedError)):
+                session.reporter.log(traceback.format_exc().rstrip())
+            session.reporter.log(f"failed {message}")
+        if failure is error:
+            raise
+        raise failure from error
+
+
+def explained(error: Exception, session: Session) -> Exception:
+    """The error that says what to do about `error`; itself where nobody knows."""
+    if isinstance(error, (UserError, RunFailedError)):
+        return _without_traceback(error)
+    if isinstance(error, NonFiniteLossError):
+        return RunFailedError(_non_finite(error, session))
+    if is_disk_full(error):
+        assert isinstance(error, OSError)
+        return RunFailedError(
+            f"Disk full: {error.filename or session.folder.path} could not be written "
+            f"({error.strerror}). "
+            f"{session.standing} Make room, then go on with --resume."
+        )
+    if is_out_of_memory(error):
+        return RunFailedError(_out_of_memory(session))
+    return error
+
+
+def _without_traceback(error: UserError | RunFailedError) -> Exception:
+    """The error itself; of one that a loader process sent, which is all of a traceback, the end."""
+    text = str(error).rstrip()
+    if not _SENT_BY_WORKER.match(text):
+        return error
+    kind = UserError if isinstance(error, UserError) else RunFailedError
+    return kind(text.splitlines()[-1].partition(": ")[2])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, be it NumPy's or torch's, on the CPU or a GPU."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and _CPU_ALLOCATOR in str(error)
+
+
+def _non_finite(error: NonFiniteLossError, session: Session) -> str:
+    torch.save(error.batch, session.folder / "nan_batch.pt")
+    cases = ", ".join(error.batch["case_id"])
+    cure = "Try amp: bf16." if session.amp_name == "fp16" else "Try a smaller train.lr."
+    return (
+        f"Loss became NaN or infinite at step {error.step} (cases {cases}; {session.amp_name}). "
+        f"Batch saved to nan_batch.pt. {cure}"
+    )
+
+
+def _out_of_memory(session: Session) -> str:
+    train = session.config.train
+    patch = "x".join(map(str, train.patch_size))
+    place, used = "memory", ""
+    if session.device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(session.device)
+        place, used = "GPU memory", f" ({(total - free) / 2**30:.1f} of {total / 2**30:.1f} GB)"
+    if train.batch_size > 1:
+        half = (train.batch_size + 1) // 2
+        cure = f"Try batch_size {half} with accumulate {train.accumulate * 2}."
+    else:
+        cure = "Try a smaller patch_size."
+    where = f"patch {patch}, batch {train.batch_size}"
+    return f"Out of {place} at {where}{used}. {cure} {session.standing}"
