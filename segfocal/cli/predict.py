@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segfocal.cli import common
-from segfocal.errors import UserError
 
 EPILOG = """examples:
   segfocal-predict --ckpt runs/a/best.pt -i Dataset101_Sarcoma/imagesTs -o predictions
-  segfocal-predict --ckpt runs/a/best.pt -i scan.nii.gz -o predictions --tta flips"""
+  segfocal-predict --ckpt runs/a/best.pt -i scan.nii.gz -o predictions --tta flips
+  segfocal-predict --ckpt runs/a/best.pt --ckpt runs/b/best.pt -i scans -o predictions"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="append",
         required=True,
         metavar="RUN/best.pt",
-        help="checkpoint of a training: best.pt, or last.pt for its last epoch",
+        help="best.pt of a run, or last.pt for its last epoch; several are an ensemble",
     )
     parser.add_argument(
         "-i", "--input", type=Path, required=True, metavar="IN", help="data set, folder or file"
@@ -46,18 +46,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _work(args: object) -> None:
     options = vars(args)
-    if len(options["ckpt"]) > 1:
-        raise UserError(
-            f"--ckpt: expected one checkpoint, got {len(options['ckpt'])}. Predict with each into "
-            f"a folder of its own: this version has no ensembles."
-        )
     from segfocal.inference.predict_cases import PredictRequest, predict_cases
     from segfocal.reports.console import Console
 
     console = Console(quiet=options["quiet"])
     predict_cases(
         PredictRequest(
-            checkpoint=options["ckpt"][0],
+            checkpoints=options["ckpt"],
             source=options["input"],
             output=options["output"],
             tta=options["tta"],

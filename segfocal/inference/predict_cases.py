@@ -37,7 +37,7 @@ class PredictRequest:
     """The arguments of segfocal-predict.
 
     Attributes:
-        checkpoint: `best.pt` or `last.pt` of a run.
+        checkpoints: `best.pt` or `last.pt` of a run; several are an ensemble.
         source: Data set, folder or file with the images.
         output: Folder for the labels.
         tta: `none` or `flips`; None is what the run declares.
@@ -45,7 +45,7 @@ class PredictRequest:
         go_on: Leave what `output` already holds; else that is the user's mistake.
     """
 
-    checkpoint: Path
+    checkpoints: Sequence[Path]
     source: Path
     output: Path
     tta: str | None = None
@@ -83,8 +83,11 @@ def predict_cases(
     """
     _check_paths(request)
     from segfocal.checkpoint import load_checkpoint
+    from segfocal.inference.ensemble import check_alike
 
-    checkpoint = load_checkpoint(request.checkpoint)
+    loaded = {path: load_checkpoint(path) for path in request.checkpoints}
+    check_alike(loaded)
+    checkpoint, *others = loaded.values()
     cases = list_inputs(
         request.source,
         checkpoint.file_channels,
@@ -96,7 +99,9 @@ def predict_cases(
     _doubt_spacing(grids, checkpoint, warn)
     from segfocal.inference.predictor import Predictor
 
-    predictor = Predictor.from_checkpoint(checkpoint, device=request.device, tta=request.tta)
+    predictor = Predictor.from_checkpoint(
+        checkpoint, *others, device=request.device, tta=request.tta
+    )
     make_writable(request.output)
     failed = []
     for number, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
@@ -115,13 +120,16 @@ def predict_cases(
             f"{', '.join(failed)}. Mend the files, then pass --continue."
         )
     say(f"{_some(len(cases), 'label file')} in {request.output}")
-    if checkpoint.synthetic:
+    if any(member.synthetic for member in loaded.values()):
         say(f"Trained on a {STAMP}")
     return targets
 
 
 def _check_paths(request: PredictRequest) -> None:
-    check_checkpoint_path("--ckpt", request.checkpoint)
+    for path in request.checkpoints:
+        check_checkpoint_path("--ckpt", path)
+    if len({path.resolve() for path in request.checkpoints}) < len(request.checkpoints):
+        raise UserError("--ckpt: the same checkpoint twice. Give each member of an ensemble once.")
     if not request.source.exists():
         raise UserError(f"-i {request.source} does not exist.")
     is_file = request.output.exists() and not request.output.is_dir()

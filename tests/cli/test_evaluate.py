@@ -159,9 +159,7 @@ def test_ignored_voxels_leave_both_sides(run, tmp_path):
 def test_a_runs_predictions_score_what_its_validation_said(run, phantom, tmp_path):
     tiny_run(phantom, tmp_path / "run", "train.epochs=1")
     predicted = tmp_path / "pred"
-    predict_cases(
-        PredictRequest(tmp_path / "run/best.pt", phantom / "imagesTr", predicted, quiet=True)
-    )
+    predict_cases(PredictRequest([tmp_path / "run/best.pt"], phantom / "imagesTr", predicted))
     labels = shutil.copytree(phantom / "labelsTr", tmp_path / "labels")
     config = tmp_path / "run/config.yaml"
     arguments = ("--pred", predicted, "--ref", labels, "--config", config, "--out", "scores")

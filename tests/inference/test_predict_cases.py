@@ -5,6 +5,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from segfocal.checkpoint import load_checkpoint, save_checkpoint
 from segfocal.cli.predict import main
@@ -22,7 +23,7 @@ def checkpoint(phantom, tmp_path_factory):
 
 
 def predict(checkpoint, source, output, **options):
-    return predict_cases(PredictRequest(checkpoint, source, output, **options))
+    return predict_cases(PredictRequest([checkpoint], source, output, **options))
 
 
 def test_a_data_sets_test_cases_are_predicted_on_their_own_grid(checkpoint, phantom, tmp_path):
@@ -161,12 +162,49 @@ def test_a_run_folder_in_place_of_its_checkpoint_is_told_the_file(checkpoint, im
     )
 
 
-def test_a_second_checkpoint_is_refused_and_not_dropped(checkpoint, images, tmp_path, capsys):
+def biased(checkpoint, folder, bias):
+    """A checkpoint whose logits are about this number in every voxel."""
+    loaded = load_checkpoint(checkpoint)
+    last = list(loaded.model)[-1]
+    model = loaded.model | {last: torch.full_like(loaded.model[last], bias)}
+    path = folder / f"{bias}.pt"
+    save_checkpoint(path, dataclasses.replace(loaded, model=model))
+    return path
+
+
+def test_several_checkpoints_are_an_ensemble(checkpoint, images, tmp_path):
+    """Everything by the mean of the logits, whatever most of the networks say."""
+    (images / "b.nii.gz").unlink()
+    biases = 300.0, -100.0, -99.0, -900.0
+    yes, no, neither, never = (biased(checkpoint, tmp_path, bias) for bias in biases)
+    assert not any(labels(path).any() for path in predict(no, images, tmp_path / "no"))
+    arguments = ["-i", str(images), "--quiet", "-o", str(tmp_path / "three")]
+    with pytest.raises(SystemExit) as stop:
+        main([*(f"--ckpt={path}" for path in (no, yes, neither)), *arguments])
+    assert stop.value.code == 0
+    for case in ("a", "c"):
+        assert labels(tmp_path / "three" / f"{case}.nii.gz").all()
+    for path in predict_cases(PredictRequest([yes, never], images, tmp_path / "two")):
+        assert not labels(path).any()
+
+
+def labels(path):
+    return np.asarray(nib.load(path).dataobj)
+
+
+def test_checkpoints_that_cannot_be_joined_are_told(checkpoint, images, tmp_path, capsys):
     twice = ["--ckpt", str(checkpoint)] * 2
     with pytest.raises(SystemExit) as stop:
         main([*twice, "-i", str(images), "-o", str(tmp_path / "out")])
     assert stop.value.code == 2
-    assert "--ckpt: expected one checkpoint, got 2. Predict with each" in capsys.readouterr().err
+    assert "--ckpt: the same checkpoint twice." in capsys.readouterr().err
+    loaded = load_checkpoint(checkpoint)
+    other = tmp_path / "other.pt"
+    config = loaded.config | {"data": loaded.config["data"] | {"spacing_mm": [1.0, 1.0, 1.0]}}
+    save_checkpoint(other, dataclasses.replace(loaded, config=config))
+    with pytest.raises(UserError, match=r"differs from .* in data.spacing_mm"):
+        predict_cases(PredictRequest([checkpoint, other], images, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["new checkpoint", "old checkpoint"])
@@ -180,7 +218,7 @@ def test_voxels_of_another_size_than_those_trained_on_are_doubted(
     save_checkpoint(other, dataclasses.replace(loaded, spacing_mm=spacing))
     (images / "b.nii.gz").unlink()
     warned = []
-    predict_cases(PredictRequest(other, images, tmp_path / "out"), warn=warned.append)
+    predict_cases(PredictRequest([other], images, tmp_path / "out"), warn=warned.append)
     if not known:
         assert warned == []
         return
