@@ -64,7 +64,8 @@ def test_the_same_as_all_at_once(network, mode, shape, patch, overlap, batch_siz
         expected = sliding_window_inference(
             volume[None], patch, batch_size, network, overlap=overlap, mode=mode
         )[0]
-    torch.testing.assert_close(whole(slabs, window.axis), expected, rtol=0, atol=3e-6)
+    # up to a thousand windows over a voxel, added up in another order
+    torch.testing.assert_close(whole(slabs, window.axis), expected, rtol=0, atol=3e-5)
     sizes = [slab.values.shape[window.axis + 1] for slab in slabs]
     assert max(sizes) <= most_planes
     assert [slab.start for slab in slabs] == [sum(sizes[:i]) for i in range(len(sizes))]
