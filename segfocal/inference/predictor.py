@@ -231,10 +231,11 @@ class Predictor:
         with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=enabled):
             for flip in self.flips:
                 axes = [axis + 2 for axis in flip]
-                logits = _one_tensor(self.network(windows.flip(axes))).flip(axes).float()
+                logits = _one_tensor(self.network(_flipped(windows, axes)))
+                logits = _flipped(logits, axes).float()
                 total = logits if total is None else total + logits
         assert total is not None
-        return total / len(self.flips)
+        return total if len(self.flips) == 1 else total.div(len(self.flips))
 
     def _decided(self, slabs: Iterable[Slab], axis: int, classes: ClassMap) -> Iterator[Slab]:
         """The same slabs, the classes of their voxels written down on the way."""
@@ -289,6 +290,11 @@ def _one_tensor(logits: Any) -> torch.Tensor:
             f"output at full size alone."
         )
     return logits
+
+
+def _flipped(windows: torch.Tensor, axes: list[int]) -> torch.Tensor:
+    """Mirrored along some axes; itself where there are none, which torch would copy."""
+    return windows.flip(axes) if axes else windows
 
 
 def _subsets(axes: Sequence[int]) -> Any:
