@@ -1,5 +1,7 @@
 """The predictor with networks whose answer is known, on grids that are not RAS."""
 
+from itertools import combinations
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -103,6 +105,22 @@ def test_flips_average_a_lopsided_network_to_even(tmp_path):
     assert torch.allclose(even.as_tensor(), torch.full_like(even.as_tensor(), 0.5), atol=1e-6)
 
 
+def test_flips_are_averaged_as_logits(tmp_path):
+    case, _ = write_case(tmp_path, np.eye(4), shape=(8, 8, 8))
+    torch.manual_seed(0)
+    network = nn.Conv3d(1, 2, 3, padding=1)
+    predictor = predictor_for(network, CLASSES, infer=InferConfig(tta="flips"))
+    image = predictor.preprocessing(case)["image"]
+    windows = image.as_tensor()[None]
+    mirrors = [axes for n in range(4) for axes in combinations((2, 3, 4), n)]
+    with torch.no_grad():
+        logits = torch.stack([network(windows.flip(axes)).flip(axes)[0] for axes in mirrors])
+    expected = logits.mean(0).softmax(0)
+    torch.testing.assert_close(
+        predictor.probabilities(image).as_tensor(), expected, rtol=0, atol=1e-6
+    )
+
+
 def test_probabilities_of_softmax_sum_to_one(tmp_path):
     case, _ = write_case(tmp_path, TURNED)
     predictor = predictor_for(Threshold(0.5), CLASSES)
@@ -173,26 +191,26 @@ def predicted(tmp_path, values, **infer):
     path = tmp_path / "x.nii.gz"
     nib.save(nib.Nifti1Image(values, np.diag([2.0, 2.0, 2.0, 1.0])), path)
     predictor = predictor_for(Threshold(0.5), CLASSES, infer=InferConfig(**infer))
-    return predictor.predict(predictor.preprocessing(Case("x", (path,), None))["image"])
+    return predictor.segment(predictor.preprocessing(Case("x", (path,), None))["image"])
 
 
 def test_small_components_are_measured_in_mm3(tmp_path):
     values = np.zeros((12, 12, 12), dtype=np.float32)
     values[2:4, 2:4, 2:4] = 1
     values[8, 8, 8] = 1
-    classes = predicted(tmp_path, values, min_lesion_mm3=9.0)
-    assert classes[8, 8, 8] == 0
-    assert classes.sum() == 8
+    for classes in predicted(tmp_path, values, min_lesion_mm3=9.0):
+        assert classes[8, 8, 8] == 0
+        assert classes.sum() == 8
 
 
 def test_the_largest_component_alone_where_the_run_says_so(tmp_path):
     values = np.zeros((12, 12, 12), dtype=np.float32)
     values[2:4, 2:4, 2:4] = 1
     values[7:10, 8, 8] = 1
-    assert predicted(tmp_path, values).sum() == 11
-    classes = predicted(tmp_path, values, keep_largest=True)
-    assert classes[8, 8, 8] == 0
-    assert classes.sum() == 8
+    assert predicted(tmp_path, values).on_source.sum() == 11
+    for classes in predicted(tmp_path, values, keep_largest=True):
+        assert classes[8, 8, 8] == 0
+        assert classes.sum() == 8
 
 
 SHEARED = np.array([[1.0, 0, 0.3, 0], [0, 1.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1]])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from monai.inferers.utils import sliding_window_inference
 from torch import nn
@@ -49,6 +49,7 @@ def network():
 
 @pytest.mark.parametrize("mode", ["gaussian", "constant"])
 @settings(max_examples=25, deadline=None)
+@example(shape=(5, 7, 3), patch=(8, 10, 7), overlap=0.5, batch_size=2, most_planes=2)
 @given(
     shape=st.tuples(*3 * (st.integers(3, 24),)),
     patch=st.tuples(*3 * (st.integers(4, 10),)),
