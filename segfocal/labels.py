@@ -356,12 +356,12 @@ def _regions(
             left = members[name].difference(*inner)
             if len(left) != 1:
                 raise UserError(
-                    f"labels: cannot tell which value to write for region {name} "
+                    f"data.labels: cannot tell which value to write for region {name} "
                     f"({sorted(left)} are left after the regions inside it). List outer regions "
-                    f"first, or set regions_class_order."
+                    f"first, or set data.regions_class_order."
                 )
             paint = left.pop()
         if paint not in index:
-            raise UserError(f"labels: regions_class_order holds {paint}, which no region contains.")
+            raise UserError(f"data.regions_class_order holds {paint}, which no region contains.")
         built.append(Region(name, tuple(index[v] for v in sorted(members[name])), index[paint]))
     return tuple(built)

@@ -117,8 +117,8 @@ def test_plain_classes_are_sorted_by_value():
         (
             lambda: LabelScheme.from_mapping({"background": 0, "x": [1, 2], "y": [3, 4]}),
             (
-                "labels: cannot tell which value to write for region x ([1, 2] are left after the "
-                "regions inside it). List outer regions first, or set regions_class_order."
+                "data.labels: cannot tell which value to write for region x ([1, 2] are left after "
+                "the regions inside it). List outer regions first, or set data.regions_class_order."
             ),
         ),
     ],

@@ -7,6 +7,9 @@ from torch import nn
 
 from segfocal.errors import UserError
 
+_CPU_ALLOCATOR = "can't allocate memory"
+"""Words of torch's error: its CPU allocator raises a bare RuntimeError."""
+
 
 def resolve_device(name: str) -> torch.device:
     """`auto` is the first GPU where there is one.
@@ -52,3 +55,10 @@ def with_room(device: torch.device, num_bytes: int) -> torch.device:
         free, _total = torch.cuda.mem_get_info(device)
         return device if 2 * num_bytes <= free else torch.device("cpu")
     return device
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, be it NumPy's or torch's, on the CPU or a GPU."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and _CPU_ALLOCATOR in str(error)

@@ -117,7 +117,7 @@ def predict_cases(
     if failed:
         raise RunFailedError(
             f"{len(failed)} of {_some(len(cases), 'case')} could not be predicted: "
-            f"{', '.join(failed)}. Mend the files, then pass --continue."
+            f"{', '.join(failed)}. Mend that, then pass --continue."
         )
     say(f"{_some(len(cases), 'label file')} in {request.output}")
     if any(member.synthetic for member in loaded.values()):
@@ -173,12 +173,22 @@ def _predict(case: Case, target: Path, predictor: Predictor) -> str:
     """Writes one label; its time and volumes, for the eye.
 
     Raises:
-        UserError: If the case's files are damaged.
+        UserError: If the case's files are damaged, or it is too large for the memory here.
         RunFailedError: If the label cannot be written.
     """
+    from segfocal.inference.device import is_out_of_memory
+
     began = time.monotonic()
-    prepared = predictor.preprocessing(case)
-    classes = predictor.predict(prepared["image"])
+    try:
+        prepared = predictor.preprocessing(case)
+        classes = predictor.predict(prepared["image"])
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error.__cause__ or error):  # MONAI's transforms wrap what fails
+            raise
+        raise UserError(
+            f"{case.case_id}: out of memory on {predictor.device}. Try it on a machine with more"
+            f"{'' if predictor.device.type == 'cpu' else ', or with --device cpu'}."
+        ) from error
     scheme, channel_dim = predictor.scheme, predictor.preprocessing.load.channel_dim
     try:
         write_label(target, scheme.decode(classes), like=case.images[0], channel_dim=channel_dim)

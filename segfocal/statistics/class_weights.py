@@ -57,7 +57,7 @@ def class_weights(
         total: For `effective_number` without beta, the N of beta = 1 - 1/N; None is the sum of n.
 
     Raises:
-        UserError: If the scheme is unknown or beta does not fit it.
+        UserError: If the scheme is unknown, or beta does not fit it or the counts.
         ValueError: If a count is not positive.
 
     Example:
@@ -71,7 +71,13 @@ def class_weights(
     exponent = scheme_beta(scheme, beta, int(n.sum()) if total is None else total)
     if scheme == "inverse":
         assert exponent is not None
-        weights = fraction**-exponent
+        with np.errstate(over="ignore"):
+            weights = fraction**-exponent
+        if not np.isfinite(weights).all():
+            raise UserError(
+                f"alpha: inverse with beta {exponent:g} overflows: the rarest class has "
+                f"{n.min():g} of {n.sum():g}. Set loss.alpha_beta to 1 or less."
+            )
     elif scheme == "balanced":
         weights = n.sum() / (n.size * n)
     elif scheme == "median_frequency":

@@ -16,12 +16,12 @@ from segfocal.config.schema import Config, TrainConfig
 from segfocal.data.cases import Case
 from segfocal.data.partial import annotated_outputs
 from segfocal.errors import RunFailedError, UserError, one_line
+from segfocal.inference.device import is_out_of_memory
 from segfocal.labels import LabelScheme
 from segfocal.networks import build_network, check_network, set_prior_bias
 from segfocal.statistics.partial_labels import output_shares
 from segfocal.training.case_cache import Prepared, code_fingerprint
 from segfocal.training.case_store import CaseStore
-from segfocal.training.failure import is_out_of_memory
 from segfocal.training.patches import EpochSampler, PatchDataset, stable_seed
 from segfocal.training.preflight import Plan
 from segfocal.training.run_folder import versions

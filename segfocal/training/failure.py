@@ -13,13 +13,11 @@ import torch
 
 from segfocal.errors import RunFailedError, UserError, one_line
 from segfocal.files import is_disk_full
+from segfocal.inference.device import is_out_of_memory
 from segfocal.training.learner import NonFiniteLossError
 
 if TYPE_CHECKING:
     from segfocal.training.session import Session
-
-_CPU_ALLOCATOR = "can't allocate memory"
-"""Words of torch's error: its CPU allocator raises a bare RuntimeError."""
 
 _SENT_BY_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
 
@@ -74,13 +72,6 @@ def _without_traceback(error: UserError | RunFailedError) -> Exception:
         return error
     kind = UserError if isinstance(error, UserError) else RunFailedError
     return kind(text.splitlines()[-1].partition(": ")[2])
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, be it NumPy's or torch's, on the CPU or a GPU."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and _CPU_ALLOCATOR in str(error)
 
 
 def _non_finite(error: NonFiniteLossError, session: Session) -> str:

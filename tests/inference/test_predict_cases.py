@@ -12,6 +12,7 @@ from segfocal.cli.predict import main
 from segfocal.errors import RunFailedError, UserError
 from segfocal.inference import predict_cases as module
 from segfocal.inference.predict_cases import PredictRequest, predict_cases
+from segfocal.inference.predictor import Predictor
 from tests.runs import tiny_run
 
 
@@ -109,10 +110,39 @@ def test_a_damaged_image_does_not_keep_the_others_from_being_predicted(
     warned, last = errors.splitlines()
     assert warned.startswith("warning: b: ")
     assert last == (
-        "segfocal-predict: 1 of 3 cases could not be predicted: b. Mend the files, then pass "
-        "--continue."
+        "segfocal-predict: 1 of 3 cases could not be predicted: b. Mend that, then pass --continue."
     )
     assert names(out) == ["a.nii.gz", "c.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
+        ),
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+    ],
+)
+def test_a_case_too_large_for_the_memory_does_not_keep_the_others(
+    checkpoint, images, tmp_path, monkeypatch, failure
+):
+    (images / "b.nii.gz").unlink()
+    predict_one = Predictor.predict
+
+    def predict_all_but_the_first(self, image):
+        if not (tmp_path / "once").exists():
+            (tmp_path / "once").touch()
+            raise failure
+        return predict_one(self, image)
+
+    monkeypatch.setattr(Predictor, "predict", predict_all_but_the_first)
+    warned = []
+    with pytest.raises(RunFailedError, match=r"1 of 2 cases could not be predicted: a\."):
+        predict_cases(PredictRequest([checkpoint], images, tmp_path / "out"), warn=warned.append)
+    assert warned == ["a: out of memory on cpu. Try it on a machine with more."]
+    assert names(tmp_path / "out") == ["c.nii.gz"]
 
 
 def test_a_full_disk_ends_a_prediction_at_once_and_says_where(

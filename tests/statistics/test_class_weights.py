@@ -144,3 +144,8 @@ def test_an_unknown_scheme_lists_the_known_ones():
 def test_counts_that_are_not_positive_are_refused(n):
     with pytest.raises(ValueError, match="n must be positive counts"):
         class_weights(n, "balanced")
+
+
+def test_a_power_beyond_any_number_is_refused_and_not_made_nan():
+    with pytest.raises(UserError, match=r"inverse with beta 40 overflows: .* has 10 of 1e\+09"):
+        class_weights([1e9 - 10, 10], "inverse", beta=40)
