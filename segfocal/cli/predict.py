@@ -40,6 +40,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help="leave the predictions that OUT already holds",
     )
+    parser.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="also write the probability of each output, to OUT/probabilities",
+    )
     args = parser.parse_args(argv)
     common.run("segfocal-predict", lambda: _work(args), debug=args.debug)
 
@@ -58,6 +63,7 @@ def _work(args: object) -> None:
             tta=options["tta"],
             device=options["device"],
             go_on=options["go_on"],
+            probabilities=options["probabilities"],
         ),
         console.line,
         console.warning,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from segfocal.data.cases import Case
 from segfocal.data.header_defects import CaseGrid
 from segfocal.data.layouts import list_inputs
-from segfocal.data.nifti import write_label
+from segfocal.data.nifti import write_array, write_label
 from segfocal.data.nifti_header import MAX_VOXELS, SUFFIXES
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.data.spacing import is_outside, range_text, spacing_range
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 """Takes one line."""
 
+PROBABILITIES = "probabilities"
+"""Folder beside the labels."""
+
 
 @dataclass(frozen=True)
 class PredictRequest:
@@ -43,6 +47,8 @@ class PredictRequest:
         tta: `none` or `flips`; None is what the run declares.
         device: auto, cpu, cuda or cuda:N.
         go_on: Leave what `output` already holds; else that is the user's mistake.
+        probabilities: Write the probability of each output too, which takes the memory for all of
+            them.
     """
 
     checkpoints: Sequence[Path]
@@ -51,6 +57,7 @@ class PredictRequest:
     tta: str | None = None
     device: str = "auto"
     go_on: bool = False
+    probabilities: bool = False
 
 
 def _say_nothing(_line: str) -> None:
@@ -65,6 +72,9 @@ def predict_cases(
     request: PredictRequest, say: Say = _say_nothing, warn: Say = _warn
 ) -> list[Path]:
     """Segments every case of `source`; one label file each, on the source's own grid.
+
+    Probabilities go to the folder `probabilities` beside the labels, one float32 file for each
+    output of the network: `CASE_OUTPUT.nii.gz`.
 
     Args:
         request: What to do.
@@ -103,12 +113,14 @@ def predict_cases(
         checkpoint, *others, device=request.device, tta=request.tta
     )
     make_writable(request.output)
+    if request.probabilities:
+        make_writable(request.output / PROBABILITIES)
     failed = []
     for number, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
         if target.exists():
             continue
         try:
-            told = _predict(case, target, predictor)
+            told = _predict(case, target, predictor, with_probabilities=request.probabilities)
         except UserError as error:
             warn(str(error))
             failed.append(case.case_id)
@@ -169,8 +181,8 @@ def _doubt_spacing(grids: Sequence[CaseGrid], checkpoint: Checkpoint, warn: Say)
     )
 
 
-def _predict(case: Case, target: Path, predictor: Predictor) -> str:
-    """Writes one label; its time and volumes, for the eye.
+def _predict(case: Case, target: Path, predictor: Predictor, *, with_probabilities: bool) -> str:
+    """Writes one label, after its probabilities; its time and volumes, for the eye.
 
     Raises:
         UserError: If the case's files are damaged, or it is too large for the memory here.
@@ -181,7 +193,10 @@ def _predict(case: Case, target: Path, predictor: Predictor) -> str:
     began = time.monotonic()
     try:
         prepared = predictor.preprocessing(case)
-        classes = predictor.predict(prepared["image"])
+        if with_probabilities:
+            classes, probabilities = predictor.predict_with_probabilities(prepared["image"])
+        else:
+            classes, probabilities = predictor.predict(prepared["image"]), None
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error.__cause__ or error):  # MONAI's transforms wrap what fails
             raise
@@ -190,8 +205,15 @@ def _predict(case: Case, target: Path, predictor: Predictor) -> str:
             f"{'' if predictor.device.type == 'cpu' else ', or with --device cpu'}."
         ) from error
     scheme, channel_dim = predictor.scheme, predictor.preprocessing.load.channel_dim
+    like = case.images[0]
     try:
-        write_label(target, scheme.decode(classes), like=case.images[0], channel_dim=channel_dim)
+        if probabilities is not None:
+            for name, values in zip(scheme.output_names, probabilities, strict=True):
+                path = (
+                    target.parent / PROBABILITIES / f"{case.case_id}_{_as_file_name(name)}.nii.gz"
+                )
+                write_array(path, values.numpy(), like=like, channel_dim=channel_dim)
+        write_label(target, scheme.decode(classes), like=like, channel_dim=channel_dim)
     except OSError as error:
         raise RunFailedError(
             f"{target} could not be written: {error.strerror}. Labels before it are complete; "
@@ -199,6 +221,10 @@ def _predict(case: Case, target: Path, predictor: Predictor) -> str:
         ) from None
     volumes = _volumes(classes, prepared["zooms_mm"], scheme)
     return f"{time.monotonic() - began:.1f} s · {volumes}"
+
+
+def _as_file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name)
 
 
 def _some(count: int, what: str) -> str:

@@ -159,6 +159,19 @@ class Predictor:
         return self.segment(image).on_source
 
     @torch.inference_mode()
+    def predict_with_probabilities(self, image: MetaTensor) -> tuple[ClassMap, MetaTensor]:
+        """Class indices on the source grid as `predict`, and the probabilities they come from.
+
+        Args:
+            image: As of `segment`.
+
+        Returns:
+            Classes `(*S)`, and float32 probabilities `(K, *S)` of all outputs, in memory.
+        """
+        source = self.on_source_grid(self.probabilities(image))
+        return self._clean(self.decide(source), source.affine), source
+
+    @torch.inference_mode()
     def probabilities(self, image: MetaTensor) -> MetaTensor:
         """Probabilities of every output on the preprocessed grid, all of them in memory.
 

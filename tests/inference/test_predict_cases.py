@@ -222,6 +222,27 @@ def labels(path):
     return np.asarray(nib.load(path).dataobj)
 
 
+def test_probabilities_are_written_beside_the_labels(checkpoint, images, tmp_path):
+    (images / "b.nii.gz").unlink()
+    plain = predict(checkpoint, images, tmp_path / "plain")
+    arguments = ["-i", str(images), "--quiet", "-o", str(tmp_path / "both"), "--probabilities"]
+    with pytest.raises(SystemExit) as stop:
+        main(["--ckpt", str(biased(checkpoint, tmp_path, 0.5)), *arguments])
+    assert stop.value.code == 0
+    folder = tmp_path / "both" / "probabilities"
+    regions = load_checkpoint(checkpoint).scheme.output_names
+    assert names(folder) == sorted(f"{c}_{name}.nii.gz" for c in "ac" for name in regions)
+    source = nib.load(images / "a.nii.gz")
+    whole = nib.load(folder / f"a_{regions[0]}.nii.gz")
+    assert whole.get_data_dtype() == np.float32
+    assert whole.shape == source.shape[:3]
+    assert np.array_equal(whole.affine, source.affine)
+    values = np.stack([labels(folder / f"a_{region}.nii.gz") for region in regions])
+    assert 0 < values.min() <= values.max() < 1
+    assert np.array_equal((values > 0.5).any(0), labels(tmp_path / "both" / "a.nii.gz") > 0)
+    assert names(plain[0].parent) == ["a.nii.gz", "c.nii.gz"]
+
+
 def test_checkpoints_that_cannot_be_joined_are_told(checkpoint, images, tmp_path, capsys):
     twice = ["--ckpt", str(checkpoint)] * 2
     with pytest.raises(SystemExit) as stop:
