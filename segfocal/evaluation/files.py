@@ -107,6 +107,7 @@ def summary_record(outcome: Outcome) -> dict[str, Any]:
         "synthetic": outcome.stamp or False,
         "num_cases": len(outcome.cases),
         "cases": [case.case_id for case in outcome.cases],
+        "trained_on": list(outcome.trained_on),
         "labels_from": outcome.labels_from,
         "scheme": outcome.rules.scheme.to_dict(),
         "measures": asdict(outcome.rules.measures) | {"empty_side": EMPTY_POLICY},

@@ -21,6 +21,7 @@ class Outcome:
         rules: What was measured, and what label values mean.
         labels_from: Who says so.
         is_synthetic: Whether any of it is the phantom's.
+        trained_on: Those of the cases that the run was trained on, by the names in its split.json.
     """
 
     cases: tuple[CaseEvaluation, ...]
@@ -28,6 +29,7 @@ class Outcome:
     rules: EvaluationRules
     labels_from: str
     is_synthetic: bool
+    trained_on: tuple[str, ...] = ()
 
     @functools.cached_property
     def reports(self) -> dict[str, RegionReport]:

@@ -83,14 +83,16 @@ def evaluate(request: EvaluationRequest) -> int:
     problems = [*references.problems, *predictions.problems, *problems]
     rules, labels_from = _rules(request, loaded, references, pairs)
     every = _walk(pairs, rules, request, console)
+    evaluated = tuple(case for case in every if not case.problems)
     outcome = Outcome(
-        tuple(case for case in every if not case.problems),
+        evaluated,
         (*problems, *(problem for case in every for problem in case.problems)),
         rules,
         labels_from,
         is_synthetic=references.is_synthetic
         or any(case.is_synthetic for case in every)
         or (request.config is not None and _trains_on_phantom(loaded.config.data.root)),
+        trained_on=_trained_on(request.config, evaluated),
     )
     # First the files, which an hour of measuring may lie behind: `| head` ends what is printed.
     written = write_files(request.out, outcome) if request.out is not None else []
@@ -177,6 +179,16 @@ def _config(request: EvaluationRequest) -> LoadedConfig:
 
 def _same(one: Path, other: Path) -> bool:
     return one.resolve() == other.resolve()
+
+
+def _trained_on(config: Path | None, cases: Sequence[CaseEvaluation]) -> tuple[str, ...]:
+    """The cases whose names stand in the training part of the split.json beside a run's config."""
+    split = None if config is None else config.parent / "split.json"
+    if split is None or not split.is_file():
+        return ()
+    trained = read_json(split).get("train")
+    names = set(trained) if isinstance(trained, list) else set()
+    return tuple(case.case_id for case in cases if case.case_id in names)
 
 
 def _trains_on_phantom(root: Path) -> bool:

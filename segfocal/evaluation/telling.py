@@ -67,6 +67,11 @@ def _tell_tables(outcome: Outcome, console: Console) -> None:
     console.line(_labels_line(outcome.rules.scheme, outcome.labels_from))
     if outcome.stamp:
         console.line(outcome.stamp)
+    if outcome.trained_on:
+        console.line(
+            f"doubt  the run was trained on {len(outcome.trained_on)} cases of these names "
+            f"({outcome.trained_on[0]} ...): for them this is no measure of new ones"
+        )
     console.table(tables.overlap_table(reports, measures.tolerance_mm))
     console.table(tables.lesion_table(reports, _LESION_WORDS[measures.lesions]))
     if measures.lesions != "plain":

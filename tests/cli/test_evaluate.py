@@ -168,6 +168,14 @@ def test_a_runs_predictions_score_what_its_validation_said(run, phantom, tmp_pat
     assert f"labels by {tmp_path / 'run' / 'stats.json'}: 0 background, 1 oedema" in out
     assert "regions WT,TC,ET" in out
     assert STAMP in out
+    trained = json.loads((tmp_path / "run/split.json").read_text())["train"]
+    assert f"doubt  the run was trained on {len(trained)} cases of these names ({trained[0]}" in out
+    assert json.loads(Path("scores/summary.json").read_text())["trained_on"] == trained
+    for name in trained:
+        (predicted / f"{name}.nii.gz").unlink()
+    status, unseen, _ = run(*arguments[:-2], "--allow-missing")
+    assert status == 0
+    assert "doubt" not in unseen
     scores = {(row["case"], row["class"]): row for row in rows_of("scores/cases.csv")}
     validated = rows_of(tmp_path / "run/val_cases.csv")
     assert len(validated) == 6
