@@ -19,6 +19,7 @@ from segfocal.errors import UserError
 from segfocal.evaluation.pairs import Pair
 from segfocal.labels import IGNORE_CLASS, ClassMap, LabelScheme
 from segfocal.metrics.evaluation import Measures, RegionEvaluation, evaluate_classes
+from segfocal.metrics.overlap import Mask
 
 _SIDES = ("reference", "prediction")
 
@@ -97,7 +98,7 @@ def _evaluated(rules: EvaluationRules, pair: Pair) -> CaseEvaluation:
         maps.append(_encoded(side, values, rules.scheme))
     reference, predicted = maps
     known = reference != IGNORE_CLASS
-    _check_classes(pair, reference, predicted, rules.scheme)
+    _check_classes(pair, reference, known, predicted, rules.scheme)
     annotated = annotated_targets(rules.scheme, pair.case.annotated)
     zooms = headers[0].zooms
     return CaseEvaluation(
@@ -139,9 +140,8 @@ def _encoded(side: str, values: ClassMap, scheme: LabelScheme) -> ClassMap:
 
 
 def _check_classes(
-    pair: Pair, reference: ClassMap, predicted: ClassMap, scheme: LabelScheme
+    pair: Pair, reference: ClassMap, known: Mask, predicted: ClassMap, scheme: LabelScheme
 ) -> None:
-    known = reference != IGNORE_CLASS
     if not known.any():
         raise DefectError(
             "every voxel of the reference is ignored: nothing to evaluate. Take the case out, or "

@@ -169,7 +169,7 @@ class Predictor:
             Classes `(*S)`, and float32 probabilities `(K, *S)` of all outputs, in memory.
         """
         source = self.on_source_grid(self.probabilities(image))
-        return self._clean(self.decide(source), source.affine), source
+        return self._classes(source), source
 
     @torch.inference_mode()
     def probabilities(self, image: MetaTensor) -> MetaTensor:
@@ -207,11 +207,13 @@ class Predictor:
 
     def _segment_at_once(self, image: MetaTensor) -> Segmentation:
         probabilities = self.probabilities(image)
-        source = self.on_source_grid(probabilities)
         return Segmentation(
-            on_source=self._clean(self.decide(source), source.affine),
-            on_image=self._clean(self.decide(probabilities), image.affine),
+            on_source=self._classes(self.on_source_grid(probabilities)),
+            on_image=self._classes(probabilities),
         )
+
+    def _classes(self, probabilities: MetaTensor) -> ClassMap:
+        return self._clean(self.decide(probabilities), probabilities.affine)
 
     def _window(self, image: MetaTensor) -> SlidingWindow:
         if not isinstance(image, MetaTensor):

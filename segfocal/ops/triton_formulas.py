@@ -81,11 +81,11 @@ def log1p(x, FORM: tl.constexpr):
     log(1 + f) = 2 artanh(s) with s = f / (2 + f). The polynomial in s^2 is off by 1e-8 of the value
     at most.
     """
-    return log_sum(1 + x, x, FORM)
+    return log1p_with_sum(1 + x, x, FORM)
 
 
 @triton.jit
-def log_sum(u, x, FORM: tl.constexpr):
+def log1p_with_sum(u, x, FORM: tl.constexpr):
     """log(1 + x) where 1 + x, rounded, is known as `u`."""
     if FORM.acc == tl.float64:
         return tl.where(u == 1, x, tl.log(u) * (x / (u - 1)))
@@ -246,7 +246,7 @@ def own_class(own_z, others, label, kept, FORM: tl.constexpr):
     own_e = tl.where(label < 0, 0.0, exp(own_z, FORM))
     sum_e = others + own_e
     scale = tl.where(kept, divide(1.0, sum_e, FORM), 0.0)
-    nll = log_sum(sum_e, tl.where(own_z == 0, others, sum_e - 1), FORM) - own_z
+    nll = log1p_with_sum(sum_e, tl.where(own_z == 0, others, sum_e - 1), FORM) - own_z
     return scale, own_e * scale, others * scale, nll
 
 

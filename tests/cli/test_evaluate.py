@@ -21,19 +21,8 @@ from tests.runs import tiny_run
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Runs the command in an empty folder: status, standard output, standard error."""
-    folder = tmp_path / "empty"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-
-    def _run(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main([str(argument) for argument in (*arguments, "--workers", 1)])
-        said = capsys.readouterr()
-        return stop.value.code, said.out, said.err
-
-    return _run
+def run(run_in_empty_folder):
+    return run_in_empty_folder(main, "--workers", 1)
 
 
 @pytest.fixture
