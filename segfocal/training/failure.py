@@ -75,12 +75,16 @@ def _without_traceback(error: UserError | RunFailedError) -> Exception:
 
 
 def _non_finite(error: NonFiniteLossError, session: Session) -> str:
-    torch.save(error.batch, session.folder / "nan_batch.pt")
+    try:
+        torch.save(error.batch, session.folder / "nan_batch.pt")
+        saved = "Batch saved to nan_batch.pt."
+    except (OSError, RuntimeError):  # torch's own for a full disk: the loss is what to tell of
+        saved = "Its batch could not be saved."
     cases = ", ".join(error.batch["case_id"])
     cure = "Try amp: bf16." if session.amp_name == "fp16" else "Try a smaller train.lr."
     return (
         f"Loss became NaN or infinite at step {error.step} (cases {cases}; {session.amp_name}). "
-        f"Batch saved to nan_batch.pt. {cure}"
+        f"{saved} {cure}"
     )
 
 

@@ -329,6 +329,16 @@ def test_a_nan_loss_stops_the_run_and_names_the_cases(phantom, tmp_path):
     assert batch["image"].shape == (1, 4, 16, 16, 16)
 
 
+def test_a_nan_loss_is_told_where_its_batch_cannot_be_saved(phantom, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("segfocal.training.failure.torch.save", full)
+    with pytest.raises(RunFailedError, match=r"Loss became NaN .* Its batch could not be saved\."):
+        tiny_run(phantom, tmp_path / "a", "train.lr=1e38", "train.grad_clip=null")
+    assert "Loss became NaN" in (tmp_path / "a" / "FAILED.txt").read_text()
+
+
 def test_memory_running_out_says_what_to_try(phantom, tmp_path, monkeypatch):
     from segfocal.training.learner import Learner
 
