@@ -262,3 +262,20 @@ def test_outputs_are_added_up_on_the_device_where_there_is_room(monkeypatch):
     assert with_room(gpu, 500) == gpu
     assert with_room(gpu, 501) == cpu
     assert with_room(cpu, 10**15) == cpu
+
+
+@pytest.mark.parametrize("affine", [TURNED, SHEARED], ids=["slab by slab", "at once"])
+def test_with_their_probabilities_the_classes_are_cleaned_alike(tmp_path, affine):
+    values = np.zeros((14, 14, 14), dtype=np.float32)
+    values[3:7, 3:7, 3:7] = values[10:12, 10:12, 10:12] = 1
+    path = tmp_path / "x.nii.gz"
+    nib.save(nib.Nifti1Image(values, affine), path)
+    infer = InferConfig(min_lesion_mm3=30.0)
+    predictor = predictor_for(Threshold(0.5), CLASSES, infer=infer, spacing=(0.9, 0.9, 0.9))
+    image = predictor.preprocessing(Case("x", (path,), None))["image"]
+    classes, probabilities = predictor.predict_with_probabilities(image)
+    assert probabilities.shape == (2, *values.shape)
+    assert float(probabilities[1, 10:12, 10:12, 10:12].max()) > 0.5
+    assert not classes[9:13, 9:13, 9:13].any()
+    assert classes[4, 4, 4] == 1
+    assert np.array_equal(classes, predictor.predict(image))
