@@ -3,6 +3,7 @@
 from . import (
     compat as compat,
     functional as functional,
+    inference as inference,
     losses as losses,
     metrics as metrics,
     numpy as numpy,

@@ -85,12 +85,13 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             raise
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: str | Path) -> Checkpoint:
     """Reads a checkpoint onto the CPU, refusing anything but tensors and plain values.
 
     Raises:
         UserError: If the file is missing, damaged, or not one of segfocal's.
     """
+    path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} does not exist. A run writes best.pt and last.pt in its folder.")
     try:

@@ -31,7 +31,7 @@ def make():
 def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path):
     path = tmp_path / "last.pt"
     save_checkpoint(path, make())
-    loaded = load_checkpoint(path)
+    loaded = load_checkpoint(str(path))
     assert torch.equal(loaded.model["weight"], torch.arange(4.0))
     assert replace(loaded, model={}) == replace(make(), model={})
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]

@@ -1,14 +1,19 @@
-"""The examples of docs/transforms.md run, each at most a screen of its own."""
+"""The examples of pages in docs run, each at most a screen of its own."""
 
 import doctest
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "transforms.md"
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "transforms.md"
 
 
-def test_the_examples_of_the_transforms_page_run():
-    results = doctest.testfile(str(PAGE), module_relative=False, optionflags=doctest.ELLIPSIS)
-    assert results.attempted > 25
+@pytest.mark.parametrize(("page", "fewest"), [("transforms.md", 25), ("inference.md", 8)])
+def test_the_examples_of_a_page_run(page, fewest):
+    path = str(DOCS / page)
+    results = doctest.testfile(path, module_relative=False, optionflags=doctest.ELLIPSIS)
+    assert results.attempted > fewest
     assert results.failed == 0
 
 

@@ -11,11 +11,12 @@ import pytest
 from monai.transforms.transform import Transform
 
 import segfocal
+import segfocal.inference
 import segfocal.losses
 import segfocal.metrics
 import segfocal.transforms
 
-LAZY = (segfocal, segfocal.metrics, segfocal.transforms)
+LAZY = (segfocal, segfocal.inference, segfocal.metrics, segfocal.transforms)
 
 
 def exports(package):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from segfocal.config.schema import InferConfig
 from segfocal.inference.components import keep_largest_component, remove_small_components
 from segfocal.inference.device import place_network, resolve_amp, resolve_device, with_room
 from segfocal.inference.ensemble import Ensemble
+from segfocal.inference.mirrored import all_flips, mean_logits
 from segfocal.inference.sliding_window import Slab, SlidingWindow
 from segfocal.inference.source_grid import resampled, resampling_of
 from segfocal.labels import ClassMap, LabelScheme
@@ -75,7 +75,7 @@ class Predictor:
         self.infer = infer
         self.device = device
         self.amp_dtype = amp_dtype
-        self.flips = [()] if infer.tta == "none" else list(_subsets(flip_axes))
+        self.flips = all_flips(() if infer.tta == "none" else flip_axes)
 
     @classmethod
     def from_checkpoint(
@@ -230,7 +230,7 @@ class Predictor:
             torch.as_tensor(image.as_tensor()),
             self._logits,
             batch_size=self.infer.sw_batch_size,
-            most_planes=self._planes_at_once(window.shape, window.axis),
+            slab_bytes=_SLAB_BYTES,
             blend_on=lambda outputs: with_room(self.device, window.held_bytes(outputs)),
         )
         is_softmax = self.scheme.activation == "softmax"
@@ -240,17 +240,9 @@ class Predictor:
 
     def _logits(self, windows: torch.Tensor) -> torch.Tensor:
         """Logits of windows `(N, C, *patch)`, averaged over the flips."""
-        windows = windows.to(self.device)
         enabled = self.amp_dtype is not None
-        total: torch.Tensor | None = None
         with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=enabled):
-            for flip in self.flips:
-                axes = [axis + 2 for axis in flip]
-                logits = _one_tensor(self.network(_flipped(windows, axes)))
-                logits = _flipped(logits, axes).float()
-                total = logits if total is None else total + logits
-        assert total is not None
-        return total if len(self.flips) == 1 else total.div(len(self.flips))
+            return mean_logits(self.network, windows.to(self.device), self.flips)
 
     def _decided(self, slabs: Iterable[Slab], axis: int, classes: ClassMap) -> Iterator[Slab]:
         """The same slabs, the classes of their voxels written down on the way."""
@@ -296,21 +288,3 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _one_tensor(logits: Any) -> torch.Tensor:
-    if not isinstance(logits, torch.Tensor):
-        raise ValueError(
-            f"network must return one tensor of logits: got a {type(logits).__name__}. Return the "
-            f"output at full size alone."
-        )
-    return logits
-
-
-def _flipped(windows: torch.Tensor, axes: list[int]) -> torch.Tensor:
-    """Mirrored along some axes; itself where there are none, which torch would copy."""
-    return windows.flip(axes) if axes else windows
-
-
-def _subsets(axes: Sequence[int]) -> Any:
-    return chain.from_iterable(combinations(axes, n) for n in range(len(axes) + 1))

@@ -10,6 +10,7 @@ Shapes: C channels, K outputs, S spatial.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -70,7 +71,7 @@ class SlidingWindow:
         network: Network,
         *,
         batch_size: int,
-        most_planes: int,
+        slab_bytes: int,
         blend_on: Callable[[int], torch.device],
     ) -> Iterator[Slab]:
         """Blended logits of a volume, from its first plane to its last.
@@ -79,7 +80,7 @@ class SlidingWindow:
             volume: `(C, *shape)`.
             network: Computes the windows.
             batch_size: Windows a call of it gets at most.
-            most_planes: Planes a slab holds at most.
+            slab_bytes: What a slab holds at most, but for one that is a single plane.
             blend_on: Where to add up so many outputs of each voxel.
 
         Raises:
@@ -91,6 +92,7 @@ class SlidingWindow:
             slice(first, first + size) for first, size in zip(before, self.shape, strict=True)
         ]
         ring: _Ring | None = None
+        most_planes = 1
         done = before[axis]
         for starts, until in self._rounds(padded.shape[1:]):
             for batch in _batches(starts, batch_size):
@@ -103,6 +105,7 @@ class SlidingWindow:
                     )
                 if ring is None:
                     ring = self._ring(padded.shape[1:], logits.shape[1], blend_on)
+                    most_planes = self._planes_of(slab_bytes, logits.shape[1])
                 for at, answer in zip(batch, logits, strict=True):
                     ring.add(at, answer)
             assert ring is not None
@@ -112,6 +115,10 @@ class SlidingWindow:
                 yield Slab(done - before[axis], ring.take(done, planes)[(slice(None), *inside)])
                 done += planes
             ring.forget_before(until)
+
+    def _planes_of(self, num_bytes: int, num_outputs: int) -> int:
+        plane = math.prod(size for axis, size in enumerate(self.shape) if axis != self.axis)
+        return max(num_bytes // (4 * num_outputs * plane), 1)
 
     def _pad(self, volume: Tensor) -> tuple[Tensor, list[int]]:
         lacking = [

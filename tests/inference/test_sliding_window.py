@@ -30,8 +30,13 @@ class LargestResult(TorchDispatchMode):
 
 
 def swept(window, volume, network, *, batch_size=2, most_planes=3):
+    plane = volume[0].numel() // window.shape[window.axis]
     slabs = window.sweep(
-        volume, network, batch_size=batch_size, most_planes=most_planes, blend_on=lambda _: CPU
+        volume,
+        network,
+        batch_size=batch_size,
+        slab_bytes=most_planes * plane * network.out_channels * 4,
+        blend_on=lambda _: CPU,
     )
     with torch.no_grad():
         return list(slabs)
@@ -90,8 +95,8 @@ def test_the_sweep_goes_along_the_axis_of_most_windows():
 def test_a_window_is_all_that_is_held(network):
     window = SlidingWindow((8, 8, 200), (8, 8, 8), 0.5, "gaussian")
     volume = torch.randn(2, 8, 8, 200)
-    with LargestResult() as largest:
-        slabs = window.sweep(volume, network, batch_size=1, most_planes=4, blend_on=lambda _: CPU)
+    with LargestResult() as largest:  # 4 planes a slab
+        slabs = window.sweep(volume, network, batch_size=1, slab_bytes=5120, blend_on=lambda _: CPU)
         planes = sum(slab.values.shape[-1] for slab in slabs)
     assert planes == 200
     held = window.held_bytes(5)
@@ -103,3 +108,11 @@ def test_an_answer_of_another_size_is_refused():
     window = SlidingWindow((8, 8, 8), (8, 8, 8), 0.5, "gaussian")
     with pytest.raises(ValueError, match="must keep the size of its input"):
         swept(window, torch.zeros(2, 8, 8, 8), nn.Conv3d(2, 5, 3))
+
+
+def test_a_slab_of_few_bytes_is_a_plane(network):
+    window = SlidingWindow((8, 8, 20), (8, 8, 8), 0.5, "gaussian")
+    slabs = window.sweep(
+        torch.randn(2, 8, 8, 20), network, batch_size=1, slab_bytes=1, blend_on=lambda _: CPU
+    )
+    assert [slab.start for slab in slabs] == list(range(20))
