@@ -21,36 +21,55 @@ ABSENT = ("anywhere", "skip")
 
 
 def class_indices(
-    classes: npt.NDArray[Any], num_classes: int, ignore_index: int, name: str
+    classes: npt.NDArray[Any], known: npt.NDArray[np.bool_], num_classes: int, name: str
 ) -> list[Indices]:
     """Flat indices of the voxels of every class, ascending; ignored voxels are in no list.
 
     Args:
         classes: Class indices of any shape.
+        known: Where somebody annotated, from `known_voxels`.
         num_classes: C, background included.
-        ignore_index: Value of a voxel that nobody annotated.
         name: What to call the case in an error.
 
     Raises:
-        ValueError: If a value is no class, or every voxel is ignored.
+        ValueError: If a value is no class.
     """
-    flat = classes.ravel()
-    known = flat != ignore_index
+    flat, known = classes.ravel(), known.ravel()
     background = np.flatnonzero(known & (flat == 0))
     foreground = np.flatnonzero(known & (flat != 0))
     values = flat[foreground]
     strange = values[~np.isin(values, np.arange(1, num_classes))]
     if strange.size:
         raise ValueError(
-            f"{name}: holds {strange[0]:g}, expected class indices 0 to {num_classes - 1} or "
-            f"{ignore_index} where ignored. Encode the label first, or set num_classes."
-        )
-    if background.size == 0 and foreground.size == 0:
-        raise ValueError(
-            f"{name}: every voxel is ignored (holds {ignore_index}), so no crop can be centred in "
-            f"it. Take the case out, or check ignore_index."
+            f"{name}: holds {strange[0]:g}, expected class indices 0 to {num_classes - 1}, and "
+            f"ignore_index where ignored. Encode the label first, or set num_classes."
         )
     return [background, *(foreground[values == c] for c in range(1, num_classes))]
+
+
+def known_voxels(
+    classes: npt.NDArray[Any], ignored: Sequence[int], name: str
+) -> npt.NDArray[np.bool_]:
+    """Where somebody annotated: True, of the shape of `classes`.
+
+    Args:
+        classes: Class indices of any shape.
+        ignored: Values of voxels that nobody annotated.
+        name: What to call the case in an error.
+
+    Raises:
+        ValueError: If every voxel is ignored.
+    """
+    known = np.ones(classes.shape, dtype=bool)
+    for value in ignored:
+        known &= classes != value
+    if not known.any():
+        values = " or ".join(map(str, ignored))
+        raise ValueError(
+            f"{name}: every voxel is ignored (holds {values}), so no crop can be centred in it. "
+            f"Take the case out, or check ignore_index."
+        )
+    return known
 
 
 def components(mask: npt.NDArray[np.bool_]) -> tuple[Indices, Indices]:
@@ -120,8 +139,7 @@ def filled(
     lists: Sequence[Indices],
     absent: Absent,
     most: int,
-    classes: npt.NDArray[Any],
-    ignore_index: int,
+    known: npt.NDArray[np.bool_],
 ) -> list[Indices]:
     """Lists as they are kept: cut down to `most`, empty ones filled, in the smallest integers.
 
@@ -129,14 +147,13 @@ def filled(
         lists: Flat indices.
         absent: What an empty list gets.
         most: Entries at most.
-        classes: The volume they are indices of.
-        ignore_index: Its value where nobody annotated.
+        known: Of the volume they are indices of: where somebody annotated.
     """
     anywhere = np.empty(0, dtype=np.int64)
     if absent == "anywhere" and not all(indices.size for indices in lists):
-        anywhere = np.flatnonzero(classes != ignore_index)
+        anywhere = np.flatnonzero(known)
     # Half the memory: the lists of a small volume can take as much as its image.
-    smallest = np.int32 if classes.size <= np.iinfo(np.int32).max else np.int64
+    smallest = np.int32 if known.size <= np.iinfo(np.int32).max else np.int64
     return [thinned(i if i.size else anywhere, most).astype(smallest) for i in lists]
 
 

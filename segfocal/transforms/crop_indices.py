@@ -9,6 +9,7 @@ from monai.config.type_definitions import KeysCollection
 from monai.transforms.transform import MapTransform
 
 from segfocal import checks
+from segfocal.checks import IgnoreIndex
 from segfocal.labels import IGNORE_CLASS
 from segfocal.transforms.crop_centres import (
     ABSENT,
@@ -17,6 +18,7 @@ from segfocal.transforms.crop_centres import (
     case_name,
     class_indices,
     filled,
+    known_voxels,
 )
 
 
@@ -30,7 +32,7 @@ class ClassCropIndicesd(MapTransform):
     Args:
         keys: Keys of labels `(1, *S)`, class indices with `ignore_index` where ignored.
         num_classes: C, background included.
-        ignore_index: Value of a voxel that nobody annotated.
+        ignore_index: Value, or values, of a voxel that nobody annotated.
         indices_postfix: Appended to the key: `label_cls_indices` holds a list of C arrays, int32
             where that counts every voxel, else int64.
         max_samples_per_class: Keep at most so many, drawn without replacement by a generator
@@ -57,7 +59,7 @@ class ClassCropIndicesd(MapTransform):
         keys: KeysCollection,
         num_classes: int,
         *,
-        ignore_index: int = IGNORE_CLASS,
+        ignore_index: IgnoreIndex = IGNORE_CLASS,
         indices_postfix: str = "_cls_indices",
         max_samples_per_class: int = 50_000,
         absent: Absent = "anywhere",
@@ -66,7 +68,7 @@ class ClassCropIndicesd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         checks.check_word("absent", absent, ABSENT)
         self.num_classes = num_classes
-        self.ignore_index = ignore_index
+        self.ignored = checks.check_ignore_index(ignore_index)
         self.indices_postfix = indices_postfix
         self.max_samples_per_class = max_samples_per_class
         self.absent: Absent = absent
@@ -76,8 +78,9 @@ class ClassCropIndicesd(MapTransform):
         out = dict(data)
         for key in self.key_iterator(out):
             classes = as_classes(out[key])
-            lists = class_indices(classes, self.num_classes, self.ignore_index, case_name(out, key))
-            out[f"{key}{self.indices_postfix}"] = filled(
-                lists, self.absent, self.max_samples_per_class, classes, self.ignore_index
-            )
+            name = case_name(out, key)
+            known = known_voxels(classes, self.ignored, name)
+            lists = class_indices(classes, known, self.num_classes, name)
+            most = self.max_samples_per_class
+            out[f"{key}{self.indices_postfix}"] = filled(lists, self.absent, most, known)
         return out

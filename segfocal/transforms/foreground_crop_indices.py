@@ -10,8 +10,16 @@ from monai.config.type_definitions import KeysCollection
 from monai.transforms.transform import MapTransform
 
 from segfocal import checks
+from segfocal.checks import IgnoreIndex
 from segfocal.labels import IGNORE_CLASS
-from segfocal.transforms.crop_centres import ABSENT, Absent, as_classes, case_name, filled
+from segfocal.transforms.crop_centres import (
+    ABSENT,
+    Absent,
+    as_classes,
+    case_name,
+    filled,
+    known_voxels,
+)
 
 
 class ForegroundCropIndicesd(MapTransform):
@@ -23,7 +31,7 @@ class ForegroundCropIndicesd(MapTransform):
     Args:
         keys: Keys of labels `(1, *S)`, integers with `ignore_index` where ignored.
         foreground: Values that count as foreground; None is every value but 0.
-        ignore_index: Value of a voxel that nobody annotated.
+        ignore_index: Value, or values, of a voxel that nobody annotated.
         fg_postfix: Appended to the key: `label_fg_indices` holds an array, int32 where
             that counts every voxel, else int64.
         bg_postfix: The same for background, which is whatever is neither foreground nor ignored.
@@ -48,7 +56,7 @@ class ForegroundCropIndicesd(MapTransform):
         keys: KeysCollection,
         foreground: Sequence[int] | None = None,
         *,
-        ignore_index: int = IGNORE_CLASS,
+        ignore_index: IgnoreIndex = IGNORE_CLASS,
         fg_postfix: str = "_fg_indices",
         bg_postfix: str = "_bg_indices",
         max_samples: int = 100_000,
@@ -58,7 +66,7 @@ class ForegroundCropIndicesd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         checks.check_word("absent", absent, ABSENT)
         self.foreground = None if foreground is None else tuple(foreground)
-        self.ignore_index = ignore_index
+        self.ignored = checks.check_ignore_index(ignore_index)
         self.fg_postfix = fg_postfix
         self.bg_postfix = bg_postfix
         self.max_samples = max_samples
@@ -69,15 +77,9 @@ class ForegroundCropIndicesd(MapTransform):
         out = dict(data)
         for key in self.key_iterator(out):
             classes = as_classes(out[key])
-            flat = classes.ravel()
-            known = flat != self.ignore_index
-            if not known.any():
-                raise ValueError(
-                    f"{case_name(out, key)}: every voxel is ignored (holds {self.ignore_index}), "
-                    f"so no crop can be centred in it. Take the case out, or check ignore_index."
-                )
-            inside = flat != 0 if self.foreground is None else np.isin(flat, self.foreground)
+            known = known_voxels(classes, self.ignored, case_name(out, key))
+            inside = classes != 0 if self.foreground is None else np.isin(classes, self.foreground)
             lists = [np.flatnonzero(known & inside), np.flatnonzero(known & ~inside)]
-            fg, bg = filled(lists, self.absent, self.max_samples, classes, self.ignore_index)
+            fg, bg = filled(lists, self.absent, self.max_samples, known)
             out[f"{key}{self.fg_postfix}"], out[f"{key}{self.bg_postfix}"] = fg, bg
         return out

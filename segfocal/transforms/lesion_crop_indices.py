@@ -11,6 +11,7 @@ from monai.config.type_definitions import KeysCollection
 from monai.transforms.transform import MapTransform
 
 from segfocal import checks
+from segfocal.checks import IgnoreIndex
 from segfocal.labels import IGNORE_CLASS
 from segfocal.transforms.crop_centres import (
     ABSENT,
@@ -23,6 +24,7 @@ from segfocal.transforms.crop_centres import (
     equally_by_group,
     filled,
     groups_of,
+    known_voxels,
 )
 
 
@@ -42,7 +44,7 @@ class LesionCropIndicesd(MapTransform):
         connect: `class`: voxels of one class make a lesion (tumours within an organ); `foreground`:
             every class but background does, as where classes nest (core within oedema), and a
             class is then drawn by the lesions that hold some of it.
-        ignore_index: Value of a voxel that nobody annotated.
+        ignore_index: Value, or values, of a voxel that nobody annotated.
         indices_postfix: Appended to the key: a list of C arrays, int32 where that counts
             every voxel, else int64.
         fg_postfix: Appended to the key: entries of every foreground lesion, one array.
@@ -68,7 +70,7 @@ class LesionCropIndicesd(MapTransform):
         num_classes: int,
         *,
         connect: Literal["class", "foreground"] = "class",
-        ignore_index: int = IGNORE_CLASS,
+        ignore_index: IgnoreIndex = IGNORE_CLASS,
         indices_postfix: str = "_cls_indices",
         fg_postfix: str = "_fg_indices",
         bg_postfix: str = "_bg_indices",
@@ -81,7 +83,7 @@ class LesionCropIndicesd(MapTransform):
         checks.check_word("absent", absent, ABSENT)
         self.num_classes = num_classes
         self.connect = connect
-        self.ignore_index = ignore_index
+        self.ignored = checks.check_ignore_index(ignore_index)
         self.indices_postfix = indices_postfix
         self.fg_postfix = fg_postfix
         self.bg_postfix = bg_postfix
@@ -93,22 +95,23 @@ class LesionCropIndicesd(MapTransform):
         out = dict(data)
         for key in self.key_iterator(out):
             classes = as_classes(out[key])
-            lists = class_indices(classes, self.num_classes, self.ignore_index, case_name(out, key))
+            name = case_name(out, key)
+            known = known_voxels(classes, self.ignored, name)
+            lists = class_indices(classes, known, self.num_classes, name)
             most = self.max_samples_per_class
-            lesions, by_class = self._lesions(classes, lists)
+            lesions, by_class = self._lesions(classes, known, lists)
             drawn = [lists[0], *(equally_by_group(groups, most) for groups in by_class)]
             found = [equally_by_group(lesions, most), *drawn]
-            every = filled(found, self.absent, most, classes, self.ignore_index)
+            every = filled(found, self.absent, most, known)
             out[f"{key}{self.fg_postfix}"] = every[0]
             out[f"{key}{self.bg_postfix}"] = every[1]
             out[f"{key}{self.indices_postfix}"] = every[1:]
         return out
 
     def _lesions(
-        self, classes: npt.NDArray[Any], lists: list[Indices]
+        self, classes: npt.NDArray[Any], known: npt.NDArray[np.bool_], lists: list[Indices]
     ) -> tuple[list[Indices], list[list[Indices]]]:
         """The voxels of every lesion, and for each foreground class those of its lesions."""
-        known = classes != self.ignore_index
         if self.connect == "class":
             by_class = [
                 groups_of(*components(known & (classes == c))) for c in range(1, self.num_classes)

@@ -6,7 +6,11 @@ from monai.transforms.compose import Compose
 from monai.transforms.croppad.dictionary import RandCropByLabelClassesd
 
 from segfocal.labels import IGNORE_CLASS
-from segfocal.transforms.crop_indices import ClassCropIndicesd
+from segfocal.transforms import (
+    ClassCropIndicesd,
+    ForegroundCropIndicesd,
+    LesionCropIndicesd,
+)
 
 
 def label_with_ignored_half():
@@ -105,8 +109,8 @@ def test_a_value_that_is_no_class_is_named(value, dtype):
     with pytest.raises(ValueError, match="expected class indices") as error:
         ClassCropIndicesd("label", 3)({"label": label})
     assert str(error.value) == (
-        f"label: holds {value:g}, expected class indices 0 to 2 or 255 where ignored. Encode the "
-        f"label first, or set num_classes."
+        f"label: holds {value:g}, expected class indices 0 to 2, and ignore_index where ignored. "
+        f"Encode the label first, or set num_classes."
     )
 
 
@@ -115,6 +119,35 @@ def test_another_ignore_index_and_several_keys_are_honoured():
     data = ClassCropIndicesd(["a", "b"], 2, ignore_index=-1, allow_missing_keys=True)({"a": label})
     assert [part.tolist() for part in data["a_cls_indices"]] == [[1], [2]]
     assert "b_cls_indices" not in data
+
+
+@pytest.mark.parametrize(
+    ("ignored", "values", "known"),
+    [
+        ((255, -1), [255, 0, -1, 1, 2, 1], {1, 3, 4, 5}),
+        ([2], [0, 0, 1, 1, 2, 1], {0, 1, 2, 3, 5}),
+        (None, [0, 0, 1, 1, 2, 1], {0, 1, 2, 3, 4, 5}),
+    ],
+)
+def test_several_values_or_none_may_mean_ignored(ignored, values, known):
+    """All three transforms leave out the same voxels."""
+    label = torch.tensor([[[values]]])
+    for make in (
+        ClassCropIndicesd("label", 3, ignore_index=ignored),
+        LesionCropIndicesd("label", 3, ignore_index=ignored),
+        LesionCropIndicesd("label", 3, ignore_index=ignored, connect="foreground"),
+        ForegroundCropIndicesd("label", ignore_index=ignored),
+    ):
+        found = make({"label": label})
+        lists = [found[key] for key in found if key.endswith(("_fg_indices", "_bg_indices"))]
+        lists += found.get("label_cls_indices", [])
+        assert {int(index) for indices in lists for index in indices} == known
+
+
+def test_values_that_all_mean_ignored_are_named():
+    label = torch.tensor([[[[255, -1, 255]]]])
+    with pytest.raises(ValueError, match=r"every voxel is ignored \(holds 255 or -1\)"):
+        ForegroundCropIndicesd("label", ignore_index=(255, -1))({"label": label})
 
 
 def test_a_label_with_channels_is_refused():
