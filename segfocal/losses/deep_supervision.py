@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -87,15 +88,9 @@ class DeepSupervisionLoss(nn.Module):
         checks.check_word("weight_mode", weight_mode, WEIGHT_MODES)
         if spatial_dims not in (None, 1, 2, 3):
             raise ValueError(f"spatial_dims must be 1, 2 or 3: got {spatial_dims}.")
-        if weights is not None:
-            checks.check_weight(weights)
-            if sum(weights) == 0:
-                raise ValueError(
-                    f"weights must not all be 0: got {list(weights)}. Give one level a weight."
-                )
         self.loss = loss
         self.weight_mode = weight_mode
-        self.weights = None if weights is None else tuple(float(weight) for weight in weights)
+        self.weights = None if weights is None else _checked(weights)
         self.spatial_dims = spatial_dims
         self.ignore_index = checks.check_ignore_index(
             getattr(loss, "ignore_index", None) if ignore_index is None else ignore_index
@@ -245,3 +240,15 @@ class DeepSupervisionLoss(nn.Module):
 def _exclusive(loss: Callable[..., Tensor]) -> bool | None:
     activation = getattr(loss, "activation", None)
     return None if activation is None else activation == "softmax"
+
+
+def _checked(weights: object) -> tuple[float, ...]:
+    plain = weights.tolist() if hasattr(weights, "tolist") else weights
+    values = plain if isinstance(plain, Sequence) and not isinstance(plain, str) else ()
+    if not all(isinstance(value, int | float) and 0 <= value < math.inf for value in values):
+        values = ()
+    if sum(values) == 0:
+        raise ValueError(
+            f"weights must be a finite number >= 0 for each level, and not all 0: got {weights!r}."
+        )
+    return tuple(float(value) for value in values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 import re
 
@@ -18,6 +19,7 @@ from segfocal.losses import DeepSupervisionLoss, DiceFocalLoss, DiceLoss, FocalL
 from tests.gpu import no_waiting
 
 REGIONS = ((1, 2), (1,))
+LEVEL_WEIGHTS = "weights must be a finite number >= 0 for each level, and not all 0"
 EXACT = {"rtol": 1e-12, "atol": 1e-14}
 
 
@@ -374,8 +376,12 @@ def test_bad_levels_are_refused():
     ("arguments", "message"),
     [
         ({"weight_mode": "half"}, "weight_mode must be one of same, exp, two: got 'half'."),
-        ({"weights": [1, -1]}, "weight must be finite and >= 0: got -1."),
-        ({"weights": [0, 0]}, "weights must not all be 0: got [0, 0]. Give one level a weight."),
+        ({"weights": [1, -1]}, f"{LEVEL_WEIGHTS}: got [1, -1]."),
+        ({"weights": [1, math.inf]}, f"{LEVEL_WEIGHTS}: got [1, inf]."),
+        ({"weights": [1, math.nan]}, f"{LEVEL_WEIGHTS}: got [1, nan]."),
+        ({"weights": [0, 0]}, f"{LEVEL_WEIGHTS}: got [0, 0]."),
+        ({"weights": 1.0}, f"{LEVEL_WEIGHTS}: got 1.0."),
+        ({"weights": "ab"}, f"{LEVEL_WEIGHTS}: got 'ab'."),
         ({"spatial_dims": 4}, "spatial_dims must be 1, 2 or 3: got 4."),
     ],
 )
