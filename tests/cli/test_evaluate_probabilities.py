@@ -115,11 +115,15 @@ def test_the_mean_dice_by_threshold_is_what_evaluating_such_masks_would_say(run,
     (evaluated,) = json.loads(Path("scores/summary.json").read_text())["classes"].values()
     assert float(rows[49]["dice_mean"]) == pytest.approx(evaluated["dice"]["mean"])
     probs, ref = (np.concatenate(part) for part in zip(*map(known, CASES), strict=True))
-    mask = probs > 0.5
-    assert float(rows[49]["dice_pooled"]) == pytest.approx(dice(mask, ref))
-    assert float(rows[49]["precision"]) == pytest.approx(ref[mask].mean())
-    assert float(rows[49]["sensitivity"]) == pytest.approx(mask[ref].mean())
-    assert float(rows[49]["specificity"]) == pytest.approx((~mask)[~ref].mean())
+    for row in (rows[9], rows[49], rows[89]):
+        mask = probs > float(row["threshold"])
+        measured = {
+            "dice_pooled": dice(mask, ref),
+            "precision": ref[mask].mean(),
+            "sensitivity": mask[ref].mean(),
+            "specificity": (~mask)[~ref].mean(),
+        }
+        assert {key: float(row[key]) for key in measured} == pytest.approx(measured)
 
 
 def test_reliability_and_froc_add_up(run, data, pred):

@@ -92,6 +92,26 @@ def test_the_type_that_probabilities_are_stored_in_is_undone(pair, tmp_path, kin
     assert case.curves["liver"].histogram.is_exact
 
 
+def test_an_intercept_is_added(pair, tmp_path):
+    stored = np.round(maps_of(3)[1] * 255 - 128).astype(np.int8)
+    path = save(tmp_path / "c.nii.gz", stored, TURNED, dtype=stored.dtype, scaling=(1 / 256, 0.5))
+    case = evaluated(pair, {"liver": path})
+    assert case.curve_problems == ()
+    probs = stored.astype(float) / 256 + 0.5
+    known = LABELS != 9
+    errors = probs[known] - (LABELS[known] == 1)
+    assert case.curves["liver"].table.brier == pytest.approx(np.mean(errors**2))
+
+
+def test_a_file_of_its_own_is_read_after_one_for_all(pair, tmp_path):
+    maps = maps_of(3)
+    shared = save(tmp_path / "c.nii.gz", np.moveaxis(maps, 0, -1), TURNED)
+    own = save(tmp_path / "c_spleen.nii.gz", maps[0], TURNED)
+    case = evaluated(pair, {"liver": shared, "spleen": own})
+    assert case.curves["liver"].auroc == expected(maps[1], [1])
+    assert case.curves["spleen"].auroc == expected(maps[0], [2])
+
+
 def test_overshoot_of_interpolation_is_cut_off(pair, tmp_path):
     probs = maps_of(3)[1]
     probs[0, 0, 0], probs[0, 0, 1] = 1.0000002, -1e-7

@@ -127,8 +127,9 @@ def test_cases_add_up(one, other):
 def test_a_lesion_hit_twice_counts_once_with_the_surest_hit():
     ref = np.array([[1, 1, 1, 1, 0, 0, 0]], bool)
     probs = np.array([[0.3, 0.0, 0.0, 0.8, 0.0, 0.0, 0.6]])
-    found = lesion_candidates(probs, ref)
-    assert (found.lesions.tolist(), found.false_positives.tolist()) == ([0.8], [0.6])
+    for order in (slice(None), slice(None, None, -1)):
+        found = lesion_candidates(probs[:, order], ref[:, order])
+        assert (found.lesions.tolist(), found.false_positives.tolist()) == ([0.8], [0.6])
     curve = froc(found)
     assert (curve.average_precision, curve.sensitivity_at(0), curve.score) == (1, 1, 1)
 

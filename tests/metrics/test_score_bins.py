@@ -84,6 +84,15 @@ def test_a_sum_is_the_histogram_of_both(one, other, seed):
     np.testing.assert_equal(told(added + ScoreHistogram.empty()), told(whole))
 
 
+def test_two_scores_of_two_cases_in_one_bin_are_several_in_either_order():
+    one, other = (
+        score_histogram(np.array([score]), np.ones(1, bool)) for score in (0.4, 0.4 + 1e-9)
+    )
+    for added in (one + other, other + one, (one + other) + one, one + (other + one)):
+        assert np.isnan(added.scores).tolist() == [True]
+    assert (one + one).scores.tolist() == [0.4]
+
+
 def test_slabs_change_nothing(monkeypatch):
     rng = np.random.default_rng(5)
     probs = np.round(rng.random((9, 8, 7)), 2).astype(np.float32)
