@@ -19,6 +19,8 @@ from segfocal.evaluation.pairs import Pair
 from segfocal.inference.probability_files import PROBABILITIES, probability_stem
 from segfocal.labels import LabelScheme
 
+_SHOWN = 3
+
 
 @dataclass(frozen=True)
 class ProbabilityFolder:
@@ -28,11 +30,13 @@ class ProbabilityFolder:
         path: The folder.
         files: By name without its ending.
         problems: Names that two files have.
+        is_named: Whether somebody asked for this very folder.
     """
 
     path: Path
     files: Mapping[str, Path]
     problems: tuple[Problem, ...] = ()
+    is_named: bool = False
 
 
 def find_probabilities(pred: Path, given: Path | None) -> ProbabilityFolder | None:
@@ -59,7 +63,7 @@ def find_probabilities(pred: Path, given: Path | None) -> ProbabilityFolder | No
             f"--probabilities {folder}: holds no volume ({', '.join(READABLE)}). Pass the folder "
             f"that holds CASE_CLASS.nii.gz."
         )
-    return ProbabilityFolder(folder, files, tuple(problems))
+    return ProbabilityFolder(folder, files, tuple(problems), is_named=given is not None)
 
 
 def with_probabilities(
@@ -74,6 +78,9 @@ def with_probabilities(
         pairs: The pairs.
         folder: The files.
         scheme: What is measured. Of what a case was not annotated for, it needs no file.
+
+    Raises:
+        UserError: If the folder was named and holds nothing of any case.
     """
     equipped, problems = [], []
     for pair in pairs:
@@ -92,6 +99,13 @@ def with_probabilities(
         lacking = [target for target in targets if target not in found]
         if lacking:
             problems.append(_missing(pair, folder, lacking, is_all=not found))
+    if folder.is_named and pairs and not any(pair.probabilities for pair in equipped):
+        held = ", ".join(sorted(path.name for path in folder.files.values())[:_SHOWN])
+        stem = probability_stem(case_stem(pairs[0].prediction), scheme.target_names[0])
+        raise UserError(
+            f"--probabilities {folder.path}: holds nothing of any case that is evaluated. Expected "
+            f"files such as {stem}.nii.gz, found {held} ({len(folder.files)})."
+        )
     return equipped, problems
 
 

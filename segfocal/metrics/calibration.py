@@ -203,11 +203,14 @@ def best_threshold(dice: Curve) -> tuple[float, float]:
         dice: `(99,)`, of `dice_by_threshold` or a mean of several; NaN is passed over.
 
     Returns:
-        Threshold and Dice; NaN twice where nothing is defined.
+        Threshold and Dice; NaN twice where nothing is defined. Where Dice is 0 wherever it is
+        defined (a class of no case), no threshold is better than another: NaN and 0.
     """
     if np.isnan(dice).all():
         return math.nan, math.nan
     top = float(np.nanmax(dice))
+    if not top:
+        return math.nan, top
     at = np.flatnonzero(dice == top)
     place = at[np.argmin(np.abs(THRESHOLDS[at] - 0.5))]
     return float(THRESHOLDS[place]), top

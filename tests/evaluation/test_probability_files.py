@@ -85,3 +85,20 @@ def test_a_folder_that_is_named_must_be_one_and_hold_volumes(tmp_path):
         find_probabilities(tmp_path, tmp_path / "no")
     with pytest.raises(UserError, match=r"holds no volume .*CASE_CLASS\.nii\.gz\."):
         find_probabilities(tmp_path, tmp_path)
+
+
+def test_a_folder_that_is_named_and_holds_nothing_of_any_case_is_a_mistake():
+    files = {"x_liver": Path("p/x_liver.nii.gz")}
+    with pytest.raises(UserError) as error:
+        equipped(ProbabilityFolder(Path("p"), files, is_named=True))
+    assert str(error.value) == (
+        "--probabilities p: holds nothing of any case that is evaluated. Expected files such as "
+        "c1_liver.nii.gz, found x_liver.nii.gz (1)."
+    )
+    assert len(equipped(ProbabilityFolder(Path("p"), files))[1]) == 1
+
+
+def test_whether_a_folder_was_named_is_remembered(tmp_path):
+    save(tmp_path / "probabilities/c1_a.nii.gz", np.zeros((2, 2, 2), np.float32))
+    assert not find_probabilities(tmp_path, None).is_named
+    assert find_probabilities(tmp_path, tmp_path / "probabilities").is_named

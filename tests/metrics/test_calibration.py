@@ -112,7 +112,8 @@ def test_of_thresholds_that_are_alike_the_middle_one_is_best():
     table = probability_table(np.array([0.605, 0.655]), np.array([False, True]))
     assert best_threshold(dice_by_threshold(table)) == (0.61, 1.0)
     absent = probability_table(np.array([0.3, 0.6]), np.array([False, False]))
-    assert best_threshold(dice_by_threshold(absent)) == (0.5, 0.0)  # none where nothing is left
+    threshold, dice_there = best_threshold(dice_by_threshold(absent))
+    assert (math.isnan(threshold), dice_there) == (True, 0)
 
 
 def test_a_table_is_not_divided_into_seven():
