@@ -1,6 +1,7 @@
 """The examples of pages in docs run, each at most a screen of its own."""
 
 import doctest
+import re
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,12 @@ def test_every_transform_of_ours_is_on_the_page():
             if line.startswith("class ") and "Transform" in line:
                 name = line.split()[1].split("(")[0]
                 assert f"`{name}`" in page, name
+
+
+def test_the_python_of_the_evaluation_page_runs(capsys):
+    page = PAGE.with_name("evaluate.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(block, "evaluate.md", "exec"), {})
+    area, curve = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"0\.9[67]\d\d \+- \d\.\de-06", area)
+    assert curve == "1.0 1.0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ EPILOG = """examples:
   segfocal-evaluate --pred predictions --ref labels --config runs/a/config.yaml
   segfocal-evaluate --pred predictions --ref BraTS23 --lesionwise brats-gli
   segfocal-evaluate --pred predictions --ref labels --set data.labels=brats18-22
+  segfocal-evaluate --pred predictions --ref labels --probabilities softmax --out scores
 
 files belong together by case name: CASE.nii.gz as segfocal-predict and nnU-Net write it
 exit status: 0 all evaluated, 1 some could not be, 2 a mistake in the arguments"""
@@ -40,16 +42,39 @@ def main(argv: Sequence[str] | None = None) -> None:
     common.add_config_options(parser)
     parser.add_argument(
         "--lesionwise",
+        dest="lesions",
         choices=("plain", "brats-gli", "brats-met"),
         default="plain",
         help="how lesions are matched: touched or not (default), or scored as BraTS 2023 does",
     )
     parser.add_argument(
         "--tolerance",
+        dest="tolerance_mm",
         type=float,
         default=2.0,
         metavar="MM",
         help="distance at which a surface counts as right in the surface Dice (default 2)",
+    )
+    probabilities = parser.add_mutually_exclusive_group()
+    probabilities.add_argument(
+        "--probabilities",
+        type=Path,
+        metavar="DIR",
+        help="probabilities, CASE_CLASS.nii.gz (default: OUT/probabilities, where there is one)",
+    )
+    probabilities.add_argument(
+        "--no-probabilities",
+        dest="ignore_probabilities",
+        action="store_true",
+        help="look at label maps alone",
+    )
+    parser.add_argument(
+        "--candidates",
+        dest="candidate_threshold",
+        type=float,
+        default=0.1,
+        metavar="P",
+        help="probability above which voxels make up candidates for lesions (default 0.1)",
     )
     parser.add_argument(
         "--allow-missing",
@@ -60,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes (default: up to one a core)"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    parser.add_argument(
+        "--json", dest="as_json", action="store_true", help="print JSON and nothing else"
+    )
     args = parser.parse_args(argv)
     common.run("segfocal-evaluate", lambda: _work(args), debug=args.debug)
 
@@ -69,21 +96,11 @@ def _work(args: object) -> None:
     options = vars(args)
     from segfocal.evaluation.run import EvaluationRequest, evaluate
 
-    status = evaluate(
-        EvaluationRequest(
-            pred=options["pred"],
-            ref=options["ref"],
-            config=options["config"],
-            overrides=tuple(options["set"]),
-            lesions=options["lesionwise"],
-            tolerance_mm=options["tolerance"],
-            out=options["out"],
-            allow_missing=options["allow_missing"],
-            workers=options["workers"],
-            as_json=options["json"],
-            quiet=options["quiet"],
-        )
+    fields = {field.name for field in dataclasses.fields(EvaluationRequest)} & options.keys()
+    request = EvaluationRequest(
+        **{name: options[name] for name in fields}, overrides=tuple(options["set"])
     )
+    status = evaluate(request)
     if status:
         sys.exit(status)
 

@@ -28,6 +28,7 @@ SEVERITIES: dict[str, Severity] = {
     "spacing": "error",
     "odd-spacing": "doubt",
     "not-finite": "error",
+    "not-probability": "error",
     "constant-image": "doubt",
     "duplicate-image": "doubt",
     "label-not-integer": "error",

@@ -31,6 +31,7 @@ def in_processes(
     *,
     workers: int = 1,
     on_done: Callable[[], None] = lambda: None,
+    kept: Callable[[Result], Result] = lambda result: result,
 ) -> list[Result]:
     """`[work(item) for item in items]`, whatever the number of processes.
 
@@ -42,11 +43,12 @@ def in_processes(
         crashed: The result of an item for which memory ran out or a process died.
         workers: Processes; 1 works in this process.
         on_done: Called as each item is done, in whatever order.
+        kept: What is held of each result, called in this process as it comes, in whatever order.
     """
     done: dict[int, Result] = {}
 
     def keep(index: int, result: Result) -> None:
-        done[index] = result
+        done[index] = kept(result)
         on_done()
 
     left = list(range(len(items)))

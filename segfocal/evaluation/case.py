@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,9 +17,12 @@ from segfocal.data.phantom.stamp import STAMP
 from segfocal.data.verify import encode_label
 from segfocal.errors import UserError
 from segfocal.evaluation.pairs import Pair
+from segfocal.evaluation.probability_maps import ProbabilityMaps, measure_maps
 from segfocal.labels import IGNORE_CLASS, ClassMap, LabelScheme
 from segfocal.metrics.evaluation import Measures, RegionEvaluation, evaluate_classes
+from segfocal.metrics.free_response import CANDIDATE_THRESHOLD
 from segfocal.metrics.overlap import Mask
+from segfocal.metrics.probability_evaluation import RegionCurves
 
 _SIDES = ("reference", "prediction")
 
@@ -33,12 +36,14 @@ class EvaluationRules:
         measures: What to measure.
         affine_tolerance_mm: Largest distance between corners that is taken for rounding.
         max_voxels: Voxels of a file above which its header is not believed.
+        candidate_threshold: Probability above which voxels make up candidates for lesions.
     """
 
     scheme: LabelScheme
     measures: Measures
     affine_tolerance_mm: float
     max_voxels: int
+    candidate_threshold: float = CANDIDATE_THRESHOLD
 
     @property
     def targets(self) -> dict[str, tuple[int, ...]]:
@@ -58,6 +63,8 @@ class CaseEvaluation:
         ignored_fraction: Share of the reference's voxels that nobody annotated.
         is_synthetic: Whether a file says that it is of the phantom.
         problems: Why it could not be evaluated.
+        curves: Every class or region whose probabilities there are.
+        curve_problems: Why others could not be measured; they cost their class's curves alone.
     """
 
     case_id: str
@@ -67,6 +74,8 @@ class CaseEvaluation:
     ignored_fraction: float = 0.0
     is_synthetic: bool = False
     problems: tuple[Problem, ...] = ()
+    curves: Mapping[str, RegionCurves] = field(default_factory=dict)
+    curve_problems: tuple[Problem, ...] = ()
 
 
 def evaluate_pair(rules: EvaluationRules, pair: Pair) -> CaseEvaluation:
@@ -101,6 +110,7 @@ def _evaluated(rules: EvaluationRules, pair: Pair) -> CaseEvaluation:
     _check_classes(pair, reference, known, predicted, rules.scheme)
     annotated = annotated_targets(rules.scheme, pair.case.annotated)
     zooms = headers[0].zooms
+    curves, curve_problems = _curves(rules, pair, headers[0], reference, annotated)
     return CaseEvaluation(
         pair.case.case_id,
         evaluate_classes(
@@ -110,6 +120,36 @@ def _evaluated(rules: EvaluationRules, pair: Pair) -> CaseEvaluation:
         float(np.prod(zooms)),
         1 - float(known.mean()),
         is_synthetic=any(_is_stamped(header) for header in headers),
+        curves=curves,
+        curve_problems=curve_problems,
+    )
+
+
+def _curves(
+    rules: EvaluationRules,
+    pair: Pair,
+    header: Header,
+    reference: ClassMap,
+    annotated: Sequence[bool] | None,
+) -> tuple[dict[str, RegionCurves], tuple[Problem, ...]]:
+    """What the probabilities say of the classes that the case was annotated for."""
+    if not pair.probabilities:
+        return {}, ()
+    maps = ProbabilityMaps(
+        pair.probabilities,
+        rules.scheme.output_names,
+        header,
+        affine_tolerance_mm=rules.affine_tolerance_mm,
+        max_voxels=rules.max_voxels,
+    )
+    knows = annotated or [True] * len(rules.targets)
+    targets = {
+        name: members
+        for (name, members), known in zip(rules.targets.items(), knows, strict=True)
+        if known
+    }
+    return measure_maps(
+        pair, maps, reference, targets, candidate_threshold=rules.candidate_threshold
     )
 
 

@@ -12,6 +12,7 @@ from nibabel.affines import apply_affine
 
 from segfocal.data.dataset_stats import problem_to_dict
 from segfocal.evaluation.case import CaseEvaluation
+from segfocal.evaluation.curve_files import curves_record, write_curves
 from segfocal.evaluation.outcome import Outcome
 from segfocal.files import write_json
 from segfocal.metrics.lesionwise import Lesion
@@ -53,7 +54,7 @@ def write_files(out: Path, outcome: Outcome) -> list[Path]:
         out / "evaluation.png",
         synthetic=outcome.is_synthetic,
     )
-    return [out / name for name in FILES]
+    return [*(out / name for name in FILES), *write_curves(out, outcome)]
 
 
 def write_cases(path: Path, cases: Sequence[CaseEvaluation], *, note: str) -> None:
@@ -116,6 +117,7 @@ def summary_record(outcome: Outcome) -> dict[str, Any]:
             name: class_mean(outcome.reports, name)
             for name in ("dice", "hd95_mm", "assd_mm", "nsd")
         },
+        "probabilities": curves_record(outcome),
         "problems": [problem_to_dict(problem) for problem in outcome.problems],
     }
     plain: dict[str, Any] = _without_nan(record)

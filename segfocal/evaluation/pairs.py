@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from segfocal.data.cases import Case
@@ -28,10 +28,12 @@ class Pair:
     Attributes:
         prediction: The predicted label file.
         case: The case, with its label: the reference.
+        probabilities: Class or region to the file with its probabilities, where there is one.
     """
 
     prediction: Path
     case: Case
+    probabilities: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def reference(self) -> Path:

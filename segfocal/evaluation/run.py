@@ -15,19 +15,22 @@ from segfocal.data.layouts.descriptor import FILE_NAME, Descriptor
 from segfocal.data.processes import available_cores, in_processes
 from segfocal.errors import SegfocalWarning, UserError
 from segfocal.evaluation.case import CaseEvaluation, EvaluationRules, crashed, evaluate_pair
+from segfocal.evaluation.curve_files import CURVE_FILES
 from segfocal.evaluation.files import FILES, FORMAT, SUMMARY, write_files
 from segfocal.evaluation.meaning import declared_scheme, scheme_of_files
-from segfocal.evaluation.outcome import Outcome
+from segfocal.evaluation.outcome import HistogramPool, Outcome
 from segfocal.evaluation.pairs import Pair, find_predictions, pair_up
+from segfocal.evaluation.probability_files import find_probabilities, with_probabilities
 from segfocal.evaluation.references import References, find_references, ignore_values
 from segfocal.evaluation.telling import tell
 from segfocal.files import read_json
 from segfocal.metrics.evaluation import LesionRules, Measures
+from segfocal.metrics.free_response import CANDIDATE_THRESHOLD
 from segfocal.reports.console import Console
 
 _MAX_WORKERS = 8
 _BYTES_PER_WORKER = 1 << 18
-"""Of compressed label files, which are a small part of their volumes."""
+"""Of compressed files; labels are a small part of their volumes."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,16 @@ class EvaluationRequest:
         overrides: `section.setting=value`, over the file's.
         lesions: How lesions are matched.
         tolerance_mm: Distance up to which a surface voxel counts as right.
-        out: Folder for cases.csv, lesions.csv, summary.json and evaluation.png; None is none.
+        out: Folder for tables and pictures (`files.FILES`, `curve_files.CURVE_FILES`); None is
+            none.
         allow_missing: References without a prediction are no problem.
         workers: Processes; None is one per core, 8 at most, fewer for little data.
         as_json: Print the record as JSON and nothing else.
         quiet: Print nothing but problems.
+        probabilities: Folder of probabilities; None is the folder `probabilities` beside the
+            predictions, where there is one.
+        ignore_probabilities: Look at no probabilities.
+        candidate_threshold: Probability above which voxels make up candidates for lesions.
     """
 
     pred: Path
@@ -59,6 +67,9 @@ class EvaluationRequest:
     workers: int | None = None
     as_json: bool = False
     quiet: bool = False
+    probabilities: Path | None = None
+    ignore_probabilities: bool = False
+    candidate_threshold: float = CANDIDATE_THRESHOLD
 
 
 def evaluate(request: EvaluationRequest) -> int:
@@ -74,6 +85,9 @@ def evaluate(request: EvaluationRequest) -> int:
     loaded = _config(request)
     console = Console(quiet=request.quiet or request.as_json)
     predictions = find_predictions(request.pred)
+    folder = None
+    if not request.ignore_probabilities:
+        folder = find_probabilities(request.pred, request.probabilities)
     is_its_data = request.config is None or _same(loaded.config.data.root, request.ref)
     with warnings.catch_warnings():
         # A wrong numTraining and the like: for segfocal-stats to tell.
@@ -82,17 +96,24 @@ def evaluate(request: EvaluationRequest) -> int:
     pairs, problems = pair_up(predictions, references, allow_missing=request.allow_missing)
     problems = [*references.problems, *predictions.problems, *problems]
     rules, labels_from = _rules(request, loaded, references, pairs)
-    every = _walk(pairs, rules, request, console)
+    if folder is not None:
+        pairs, lacking = with_probabilities(pairs, folder, rules.scheme)
+        problems = [*problems, *folder.problems, *lacking]
+    pool = HistogramPool()
+    every = _walk(pairs, rules, request, console, pool)
     evaluated = tuple(case for case in every if not case.problems)
+    found = (problem for case in every for problem in (*case.problems, *case.curve_problems))
     outcome = Outcome(
         evaluated,
-        (*problems, *(problem for case in every for problem in case.problems)),
+        (*problems, *found),
         rules,
         labels_from,
         is_synthetic=references.is_synthetic
         or any(case.is_synthetic for case in every)
         or (request.config is not None and _trains_on_phantom(loaded.config.data.root)),
         trained_on=_trained_on(request.config, evaluated),
+        probabilities_from=None if folder is None else folder.path,
+        histograms=pool.histograms,
     )
     # First the files, which an hour of measuring may lie behind: `| head` ends what is printed.
     written = write_files(request.out, outcome) if request.out is not None else []
@@ -117,12 +138,22 @@ def _rules(
             data.max_voxels,
         )
         labels_from = "the values in the files, which nobody declares"
-    measures = Measures(request.tolerance_mm, request.lesions)
-    return EvaluationRules(scheme, measures, data.affine_tolerance_mm, data.max_voxels), labels_from
+    rules = EvaluationRules(
+        scheme,
+        Measures(request.tolerance_mm, request.lesions),
+        data.affine_tolerance_mm,
+        data.max_voxels,
+        request.candidate_threshold,
+    )
+    return rules, labels_from
 
 
 def _walk(
-    pairs: Sequence[Pair], rules: EvaluationRules, request: EvaluationRequest, console: Console
+    pairs: Sequence[Pair],
+    rules: EvaluationRules,
+    request: EvaluationRequest,
+    console: Console,
+    pool: HistogramPool,
 ) -> list[CaseEvaluation]:
     workers = request.workers or _worth_starting(pairs)
     with console.working("evaluating", len(pairs)) as bar:
@@ -132,6 +163,7 @@ def _walk(
             crashed,
             workers=min(workers, len(pairs)),
             on_done=bar.advance,
+            kept=pool.take,
         )
 
 
@@ -139,14 +171,20 @@ def _worth_starting(pairs: Sequence[Pair]) -> int:
     """Processes for these pairs: starting one costs about a second."""
     num_bytes = 0
     for pair in pairs:
-        with contextlib.suppress(OSError):
-            num_bytes += pair.reference.stat().st_size
+        for path in (pair.reference, *pair.probabilities.values()):
+            with contextlib.suppress(OSError):
+                num_bytes += path.stat().st_size
     return min(available_cores(), _MAX_WORKERS, 1 + num_bytes // _BYTES_PER_WORKER)
 
 
 def _check_request(request: EvaluationRequest) -> None:
     if not 0 <= request.tolerance_mm < float("inf"):
         raise UserError(f"--tolerance: expected millimetres >= 0, got {request.tolerance_mm:g}.")
+    if not 0 <= request.candidate_threshold < 1:
+        raise UserError(
+            f"--candidates: expected a probability from 0 to below 1, got "
+            f"{request.candidate_threshold:g}."
+        )
     if request.workers is not None and request.workers < 1:
         raise UserError(f"--workers: expected a number >= 1, got {request.workers}.")
     out = request.out
@@ -154,15 +192,19 @@ def _check_request(request: EvaluationRequest) -> None:
         return
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; it must be a folder.")
-    for name, path in (("--pred", request.pred), ("--ref", request.ref)):
-        if _same(out, path):
+    for name, path in (
+        ("--pred", request.pred),
+        ("--ref", request.ref),
+        ("--probabilities", request.probabilities),
+    ):
+        if path is not None and _same(out, path):
             raise UserError(f"--out {out} is {name}'s folder. Use another one.")
     if not out.exists() and not out.parent.is_dir():
         raise UserError(f"--out {out}: the folder {out.parent} does not exist.")
     if not os.access(out if out.exists() else out.parent, os.W_OK):
         raise UserError(f"--out {out}: the folder cannot be written to. Pass another --out.")
     summary = out / SUMMARY
-    if any((out / name).exists() for name in FILES) and (
+    if any((out / name).exists() for name in (*FILES, *CURVE_FILES)) and (
         not summary.is_file() or read_json(summary).get("format") != FORMAT
     ):
         raise UserError(

@@ -81,6 +81,20 @@ def _tell_tables(outcome: Outcome, console: Console) -> None:
     if empty is not None:
         console.table(empty)
         console.line(tables.EMPTY_POLICY)
+    if outcome.curves:
+        _tell_curves(outcome, console)
+
+
+def _tell_curves(outcome: Outcome, console: Console) -> None:
+    from segfocal.reports import curve_tables
+
+    console.table(curve_tables.voxel_table(outcome.curves))
+    console.line(curve_tables.BEST_POLICY)
+    binning = curve_tables.binning_line(outcome.curves)
+    if binning is not None:
+        console.line(binning)
+    console.table(curve_tables.candidate_table(outcome.curves))
+    console.line(curve_tables.candidate_line(outcome.rules.candidate_threshold))
 
 
 def _headline(outcome: Outcome) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from segfocal.data.spacing import is_outside, range_text, spacing_range
 from segfocal.data.verify import verify_headers
 from segfocal.errors import RunFailedError, UserError
 from segfocal.files import check_checkpoint_path, make_writable
+from segfocal.inference.probability_files import PROBABILITIES, probability_stem
 from segfocal.labels import ClassMap, LabelScheme
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 """Takes one line."""
-
-PROBABILITIES = "probabilities"
-"""Folder beside the labels."""
 
 
 @dataclass(frozen=True)
@@ -209,9 +206,8 @@ def _predict(case: Case, target: Path, predictor: Predictor, *, with_probabiliti
     try:
         if probabilities is not None:
             for name, values in zip(scheme.output_names, probabilities, strict=True):
-                path = (
-                    target.parent / PROBABILITIES / f"{case.case_id}_{_as_file_name(name)}.nii.gz"
-                )
+                stem = probability_stem(case.case_id, name)
+                path = target.parent / PROBABILITIES / f"{stem}.nii.gz"
                 write_array(path, values.numpy(), like=like, channel_dim=channel_dim)
         write_label(target, scheme.decode(classes), like=like, channel_dim=channel_dim)
     except OSError as error:
@@ -221,10 +217,6 @@ def _predict(case: Case, target: Path, predictor: Predictor, *, with_probabiliti
         ) from None
     volumes = _volumes(classes, prepared["zooms_mm"], scheme)
     return f"{time.monotonic() - began:.1f} s · {volumes}"
-
-
-def _as_file_name(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name)
 
 
 def _some(count: int, what: str) -> str:

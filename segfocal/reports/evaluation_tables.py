@@ -21,7 +21,7 @@ BRATS_POLICY = "missed, false positive: Dice 0, HD95 374 mm; nothing of either: 
 
 def overlap_table(reports: Mapping[str, RegionReport], tolerance_mm: float) -> Table:
     """Dice and surface measures of each class, mean and median over the cases that hold it."""
-    table = _table(
+    table = numbers_table(
         f"Overlap and surfaces over cases: HD95, ASSD in mm, NSD at {tolerance_mm:g} mm",
         "\ncases", "Dice\nmean", "\nmedian", "HD95\nmean", "\nmedian", "ASSD\nmean", "\nmedian",
         "NSD\nmean", "\nmedian",
@@ -29,7 +29,7 @@ def overlap_table(reports: Mapping[str, RegionReport], tolerance_mm: float) -> T
     for name, report in reports.items():
         table.add_row(
             name,
-            _of(report.dice.n, report.n),
+            part_of(report.dice.n, report.n),
             *_both(report.dice, fraction),
             *_both(report.hd95_mm, millimetres),
             *_both(report.assd_mm, millimetres),
@@ -46,7 +46,7 @@ def overlap_table(reports: Mapping[str, RegionReport], tolerance_mm: float) -> T
 
 def lesion_table(reports: Mapping[str, RegionReport], rules: str) -> Table:
     """Mean volumes, and the lesions of all cases together."""
-    table = _table(
+    table = numbers_table(
         f"Volumes (mean) and lesions (of all cases), {rules}",
         "\ncases", "ref\nml", "pred\nml", "\nlesions", "\nfound", "\nmissed", "false\npos.",
         "sensi-\ntivity", "\nF1",
@@ -70,7 +70,7 @@ def lesion_table(reports: Mapping[str, RegionReport], rules: str) -> Table:
 
 def brats_table(reports: Mapping[str, RegionReport]) -> Table:
     """Lesion-wise Dice and HD95 by the rules of BraTS 2023."""
-    table = _table(
+    table = numbers_table(
         "BraTS 2023 lesion-wise scores over cases",
         "\ncases", "Dice\nmean", "\nmedian", "HD95\nmean", "\nmedian", "lesions\nscored",
         "too\nsmall", "cases:\nnothing",
@@ -90,7 +90,7 @@ def brats_table(reports: Mapping[str, RegionReport]) -> Table:
 
 def empty_table(reports: Mapping[str, RegionReport]) -> Table | None:
     """The classes that some case holds on one side alone or on neither; None if there is none."""
-    table = _table(
+    table = numbers_table(
         "Cases with an empty side",
         "\nboth", "\nmissed", "false\nalarm", "\nneither", "HD95 mean\nof both",
     )  # fmt: skip
@@ -120,7 +120,7 @@ def millimetres(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def _table(title: str, *headings: str) -> Table:
+def numbers_table(title: str, *headings: str) -> Table:
     """A table that fits 80 columns, with a column for the class before the numbers."""
     table = Table(
         title=title,
@@ -139,7 +139,13 @@ def _both(spread: Spread, tell: Callable[[float], str]) -> tuple[str, str]:
     return tell(spread.mean), tell(spread.median)
 
 
-def _of(part: int, whole: int) -> str:
+def part_of(part: int, whole: int) -> str:
+    """How many of how many.
+
+    Example:
+        >>> part_of(3, 4), part_of(4, 4)
+        ('3/4', '4')
+    """
     return str(whole) if part == whole else f"{part}/{whole}"
 
 

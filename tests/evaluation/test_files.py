@@ -1,6 +1,7 @@
 """docs/evaluate.md names every column, option and file; what is undefined is null or empty."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,13 @@ import pytest
 
 from segfocal.cli import evaluate as command
 from segfocal.evaluation.case import CaseEvaluation, EvaluationRules
+from segfocal.evaluation.curve_files import (
+    CURVE_FILES,
+    FROC_COLUMNS,
+    PROBABILITY_COLUMNS,
+    RELIABILITY_COLUMNS,
+    THRESHOLD_COLUMNS,
+)
 from segfocal.evaluation.files import (
     CASE_COLUMNS,
     FILES,
@@ -35,9 +43,10 @@ def outcome():
 
 
 def test_the_page_names_every_column_file_and_option(capsys):
-    for name in (*CASE_COLUMNS, *LESION_COLUMNS, *FILES):
+    columns = (*CASE_COLUMNS, *LESION_COLUMNS, *PROBABILITY_COLUMNS, *THRESHOLD_COLUMNS)
+    for name in (*columns, *RELIABILITY_COLUMNS, *FROC_COLUMNS, *FILES, *CURVE_FILES):
         if name not in ("case", "class"):
-            assert name in PAGE, name
+            assert re.search(rf"`[^`|]*\b{name}\b[^`|]*`", PAGE), name
     with pytest.raises(SystemExit):
         command.main(["--help"])
     options = {word.strip("[],") for word in capsys.readouterr().out.split() if "--" in word}
