@@ -2,7 +2,7 @@
 # make test   a fresh machine: install, then run every test
 # make lint   ruff, mypy, import-linter
 # make bench  ratios against peers, CPU part
-# make mutants  mistakes in the losses, each of which a test must catch (about 15 minutes)
+# make mutants  mistakes in the losses, each of which a test must catch (about 25 minutes of one core)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
