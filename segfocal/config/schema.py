@@ -22,6 +22,7 @@ Positive = Field(gt=0)
 AlphaScheme = Literal[
     "inverse", "balanced", "median_frequency", "effective_number", "enet", "generalized_dice"
 ]
+AlphaUnit = Literal["voxels", "lesions", "volumes"]
 Normalization = Literal["zscore", "zscore_nonzero", "none"] | tuple[float, float]
 
 
@@ -167,8 +168,11 @@ class LossConfig(Section):
     gamma: float | list[float] = 2.0
     """Focusing exponent, >= 0; one number or one per output channel."""
     alpha: AlphaScheme | float | list[float] | None = None
-    """Class weights of the focal term: a scheme derived from the voxels of the training split, one
-    weight per output channel, a number (MONAI's meaning), or none."""
+    """Class weights of the focal term: a scheme derived from the training split, one weight per
+    output channel, a number (MONAI's meaning), or none."""
+    alpha_unit: AlphaUnit = "voxels"
+    """What the scheme counts: voxels; lesions (connected components of a class in each case, 26
+    neighbours; the background once for every lesion); or volumes that hold the class."""
     alpha_max_ratio: float | None = Field(None, ge=1)
     """Largest ratio between two derived weights."""
     alpha_beta: float | None = Field(None, ge=0)

@@ -23,6 +23,7 @@ from segfocal.data.survey_walk import survey_cases
 from segfocal.errors import SegfocalWarning, UserError
 from segfocal.files import make_writable, read_json, write_json
 from segfocal.reports.console import Console
+from segfocal.statistics.class_units import Unit
 from segfocal.training.preflight import open_dataset
 
 _DEFAULT_OUT = Path("stats.json")
@@ -77,7 +78,8 @@ def survey(request: SurveyRequest) -> int:
         if not request.check:
             dataset, _ = open_dataset(loaded, keep_incomplete=True)
             surveys = _walk(dataset, loaded, request, console)
-            return _tell_stats(dataset_stats(dataset, surveys), request, out, console)
+            stats = dataset_stats(dataset, surveys)
+            return _tell_stats(stats, loaded.config.loss.alpha_unit, request, out, console)
         try:
             dataset, _ = open_dataset(loaded, keep_incomplete=True)
         except UserError as error:
@@ -125,7 +127,7 @@ def _worth_starting(cases: Sequence[Case]) -> int:
 
 
 def _tell_stats(
-    stats: DatasetStats, request: SurveyRequest, out: Path | None, console: Console
+    stats: DatasetStats, unit: Unit, request: SurveyRequest, out: Path | None, console: Console
 ) -> int:
     from segfocal.reports import survey_tables
 
@@ -143,8 +145,8 @@ def _tell_stats(
         console.line(STAMP)
     console.table(survey_tables.class_table(stats.groups))
     console.table(survey_tables.channel_table(stats.channels))
-    if stats.alpha:
-        console.table(survey_tables.alpha_table(stats.alpha, stats.counts.num_cases))
+    if stats.alpha[unit]:
+        console.table(survey_tables.alpha_table(stats.alpha[unit], stats.counts.num_cases))
     if stats.alpha_note:
         console.line(stats.alpha_note)
     _tell_left_out(stats, console)
