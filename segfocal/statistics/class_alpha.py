@@ -138,7 +138,7 @@ def class_alpha(
     n = units.n[present]
     weights = np.zeros(len(names))
     weights[present] = _capped(_raw_weights(units, present, scheme, beta), max_ratio)
-    _warn_if_saturated(scheme, n, weights[present], beta, unit)
+    _warn_if_saturated(scheme, [(n, weights[present])], beta, unit)
     weights[present] /= _divisor(weights[present], normalize)
     if empty == "max":
         weights[~present] = weights.max()
@@ -186,14 +186,16 @@ def region_alpha(
     has_units = np.array([side.n[0] > 0 for side in sides])
     present = _present(has_units, names, empty, unit)
     alpha = np.zeros(len(names))
+    pairs = []
     for channel in np.flatnonzero(present):
         _check_outside(counts, int(channel))
         side = sides[channel]
         both = np.ones(2, dtype=np.bool_)
         pair = _raw_weights(side, both, scheme, beta)
-        _warn_if_saturated(scheme, side.n, pair, beta, unit)
+        pairs.append((side.n, pair))
         pair = _capped(pair, max_ratio)
         alpha[channel] = pair[0] / pair.sum()
+    _warn_if_saturated(scheme, pairs, beta, unit)
     if empty == "max":
         alpha[~present] = alpha.max()
     options = {"beta": scheme_beta(scheme, beta, sides[0].total), "unit": unit}
@@ -256,14 +258,24 @@ def _divisor(weights: Floats, normalize: Normalize) -> float:
 
 
 def _warn_if_saturated(
-    scheme: Scheme, n: npt.NDArray[np.int64], weights: Floats, beta: float | None, unit: Unit
+    scheme: Scheme,
+    weighed: Sequence[tuple[npt.NDArray[np.int64], Floats]],
+    beta: float | None,
+    unit: Unit,
 ) -> None:
+    """One warning for all counts that got equal weights though they are not equal."""
     if scheme != "effective_number" or beta is None:
         return
-    if n.max() >= _UNEQUAL_COUNTS * n.min() and weights.max() < _SATURATED_RATIO * weights.min():
+    saturated = [
+        n
+        for n, weights in weighed
+        if n.max() >= _UNEQUAL_COUNTS * n.min() and weights.max() < _SATURATED_RATIO * weights.min()
+    ]
+    if saturated:
+        lowest, highest = min(n.min() for n in saturated), max(n.max() for n in saturated)
         warnings.warn(
             f"effective_number saturates: beta {beta:g} tells counts apart up to about "
-            f"{1 / (1 - beta):.0f}, the classes have {n.min()} to {n.max()}, so every weight is "
+            f"{1 / (1 - beta):.0f}, the classes have {lowest} to {highest}, so their weights are "
             f"the same. {_SATURATION_CURES[unit]}",
             SegfocalWarning,
             stacklevel=3,

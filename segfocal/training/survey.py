@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from segfocal.data.defects import SEVERITIES, Problem
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.data.processes import available_cores
 from segfocal.data.survey_walk import survey_cases
-from segfocal.errors import SegfocalWarning, UserError
+from segfocal.errors import UserError, warnings_caught
 from segfocal.files import make_writable, read_json, write_json
 from segfocal.reports.console import Console
 from segfocal.statistics.class_units import Unit
@@ -256,12 +255,11 @@ def _config(request: SurveyRequest) -> LoadedConfig:
 @contextmanager
 def _told_by(console: Console) -> Iterator[None]:
     """Doubts that a layout warns of, as one line each."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", SegfocalWarning)
+    messages: list[str] = []
+    with warnings_caught(messages):
         yield
-    for warning in caught:
-        if issubclass(warning.category, SegfocalWarning):
-            console.warning(str(warning.message))
+    for message in messages:
+        console.warning(message)
 
 
 def _print_json(record: dict[str, Any]) -> None:

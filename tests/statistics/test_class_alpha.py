@@ -372,3 +372,15 @@ def test_the_summary_tells_the_unit_and_the_lesions():
     assert class_alpha(counts_of([[90, 5, 5, 0]]), unit="volumes").summary() == (
         "balanced by volumes, from 1 case: background 1 oedema 1 core 1 · ignore 9: 0.0% of voxels"
     )
+
+
+def test_saturated_regions_are_told_in_one_warning():
+    rows = [[9_000_000, 90_000, 100_000, 50_000, 0]]
+    with pytest.warns(SegfocalWarning) as caught:
+        region_alpha(counts_of(rows, BRATS), "effective_number", beta=0.99)
+    (warning,) = caught
+    assert str(warning.message) == (
+        "effective_number saturates: beta 0.99 tells counts apart up to about 100, the classes "
+        "have 50000 to 9190000, so their weights are the same. Leave beta out, or count lesions or "
+        "volumes (loss.alpha_unit, or unit='lesions')."
+    )
