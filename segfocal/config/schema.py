@@ -103,8 +103,12 @@ class DataConfig(Section):
     split: Path | None = None
     """A split.json to use; default: one is drawn from `train.seed` and written to the run."""
     val_fraction: float = Field(0.2, ge=0, lt=1)
-    """Share of the cases held out for validation; 0 trains on all and validates on none. A resumed
-    run keeps its split."""
+    """Share of the patients held out for validation; 0 trains on all and validates on none. A
+    resumed run keeps its split."""
+    patient_pattern: str | None = None
+    """Where patients were scanned more than once, how a case's id names the patient: `{patient}_T*`
+    (`*` for anything). All scans of a patient train, or all validate. Default: in BIDS the
+    subject, else every case is a patient."""
     num_workers: int = Field(0, ge=0)
     """Processes that cut and augment patches; the result does not depend on it."""
     cache: Literal["auto", "ram", "disk", "none"] = "auto"

@@ -21,6 +21,7 @@ from segfocal.data.header_defects import CaseGrid
 from segfocal.data.layouts import read_dataset
 from segfocal.data.layouts.found import FileRules
 from segfocal.data.partial import annotated_outputs, annotated_targets
+from segfocal.data.patients import patients_of
 from segfocal.data.spacing import SpacingRange, spacing_range
 from segfocal.data.split import Split, make_split, read_split
 from segfocal.data.verify import load_case, verify_headers
@@ -208,8 +209,16 @@ def _split(loaded: LoadedConfig, dataset: Dataset, split_path: Path | None) -> S
         return read_split(path, dataset.case_ids)
     if config.data.val_fraction == 0:
         return Split(tuple(dataset.case_ids), ())
+    pattern = config.data.patient_pattern
+    try:
+        patients = patients_of(dataset.case_ids, pattern, layout=dataset.layout)
+    except UserError as error:
+        raise loaded.error("data.patient_pattern", str(error)) from None
     return make_split(
-        dataset.case_ids, val_fraction=config.data.val_fraction, seed=config.train.seed
+        dataset.case_ids,
+        val_fraction=config.data.val_fraction,
+        seed=config.train.seed,
+        patients=patients,
     )
 
 
