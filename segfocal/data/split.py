@@ -67,7 +67,8 @@ def make_split(
     if len(ranked) < 2:
         raise UserError(
             f"split: all {len(ids)} cases are of patient {ranked[0]}; expected at least 2 "
-            f"patients. Correct data.patient_pattern, or set data.val_fraction: 0 to validate on none."
+            f"patients. Correct data.patient_pattern, or set data.val_fraction: 0 to validate on "
+            f"none."
         )
     num_val = min(max(math.floor(len(ranked) * val_fraction + 0.5), 1), len(ranked) - 1)
     held_out = set(ranked[:num_val])
