@@ -63,13 +63,14 @@ def predict(paths: list[Path], images: Path, out: Path) -> None:
 
         source, written = nib.load(like), nib.load(label)
         same_grid = np.allclose(source.affine, written.affine)
+        axes = "".join(nib.aff2axcodes(written.affine))
+        found = int((probabilities[index] > 0.5).sum())
         assert written.shape == source.shape[:3]
         # Each on an image of its own preprocessing, which knows the way back to the file.
         votes = np.stack([one.predict(one.preprocessing(case)["image"]) for one in alone])
         print(
-            f"{case.case_id}: {written.shape} {''.join(nib.aff2axcodes(written.affine))}, affine "
-            f"of the source: {same_grid}, {name} in {int((probabilities[index] > 0.5).sum())} voxels, "
-            f"networks differ in {(votes != votes[0]).any(0).mean():.1%} of the voxels"
+            f"{case.case_id}: {written.shape} {axes}, affine of the source: {same_grid}, "
+            f"{name} in {found} voxels, networks differ in {(votes != votes[0]).any(0).mean():.1%}"
         )
 
 

@@ -52,7 +52,9 @@ def bids(root):
 
 
 def nnunet(root):
-    write(root, ["imagesTr/p{p}_{s}_%04d.nii.gz" % c for c in range(3)], "labelsTr/p{p}_{s}.nii.gz")
+    write(
+        root, [f"imagesTr/p{{p}}_{{s}}_000{c}.nii.gz" for c in range(3)], "labelsTr/p{p}_{s}.nii.gz"
+    )
     description = {
         "channel_names": {"0": "FLAIR", "1": "T1w", "2": "T2w"},
         "labels": {"background": 0, "lesion": 1},
