@@ -1,4 +1,10 @@
-"""The two ways a command ends badly: the user's mistake, or a run that failed."""
+"""The two ways a command ends badly, the user's mistake and a run that failed; warnings."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -21,3 +27,29 @@ def one_line(error: BaseException) -> str:
 
 class SegfocalWarning(UserWarning):
     """A correct but doubtful setting. Never raised by ordinary, correct use."""
+
+
+@contextmanager
+def warnings_caught(messages: list[str]) -> Iterator[None]:
+    """Appends the texts of this package's warnings, each once, in place of printing them.
+
+    Other warnings are shown as ever; where the block ends by an exception, all are.
+    """
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", SegfocalWarning)
+            yield
+    except BaseException:
+        for warning in caught:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+        raise
+    for warning in caught:
+        if not issubclass(warning.category, SegfocalWarning):
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+        elif str(warning.message) not in messages:
+            messages.append(str(warning.message))

@@ -17,7 +17,7 @@ EXAMPLE = re.compile(
     r"```text\n(?P<tree>.*?)```\n(?:```csv\n(?P<csv>.*?)```\n)?```yaml\n(?P<yaml>.*?)```", re.DOTALL
 )
 EXAMPLES = {match["tree"].split("/", 1)[0]: match for match in EXAMPLE.finditer(PAGE)}
-IS_LABEL = re.compile(r"(_seg|_msk)\.|/(labels|masks|seg)/")
+IS_LABEL = re.compile(r"(_seg|_msk|_MASK)\.|/(labels|masks|seg)/")
 
 
 def write(path, values):
@@ -59,7 +59,7 @@ def test_an_example_reads_as_the_page_says(name, tmp_path, monkeypatch):
 def test_the_examples_are_all_there():
     assert list(EXAMPLES) == [
         *("BraTS2021", "isles22", "clinic", "study", "mixed"),
-        *("brain", "abdomen"),
+        *("MSLesSeg", "brain", "abdomen"),
     ]
     assert PAGE.count("```yaml") == len(EXAMPLES)
 

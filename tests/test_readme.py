@@ -8,9 +8,11 @@ README = Path("README.md").read_text()
 
 def test_the_python_of_the_readme_runs():
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert blocks
+    assert len(blocks) > 1
+    names = {}  # one after the other, as a reader would type them
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["alpha"].provenance["num_cases"] == 2
 
 
 def test_the_tree_of_the_readme_names_what_is_there():

@@ -22,6 +22,7 @@ Positive = Field(gt=0)
 AlphaScheme = Literal[
     "inverse", "balanced", "median_frequency", "effective_number", "enet", "generalized_dice"
 ]
+AlphaUnit = Literal["voxels", "lesions", "volumes"]
 Normalization = Literal["zscore", "zscore_nonzero", "none"] | tuple[float, float]
 
 
@@ -102,8 +103,12 @@ class DataConfig(Section):
     split: Path | None = None
     """A split.json to use; default: one is drawn from `train.seed` and written to the run."""
     val_fraction: float = Field(0.2, ge=0, lt=1)
-    """Share of the cases held out for validation; 0 trains on all and validates on none. A resumed
-    run keeps its split."""
+    """Share of the patients held out for validation; 0 trains on all and validates on none. A
+    resumed run keeps its split."""
+    patient_pattern: str | None = None
+    """Where patients were scanned more than once, how a case's id names the patient: `{patient}_T*`
+    (`*` for anything). All scans of a patient train, or all validate. Default: in BIDS the
+    subject, else every case is a patient."""
     num_workers: int = Field(0, ge=0)
     """Processes that cut and augment patches; the result does not depend on it."""
     cache: Literal["auto", "ram", "disk", "none"] = "auto"
@@ -167,8 +172,11 @@ class LossConfig(Section):
     gamma: float | list[float] = 2.0
     """Focusing exponent, >= 0; one number or one per output channel."""
     alpha: AlphaScheme | float | list[float] | None = None
-    """Class weights of the focal term: a scheme derived from the voxels of the training split, one
-    weight per output channel, a number (MONAI's meaning), or none."""
+    """Class weights of the focal term: a scheme derived from the training split, one weight per
+    output channel, a number (MONAI's meaning), or none."""
+    alpha_unit: AlphaUnit = "voxels"
+    """What the scheme counts: voxels; lesions (connected components of a class in each case, 26
+    neighbours; the background once for every lesion); or volumes that hold the class."""
     alpha_max_ratio: float | None = Field(None, ge=1)
     """Largest ratio between two derived weights."""
     alpha_beta: float | None = Field(None, ge=0)

@@ -21,9 +21,9 @@ from segfocal.data.nifti_voxels import Stored, read_stored
 from segfocal.data.partial import check_annotated
 from segfocal.data.verify import encode_label
 from segfocal.labels import IGNORE_CLASS, LabelScheme
+from segfocal.statistics.class_histogram import class_histogram
 from segfocal.statistics.intensities import Intensities, measure_intensities
 from segfocal.statistics.lesion_sizes import lesion_sizes
-from segfocal.statistics.voxel_counts import class_histogram
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from segfocal._version import __version__
-from segfocal.data.case_survey import CaseSurvey
+from segfocal.data.case_survey import CaseSurvey, LabelSurvey
 from segfocal.data.cases import Dataset
 from segfocal.data.defects import Problem
 from segfocal.data.group_stats import GroupStats, group_stats
@@ -18,6 +18,7 @@ from segfocal.data.partial import annotated_outputs
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.errors import UserError
 from segfocal.statistics.class_alpha import ClassAlpha
+from segfocal.statistics.class_units import Unit
 from segfocal.statistics.class_weights import SCHEMES
 from segfocal.statistics.intensities import PERCENTILES
 from segfocal.statistics.partial_labels import partial_class_alpha, partial_region_alpha
@@ -60,7 +61,7 @@ class DatasetStats:
         spacing_mm: Smallest, median and largest voxel size along R, A, S.
         shape: The same of the axis lengths.
         orientations: Where the axes of the files point, with the cases of each.
-        alpha: Class weights by every scheme.
+        alpha: Class weights by every scheme, for each unit that can be counted.
         alpha_note: Why a weight is missing or 0; empty where none is.
         surveys: Every case, those left out included.
     """
@@ -72,7 +73,7 @@ class DatasetStats:
     spacing_mm: dict[str, tuple[float, ...]]
     shape: dict[str, tuple[float, ...]]
     orientations: dict[str, int]
-    alpha: dict[str, ClassAlpha]
+    alpha: dict[Unit, dict[str, ClassAlpha]]
     alpha_note: str
     surveys: tuple[CaseSurvey, ...]
 
@@ -111,7 +112,9 @@ class DatasetStats:
             "spacing_mm": {key: list(sizes) for key, sizes in self.spacing_mm.items()},
             "shape": {key: list(lengths) for key, lengths in self.shape.items()},
             "orientations": self.orientations,
-            "alpha": {scheme: alpha.to_dict() for scheme, alpha in self.alpha.items()},
+            "alpha": _alphas_to_dict(self.alpha["voxels"]),
+            "alpha_by_lesions": _alphas_to_dict(self.alpha["lesions"]),
+            "alpha_by_volumes": _alphas_to_dict(self.alpha["volumes"]),
             "alpha_note": self.alpha_note,
             "counts": self.counts.to_dict(),
             "cases": {survey.case_id: _case_to_dict(survey) for survey in self.surveys},
@@ -137,7 +140,11 @@ def dataset_stats(dataset: Dataset, surveys: Sequence[CaseSurvey]) -> DatasetSta
     for survey in usable:
         assert survey.label is not None
         counts.add_counts(survey.label.voxels[:-1], survey.label.voxels[-1], case_id=survey.case_id)
-    alpha, alpha_note = _alphas(dataset, counts)
+        counts.add_lesions(_lesions(dataset, survey.label), case_id=survey.case_id)
+    alpha: dict[Unit, dict[str, ClassAlpha]] = {}
+    alpha["voxels"], alpha_note = _alphas(dataset, counts, "voxels")
+    alpha["lesions"], _ = _alphas(dataset, counts, "lesions")
+    alpha["volumes"], _ = _alphas(dataset, counts, "volumes")
     return DatasetStats(
         dataset,
         counts,
@@ -176,7 +183,14 @@ def _channels(dataset: Dataset, usable: Sequence[CaseSurvey]) -> tuple[ChannelSt
     return tuple(stats)
 
 
-def _alphas(dataset: Dataset, counts: VoxelCounts) -> tuple[dict[str, ClassAlpha], str]:
+def _lesions(dataset: Dataset, label: LabelSurvey) -> list[int]:
+    """Number of lesions in the order of `lesion_groups`."""
+    scheme = dataset.scheme
+    names = (*scheme.names[1:], *(region.name for region in scheme.regions))
+    return [len(label.lesions_mm3.get(name, ())) for name in names]
+
+
+def _alphas(dataset: Dataset, counts: VoxelCounts, unit: Unit) -> tuple[dict[str, ClassAlpha], str]:
     """Weights by every scheme, over the cases annotated for what is weighed, as training does.
 
     A class without voxels weighs 0, and the note tells of it.
@@ -191,12 +205,16 @@ def _alphas(dataset: Dataset, counts: VoxelCounts) -> tuple[dict[str, ClassAlpha
     alphas: dict[str, ClassAlpha] = {}
     for name in SCHEMES:
         try:
-            alphas[name] = derive(counts, annotated, name)
+            alphas[name] = derive(counts, annotated, name, unit=unit)
         except UserError as error:
             note = note or str(error)
             with contextlib.suppress(UserError):
-                alphas[name] = derive(counts, annotated, name, empty="zero")
+                alphas[name] = derive(counts, annotated, name, unit=unit, empty="zero")
     return alphas, note
+
+
+def _alphas_to_dict(alphas: Mapping[str, ClassAlpha]) -> dict[str, Any]:
+    return {scheme: alpha.to_dict() for scheme, alpha in alphas.items()}
 
 
 def _spread(rows: Sequence[Sequence[float]]) -> dict[str, tuple[float, ...]]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from segfocal.data.defects import DefectError
 from segfocal.data.nifti_header import MAX_VOXELS, Header, stored_scaling, times
 from segfocal.data.nifti_voxels import StoredVoxels
-from segfocal.statistics.voxel_counts import Counts, class_histogram
+from segfocal.statistics.class_histogram import Counts, class_histogram
 
 INTEGER_TOLERANCE = 1e-3
 """How far a float in a label file may lie from an integer and still mean it."""

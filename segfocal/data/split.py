@@ -29,20 +29,28 @@ class Split:
     made_by: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
-def make_split(case_ids: Iterable[str], *, val_fraction: float, seed: int) -> Split:
-    """Holds out the share of cases whose hash comes first.
+def make_split(
+    case_ids: Iterable[str],
+    *,
+    val_fraction: float,
+    seed: int,
+    patients: Mapping[str, str] | None = None,
+) -> Split:
+    """Holds out the share of patients whose hash comes first, with all of their cases.
 
-    Removing or adding a case moves at most one other across: the order of two cases depends on
-    their ids and the seed alone.
+    Removing or adding a patient moves at most one other across: the order of two depends on
+    their names and the seed alone.
 
     Args:
         case_ids: Unique ids, in any order.
-        val_fraction: Share to validate on, 0 < f < 1; at least one case is held out, and at least
-            one is left to train on.
+        val_fraction: Share to validate on, 0 < f < 1; at least one patient is held out, and at
+            least one is left to train on.
         seed: Another seed gives another split.
+        patients: The patient of each case; None for a patient each, called like the case.
 
     Raises:
-        UserError: If the fraction is out of range, an id stands twice, or there are fewer than two.
+        UserError: If the fraction is out of range, an id stands twice, or there are fewer than two
+            patients.
 
     Example:
         >>> make_split(["a", "b", "c", "d"], val_fraction=0.25, seed=0).val
@@ -53,12 +61,28 @@ def make_split(case_ids: Iterable[str], *, val_fraction: float, seed: int) -> Sp
             f"data.val_fraction: expected a number between 0 and 1, got {val_fraction}. "
             f"0 trains on every case and validates on none."
         )
-    ranked = _ranked(case_ids, seed, at_least=2)
+    ids = _ranked(case_ids, seed, at_least=2)
+    patient = patients or {case_id: case_id for case_id in ids}
+    ranked = _by_hash({patient[case_id] for case_id in ids}, seed)
+    if len(ranked) < 2:
+        raise UserError(
+            f"split: all {len(ids)} cases are of patient {ranked[0]}; expected at least 2 "
+            f"patients. Correct data.patient_pattern, or set data.val_fraction: 0 to validate on "
+            f"none."
+        )
     num_val = min(max(math.floor(len(ranked) * val_fraction + 0.5), 1), len(ranked) - 1)
+    held_out = set(ranked[:num_val])
+    made_by: dict[str, str | int | float] = {
+        "method": "fraction",
+        "val_fraction": val_fraction,
+        "seed": seed,
+    }
+    if len(ranked) < len(ids):
+        made_by["patients"] = len(ranked)
     return _split(
-        ranked[num_val:],
-        ranked[:num_val],
-        {"method": "fraction", "val_fraction": val_fraction, "seed": seed},
+        [case_id for case_id in ids if patient[case_id] not in held_out],
+        [case_id for case_id in ids if patient[case_id] in held_out],
+        made_by,
     )
 
 
@@ -153,7 +177,11 @@ def _ranked(case_ids: Iterable[str], seed: int, *, at_least: int) -> list[str]:
             f"split: expected at least {at_least} cases, got {len(ids)}. "
             f"Set data.val_fraction: 0 to train on all and validate on none."
         )
-    return sorted(ids, key=lambda case_id: hashlib.sha256(f"{seed}:{case_id}".encode()).digest())
+    return _by_hash(ids, seed)
+
+
+def _by_hash(names: Iterable[str], seed: int) -> list[str]:
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
 
 
 def _ids(path: Path, plain: dict[str, Any], key: str) -> tuple[str, ...]:

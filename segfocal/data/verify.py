@@ -17,7 +17,7 @@ from segfocal.data.nifti import read_image, read_label
 from segfocal.data.nifti_header import MAX_VOXELS, Affine
 from segfocal.data.resample import read_on_first_grid
 from segfocal.labels import ClassMap, LabelScheme
-from segfocal.statistics.voxel_counts import class_histogram
+from segfocal.statistics.class_histogram import class_histogram
 
 _MAX_LISTED = 12
 _MAX_NAMED = 4

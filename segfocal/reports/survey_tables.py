@@ -99,6 +99,9 @@ def alpha_table(alpha: dict[str, ClassAlpha], num_cases: int) -> Table:
     """
     first = next(iter(alpha.values()))
     what = "alpha of each region" if first.kind == "region" else "weight of each class, mean 1"
+    unit = first.options.get("unit", "voxels")
+    if unit != "voxels":
+        what += f", by {unit}"
     if "annotated" in first.options:
         what += ", each over the cases annotated for it"
     elif first.provenance.get("num_cases", num_cases) < num_cases:

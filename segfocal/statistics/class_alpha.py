@@ -1,4 +1,7 @@
-"""Alpha of a focal loss from the voxels of a training split, with its provenance."""
+"""Alpha of a focal loss from what a training split holds, with its provenance.
+
+What is counted is in `class_units.py`, the formulas are in `class_weights.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from segfocal.errors import SegfocalWarning, UserError
+from segfocal.statistics.class_units import Unit, Units, class_units, region_units, what_lacks
 from segfocal.statistics.class_weights import Floats, Scheme, class_weights, scheme_beta
 from segfocal.statistics.voxel_counts import VoxelCounts
 
-Unit = Literal["voxels", "volumes"]
 Normalize = Literal["mean", "sum", "none"]
 Empty = Literal["error", "zero", "max"]
 
 _SATURATED_RATIO = 1.01
 _UNEQUAL_COUNTS = 1.5
+_SATURATION_CURES: dict[Unit, str] = {
+    "voxels": "Leave beta out, or count lesions or volumes (loss.alpha_unit, or unit='lesions').",
+    "lesions": "Leave beta out, or count volumes (loss.alpha_unit, or unit='volumes').",
+    "volumes": "Leave beta out.",
+}
 
 
 @dataclass(frozen=True)
@@ -46,13 +54,22 @@ class ClassAlpha:
     provenance: Mapping[str, Any]
 
     def summary(self) -> str:
-        """One line: `balanced, from 9 cases: WT 0.98 ET 0.997 · ignore 255: 0.4% of voxels`."""
+        """One line: `balanced, from 9 cases: WT 0.98 ET 0.997 · ignore 255: 0.4% of voxels`.
+
+        Where lesions or volumes were counted: `balanced by lesions, ...: ... · lesions WT 31 ET 9`.
+        """
         weights = " ".join(
             f"{name} {_short(weight, self.kind)}"
             for name, weight in zip(self.names, self.weights, strict=True)
         )
         cases = self.provenance["num_cases"]
-        line = f"{self.scheme}, from {cases} case{'' if cases == 1 else 's'}: {weights}"
+        unit = self.options.get("unit", "voxels")
+        by = "" if unit == "voxels" else f" by {unit}"
+        line = f"{self.scheme}{by}, from {cases} case{'' if cases == 1 else 's'}: {weights}"
+        if unit == "lesions":
+            found = self.provenance["lesions"]
+            told = " ".join(f"{name} {found[name]}" for name in self.names if name in found)
+            line = f"{line} · lesions {told}"
         values = self.provenance["ignore_values"]
         if not values:
             return line
@@ -96,11 +113,13 @@ def class_alpha(
     """Weights of a softmax focal loss, one per class, background first.
 
     Args:
-        counts: Voxels of the training split.
+        counts: Voxels, and lesions where they are the unit, of the training split.
         scheme: One of `class_weights.SCHEMES`.
         beta: Exponent of `inverse` (>= 0, default 1), or of `effective_number` (0 <= beta < 1,
             default 1 - 1/N). Voxel counts saturate any usual beta: 0.9999 gives equal weights.
-        unit: What n_c counts: voxels, or volumes that hold the class.
+        unit: What n_c counts: `voxels`; `lesions`, the connected components of the class (26
+            neighbours, in each case), the background once for every lesion of any class; or
+            `volumes` that hold the class.
         normalize: `mean` scales the weights to mean 1 and `sum` to sum 1, over the classes that
             have voxels; `none` leaves the formula's numbers.
         max_ratio: Largest ratio between two weights, >= 1: larger weights are cut to it.
@@ -113,22 +132,18 @@ def class_alpha(
     Warns:
         SegfocalWarning: If `effective_number` saturates: equal weights from unequal counts.
     """
-    scheme_ = counts.scheme
-    table = counts.table
-    n, holding = _units(table, table.sum(axis=1), unit)
-    present = _present(n > 0, scheme_.names, empty)
-    total = counts.num_cases if unit == "volumes" else int(n.sum())
-    weights = np.zeros(len(n))
-    weights[present] = _capped(
-        class_weights(n[present], scheme, beta=beta, holding=holding[present], total=total),
-        max_ratio,
-    )
-    _warn_if_saturated(scheme, n[present], weights[present], beta)
+    names = counts.scheme.names
+    units = class_units(counts, unit)
+    present = _present(units.n > 0, names, empty, unit)
+    n = units.n[present]
+    weights = np.zeros(len(names))
+    weights[present] = _capped(_raw_weights(units, present, scheme, beta), max_ratio)
+    _warn_if_saturated(scheme, [(n, weights[present])], beta, unit)
     weights[present] /= _divisor(weights[present], normalize)
     if empty == "max":
         weights[~present] = weights.max()
-    options = {"beta": scheme_beta(scheme, beta, total), "unit": unit, "normalize": normalize}
-    return _record(counts, weights, scheme_.names, "class", scheme, options, max_ratio, empty)
+    options = {"beta": scheme_beta(scheme, beta, units.total), "unit": unit, "normalize": normalize}
+    return _record(counts, weights, names, "class", scheme, options, max_ratio, empty)
 
 
 def region_alpha(
@@ -151,7 +166,8 @@ def region_alpha(
         counts: Voxels of the training split; its scheme must have regions.
         scheme: One of `class_weights.SCHEMES`.
         beta: As in `class_alpha`.
-        unit: As in `class_alpha`.
+        unit: As in `class_alpha`. `lesions`: the positives are the region's lesions, the negatives
+            count once for every lesion of any region.
         max_ratio: Largest ratio between w_pos and w_neg, >= 1.
         empty: A region without voxels is an `error`, has alpha `zero`, or the largest of the
             others (`max`).
@@ -166,58 +182,59 @@ def region_alpha(
     if not counts.scheme.regions:
         raise UserError("alpha: the label scheme has no regions. Use class_alpha.")
     names = counts.scheme.output_names
-    positives = counts.region_table
-    volumes = counts.table.sum(axis=1)
-    present = _present(positives.sum(axis=0) > 0, names, empty)
+    sides = region_units(counts, unit)
+    has_units = np.array([side.n[0] > 0 for side in sides])
+    present = _present(has_units, names, empty, unit)
     alpha = np.zeros(len(names))
+    pairs = []
     for channel in np.flatnonzero(present):
-        sides = np.stack([positives[:, channel], volumes - positives[:, channel]], axis=1)
-        n, holding = _units(sides, volumes, unit)
-        if n[1] == 0:
-            raise UserError(
-                f"Region {names[channel]} holds every annotated voxel of the training split: alpha "
-                f"is undefined. Change the split, drop the region, or set loss.alpha."
-            )
-        total = counts.num_cases if unit == "volumes" else int(n.sum())
-        pair = class_weights(n, scheme, beta=beta, holding=holding, total=total)
-        _warn_if_saturated(scheme, n, pair, beta)
+        _check_outside(counts, int(channel))
+        side = sides[channel]
+        both = np.ones(2, dtype=np.bool_)
+        pair = _raw_weights(side, both, scheme, beta)
+        pairs.append((side.n, pair))
         pair = _capped(pair, max_ratio)
         alpha[channel] = pair[0] / pair.sum()
+    _warn_if_saturated(scheme, pairs, beta, unit)
     if empty == "max":
         alpha[~present] = alpha.max()
-    total = counts.num_cases if unit == "volumes" else int(volumes.sum())
-    options = {"beta": scheme_beta(scheme, beta, total), "unit": unit}
+    options = {"beta": scheme_beta(scheme, beta, sides[0].total), "unit": unit}
     return _record(counts, alpha, names, "region", scheme, options, max_ratio, empty)
 
 
-def _units(
-    table: npt.NDArray[np.int64], volumes: npt.NDArray[np.int64], unit: Unit
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Count of each column, and the units of the volumes that hold it."""
-    holds = table > 0
-    if unit == "volumes":
-        n = holds.sum(axis=0)
-        return n, np.full_like(n, len(table))
-    if unit == "voxels":
-        return table.sum(axis=0), (holds * volumes[:, None]).sum(axis=0)
-    raise UserError(f"alpha: unit: expected voxels or volumes, got {unit!r}.")
+def _raw_weights(
+    units: Units, present: npt.NDArray[np.bool_], scheme: Scheme, beta: float | None
+) -> Floats:
+    return class_weights(
+        units.n[present], scheme, beta=beta, holding=units.holding[present], total=units.total
+    )
+
+
+def _check_outside(counts: VoxelCounts, channel: int) -> None:
+    """A region that is everywhere leaves no negatives to weigh."""
+    if counts.voxels.sum() == counts.region_table[:, channel].sum():
+        raise UserError(
+            f"Region {counts.scheme.output_names[channel]} holds every annotated voxel of the "
+            f"training split: alpha is undefined. Change the split, drop the region, or set "
+            f"loss.alpha."
+        )
 
 
 def _present(
-    present: npt.NDArray[np.bool_], names: Sequence[str], empty: Empty
+    present: npt.NDArray[np.bool_], names: Sequence[str], empty: Empty, unit: Unit
 ) -> npt.NDArray[np.bool_]:
     if empty not in ("error", "zero", "max"):
         raise UserError(f"alpha: empty: expected error, zero or max, got {empty!r}.")
     if not present.any():
         raise UserError(
-            "The training split has no annotated voxel: alpha is undefined. Change the split, or "
-            "set loss.alpha."
+            f"The training split has no {what_lacks(unit, annotated=True)}: alpha is undefined. "
+            f"Change the split, or set loss.alpha."
         )
     if empty == "error" and not present.all():
         name = names[int(np.flatnonzero(~present)[0])]
         raise UserError(
-            f"Class {name} has no voxel in the training split: alpha is undefined. Change the "
-            f"split, drop the class, or set loss.alpha."
+            f"Class {name} has no {what_lacks(unit)} in the training split: alpha is undefined. "
+            f"Change the split, drop the class, or set loss.alpha."
         )
     return present
 
@@ -241,15 +258,25 @@ def _divisor(weights: Floats, normalize: Normalize) -> float:
 
 
 def _warn_if_saturated(
-    scheme: Scheme, n: npt.NDArray[np.int64], weights: Floats, beta: float | None
+    scheme: Scheme,
+    weighed: Sequence[tuple[npt.NDArray[np.int64], Floats]],
+    beta: float | None,
+    unit: Unit,
 ) -> None:
+    """One warning for all counts that got equal weights though they are not equal."""
     if scheme != "effective_number" or beta is None:
         return
-    if n.max() >= _UNEQUAL_COUNTS * n.min() and weights.max() < _SATURATED_RATIO * weights.min():
+    saturated = [
+        n
+        for n, weights in weighed
+        if n.max() >= _UNEQUAL_COUNTS * n.min() and weights.max() < _SATURATED_RATIO * weights.min()
+    ]
+    if saturated:
+        lowest, highest = min(n.min() for n in saturated), max(n.max() for n in saturated)
         warnings.warn(
             f"effective_number saturates: beta {beta:g} tells counts apart up to about "
-            f"{1 / (1 - beta):.0f}, the classes have {n.min()} to {n.max()}, so every weight is "
-            f"the same. Leave beta out, or count volumes (unit='volumes').",
+            f"{1 / (1 - beta):.0f}, the classes have {lowest} to {highest}, so their weights are "
+            f"the same. {_SATURATION_CURES[unit]}",
             SegfocalWarning,
             stacklevel=3,
         )

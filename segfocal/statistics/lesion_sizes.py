@@ -8,8 +8,55 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from segfocal.labels import ClassMap
-from segfocal.statistics.voxel_counts import Counts
+from segfocal.labels import ClassMap, LabelScheme
+from segfocal.statistics.class_histogram import Counts
+
+
+def lesion_groups(scheme: LabelScheme) -> tuple[tuple[int, ...], ...]:
+    """What lesions are counted of: every class but the background, then every region.
+
+    Example:
+        >>> lesion_groups(LabelScheme.preset("brats23"))
+        ((1,), (2,), (3,), (1, 2, 3), (1, 3), (3,))
+    """
+    single = tuple((index,) for index in range(1, scheme.num_classes))
+    return single + tuple(region.classes for region in scheme.regions)
+
+
+def lesion_counts(classes: npt.ArrayLike, scheme: LabelScheme) -> Counts:
+    """Lesions of every class but the background, then of every region.
+
+    A lesion is a connected component as in `lesion_sizes`: 26 neighbours in 3-d.
+
+    Args:
+        classes: Class indices of one whole case, uint8, `IGNORE_CLASS` where ignored: `(*S)`, two
+            or three spatial axes, behind leading axes of length 1. An array or a tensor in memory.
+        scheme: What the classes mean.
+
+    Returns:
+        int64, in the order of `lesion_groups`.
+
+    Raises:
+        ValueError: If the axes are not those of one case, or `classes` is not uint8.
+
+    Example:
+        >>> scheme = LabelScheme(("background", "lesion"), (0, 1))
+        >>> lesion_counts(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 0, 0]], np.uint8), scheme)
+        array([2])
+    """
+    volume = np.asarray(classes)
+    if volume.dtype != np.uint8:
+        raise ValueError(f"classes must be uint8 class indices, got {volume.dtype}.")
+    shape = volume.shape
+    while volume.ndim > 3 and len(volume) == 1:
+        volume = volume[0]
+    if volume.ndim not in (2, 3):
+        raise ValueError(
+            f"lesions are counted in one case of two or three spatial axes, got shape {shape}. "
+            f"Pass one volume at a time, not a batch and not a list of voxels."
+        )
+    sizes = lesion_sizes(volume, lesion_groups(scheme))
+    return np.array([len(of) for of in sizes], dtype=np.int64)
 
 
 def lesion_sizes(classes: ClassMap, groups: Sequence[Sequence[int]]) -> list[Counts]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from segfocal.errors import UserError
 from segfocal.statistics.class_alpha import ClassAlpha, class_alpha, region_alpha
+from segfocal.statistics.class_units import Unit
 from segfocal.statistics.class_weights import Scheme
 from segfocal.statistics.voxel_counts import VoxelCounts
 
@@ -23,6 +24,7 @@ def partial_class_alpha(
     scheme: Scheme,
     *,
     beta: float | None = None,
+    unit: Unit = "voxels",
     max_ratio: float | None = None,
     empty: Literal["error", "zero"] = "error",
 ) -> ClassAlpha:
@@ -36,20 +38,15 @@ def partial_class_alpha(
         annotated: For each case, one bool per class.
         scheme: As in `class_alpha`.
         beta: As in `class_alpha`.
+        unit: As in `class_alpha`.
         max_ratio: As in `class_alpha`.
         empty: A class without voxels is an `error`, or weighs `zero`.
 
     Raises:
         UserError: As `class_alpha`, or if no case was annotated for every class.
     """
-    whole = [case_id for case_id in counts.case_ids if all(annotated[case_id])]
-    if not whole:
-        raise UserError(
-            f"loss.alpha: {scheme} compares the classes' voxels in cases that were annotated for "
-            f"every class, and there is none. Set loss.alpha to one number a class, "
-            f"or null."
-        )
-    return class_alpha(counts.subset(whole), scheme, beta=beta, max_ratio=max_ratio, empty=empty)
+    whole = _annotated_whole(counts, annotated, scheme, unit)
+    return class_alpha(whole, scheme, beta=beta, unit=unit, max_ratio=max_ratio, empty=empty)
 
 
 def partial_region_alpha(
@@ -58,27 +55,32 @@ def partial_region_alpha(
     scheme: Scheme,
     *,
     beta: float | None = None,
+    unit: Unit = "voxels",
     max_ratio: float | None = None,
     empty: Literal["error", "zero"] = "error",
 ) -> ClassAlpha:
     """`region_alpha`, for each region over the cases that were annotated for it.
 
     Regions are questions of their own, so each may be answered by other cases. With all cases
-    annotated for everything this is `region_alpha`.
+    annotated for everything this is `region_alpha`. Lesions are compared between regions: where
+    they are the unit, all come from the cases that were annotated for every region.
 
     Args:
         counts: Voxels of the training split.
         annotated: For each case, one bool per region.
         scheme: As in `region_alpha`.
         beta: As in `region_alpha`.
+        unit: As in `region_alpha`.
         max_ratio: As in `region_alpha`.
         empty: A region without voxels is an `error`, or has alpha `zero`.
 
     Raises:
         UserError: As `region_alpha`, or if no case was annotated for a region.
     """
+    if unit == "lesions":
+        counts = _annotated_whole(counts, annotated, scheme, unit)
     if all(all(annotated[case_id]) for case_id in counts.case_ids):
-        return region_alpha(counts, scheme, beta=beta, max_ratio=max_ratio, empty=empty)
+        return region_alpha(counts, scheme, beta=beta, unit=unit, max_ratio=max_ratio, empty=empty)
     weights = []
     for channel, name in enumerate(counts.scheme.output_names):
         cases = [case_id for case_id in counts.case_ids if annotated[case_id][channel]]
@@ -92,12 +94,27 @@ def partial_region_alpha(
                 f"Class {name} has no voxel in the {num_cases} annotated for it: alpha is "
                 f"undefined. Change the split, drop the class, or set loss.alpha."
             )
-        alpha = region_alpha(known, scheme, beta=beta, max_ratio=max_ratio, empty="zero")
+        alpha = region_alpha(known, scheme, beta=beta, unit=unit, max_ratio=max_ratio, empty="zero")
         weights.append(alpha.weights[channel])
-    merged = region_alpha(counts, scheme, beta=beta, max_ratio=max_ratio, empty="zero")
+    merged = region_alpha(counts, scheme, beta=beta, unit=unit, max_ratio=max_ratio, empty="zero")
     return dataclasses.replace(
         merged, weights=tuple(weights), options={**merged.options, "annotated": "by region"}
     )
+
+
+def _annotated_whole(
+    counts: VoxelCounts, annotated: Annotated, scheme: Scheme, unit: Unit
+) -> VoxelCounts:
+    """The counts of the cases that were annotated for every output."""
+    whole = [case_id for case_id in counts.case_ids if all(annotated[case_id])]
+    if not whole:
+        what = "lesions" if unit == "lesions" else "voxels"
+        raise UserError(
+            f"loss.alpha: {scheme} compares the classes' {what} in cases that were annotated for "
+            f"every class, and there is none. Set loss.alpha to one number a class, "
+            f"or null."
+        )
+    return counts.subset(whole)
 
 
 def output_shares(counts: VoxelCounts, annotated: Annotated) -> list[float]:

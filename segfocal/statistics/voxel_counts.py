@@ -1,4 +1,4 @@
-"""Voxels of each class in each case: streamed, merged, cut down to a split, kept as JSON."""
+"""Voxels and lesions of each class in each case: streamed, merged, cut to a split, kept as JSON."""
 
 from __future__ import annotations
 
@@ -14,45 +14,12 @@ from segfocal._version import __version__
 from segfocal.errors import UserError
 from segfocal.files import read_json, write_json
 from segfocal.labels import IGNORE_CLASS, LabelScheme
-
-Counts = npt.NDArray[np.int64]
-
-_CHUNK = 1 << 16
-
-
-def class_histogram(classes: npt.ArrayLike) -> Counts:
-    """How often each uint8 occurs: `np.bincount(classes.ravel(), minlength=256)`.
-
-    `bincount` converts its input to 64-bit integers; in chunks that stays in the cache instead of
-    taking eight times the volume. Most of a label is background: eight zeros at a time are counted
-    by one comparison, and only the rest is counted one by one.
-
-    Args:
-        classes: uint8 array, or tensor in memory, of any shape and memory order.
-
-    Returns:
-        int64 `(256,)`.
-
-    Raises:
-        ValueError: If `classes` is not uint8.
-    """
-    array = np.asarray(classes)
-    if array.dtype != np.uint8:
-        raise ValueError(f"classes must be uint8 class indices, got {array.dtype}.")
-    flat = array.ravel(order="K")
-    total = np.zeros(256, dtype=np.int64)
-    whole = flat.size - flat.size % _CHUNK
-    for start in range(0, whole, _CHUNK):
-        words = flat[start : start + _CHUNK].view(np.uint64)
-        busy = words[words != 0]
-        total[0] += 8 * (words.size - busy.size)
-        if busy.size:
-            total += np.bincount(busy.view(np.uint8), minlength=256)
-    return total + np.bincount(flat[whole:], minlength=256)
+from segfocal.statistics.class_histogram import Counts, class_histogram
+from segfocal.statistics.lesion_sizes import lesion_counts, lesion_groups
 
 
 class VoxelCounts:
-    """Voxels of every class in every case, ignored voxels counted apart.
+    """Voxels of every class in every case, ignored voxels counted apart; lesions where asked.
 
     Kept per case, so that the counts of a training split follow from those of the data set
     (`subset`), counts of several processes can be joined (`merge`) in any order, and no case is
@@ -75,20 +42,54 @@ class VoxelCounts:
     def __init__(self, scheme: LabelScheme) -> None:
         self.scheme = scheme
         self._cases: dict[str, Counts] = {}
+        self._lesions: dict[str, Counts] = {}
 
-    def add(self, classes: npt.ArrayLike, *, case_id: str) -> None:
+    def add(self, classes: npt.ArrayLike, *, case_id: str, lesions: bool = False) -> None:
         """Counts one case.
 
         Args:
             classes: Class indices of the whole case, uint8, any shape; `IGNORE_CLASS` is left out.
                 An array or a tensor in memory.
             case_id: Its id.
+            lesions: Count its lesions too, by `lesion_counts`: then of a shape that it takes.
 
         Raises:
-            ValueError: If the case was counted before, is not uint8, or holds an index that is no
-                class.
+            ValueError: If the case was counted before, is not uint8, holds an index that is no
+                class, or has no shape to count lesions in.
         """
+        found = lesion_counts(classes, self.scheme) if lesions else None
         self._add(class_histogram(classes), case_id)
+        if found is not None:
+            self.add_lesions(found, case_id=case_id)
+
+    def add_lesions(self, lesions: npt.ArrayLike, *, case_id: str) -> None:
+        """Adds the lesions of a case whose voxels were counted.
+
+        Args:
+            lesions: Number of lesions of every class but the background, then of every region:
+                `lesion_counts`.
+            case_id: Its id.
+
+        Raises:
+            ValueError: If its voxels were not counted, its lesions were, or these numbers do not
+                fit its voxels.
+        """
+        if case_id not in self._cases:
+            raise ValueError(f"case {case_id} was not counted.")
+        if case_id in self._lesions:
+            raise ValueError(f"the lesions of case {case_id} were counted already.")
+        self._lesions[case_id] = self._checked_lesions(np.asarray(lesions), case_id)
+
+    def _checked_lesions(self, lesions: npt.NDArray[Any], case_id: str) -> Counts:
+        groups = lesion_groups(self.scheme)
+        row = self._cases[case_id]
+        voxels = [row[list(classes)].sum() for classes in groups]
+        wrong = lesions.dtype.kind not in "iu" or lesions.shape != (len(groups),)
+        if wrong or lesions.min() < 0 or (lesions > voxels).any():
+            raise ValueError(
+                f"case {case_id}: expected {len(groups)} numbers of lesions, none above its voxels."
+            )
+        return lesions.astype(np.int64)
 
     def add_values(
         self, values: npt.ArrayLike, occurrences: npt.ArrayLike, *, case_id: str
@@ -158,6 +159,7 @@ class VoxelCounts:
             raise ValueError(f"cannot merge: case {both[0]} was counted in both.")
         merged = VoxelCounts(self.scheme)
         merged._cases = {**self._cases, **other._cases}
+        merged._lesions = {**self._lesions, **other._lesions}
         return merged
 
     def subset(self, case_ids: Iterable[str]) -> VoxelCounts:
@@ -171,6 +173,8 @@ class VoxelCounts:
             if case_id not in self._cases:
                 raise ValueError(f"case {case_id} was not counted.")
             chosen._cases[case_id] = self._cases[case_id]
+            if case_id in self._lesions:
+                chosen._lesions[case_id] = self._lesions[case_id]
         return chosen
 
     @property
@@ -215,9 +219,30 @@ class VoxelCounts:
         table = self.table
         return np.stack([table[:, list(classes)].sum(axis=1) for classes in members], axis=1)
 
+    @property
+    def lesion_table(self) -> Counts:
+        """Lesions by case (in the order of `case_ids`) and group (of `lesion_groups`), `(N, G)`.
+
+        Raises:
+            UserError: If the lesions of a case were not counted.
+        """
+        missing = [case_id for case_id in self.case_ids if case_id not in self._lesions]
+        if missing:
+            raise UserError(
+                f"alpha: the lesions of {missing[0]} were not counted"
+                + (f", nor those of {len(missing) - 1} more cases" if len(missing) > 1 else "")
+                + ". Count them by VoxelCounts.add(..., lesions=True); for a stats.json without "
+                "lesions, run segfocal-stats again."
+            )
+        rows = [self._lesions[case_id] for case_id in self.case_ids]
+        return np.array(rows, dtype=np.int64).reshape(-1, len(lesion_groups(self.scheme)))
+
     def provenance(self) -> dict[str, Any]:
-        """Where the numbers come from, without naming a case: plain values, for a checkpoint."""
-        return {
+        """Where the numbers come from, without naming a case: plain values, for a checkpoint.
+
+        `lesions` is there where those of every case were counted.
+        """
+        record = {
             "num_cases": self.num_cases,
             "cases_sha256": hashlib.sha256("\n".join(self.case_ids).encode()).hexdigest(),
             "labels": dict(zip(self.scheme.names, self.scheme.values, strict=True)),
@@ -226,16 +251,25 @@ class VoxelCounts:
             "ignored_voxels": self.ignored,
             "segfocal": __version__,
         }
+        if self._lesions and len(self._lesions) == len(self._cases):
+            names = [*self.scheme.names[1:], *(region.name for region in self.scheme.regions)]
+            found = self.lesion_table.sum(axis=0).tolist()
+            record["lesions"] = dict(zip(names, found, strict=True))
+            record["lesion_neighbours"] = "26 in 3-d, 8 in 2-d"
+        return record
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a JSON file; `from_dict` is the inverse.
 
-        `cases` holds, for each case, the voxels of each class and last the ignored ones.
+        `cases` holds, for each case, the voxels of each class and last the ignored ones; `lesions`,
+        for each case whose lesions were counted, those of each group of `lesion_groups`.
         """
+        found = {case_id: self._lesions[case_id].tolist() for case_id in sorted(self._lesions)}
         return {
             "provenance": self.provenance(),
             "scheme": self.scheme.to_dict(),
             "cases": {case_id: self._cases[case_id].tolist() for case_id in self.case_ids},
+            **({"lesions": found} if found else {}),
         }
 
     @classmethod
@@ -243,7 +277,8 @@ class VoxelCounts:
         """The counts that `to_dict` wrote.
 
         Raises:
-            ValueError: If a case does not hold one count >= 0 per class and one for ignored voxels.
+            ValueError: If a case does not hold one count >= 0 per class and one for ignored voxels,
+                or its lesions do not fit them.
             KeyError: If a key is missing.
         """
         counts = cls(LabelScheme.from_dict(plain["scheme"]))
@@ -255,6 +290,8 @@ class VoxelCounts:
                     f"case {case_id}: expected {counts.scheme.num_classes + 1} counts >= 0."
                 )
             counts._cases[case_id] = array.astype(np.int64)
+        for case_id, row in plain.get("lesions", {}).items():
+            counts.add_lesions(row, case_id=case_id)
         return counts
 
     def write(self, path: Path) -> None:

@@ -8,33 +8,31 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from segfocal.config.load import LoadedConfig
 from segfocal.config.schema import AlphaScheme
-from segfocal.data.cases import Case, Dataset, channel_indices, naming
-from segfocal.data.defects import Problem, empty_label
+from segfocal.data.cases import Case, Dataset, channel_indices
+from segfocal.data.defects import Problem
 from segfocal.data.header_defects import CaseGrid
-from segfocal.data.label_values import ValueCounts, count_label_values
 from segfocal.data.layouts import read_dataset
 from segfocal.data.layouts.found import FileRules
-from segfocal.data.partial import annotated_outputs, annotated_targets, check_annotated
+from segfocal.data.partial import annotated_outputs, annotated_targets
+from segfocal.data.patients import patients_of
 from segfocal.data.spacing import SpacingRange, spacing_range
 from segfocal.data.split import Split, make_split, read_split
-from segfocal.data.verify import check_declared, load_case, verify_headers
+from segfocal.data.verify import load_case, verify_headers
 from segfocal.errors import UserError
-from segfocal.labels import IGNORE_CLASS
 from segfocal.statistics.class_alpha import ClassAlpha
 from segfocal.statistics.partial_labels import partial_class_alpha, partial_region_alpha
 from segfocal.statistics.voxel_counts import VoxelCounts
+from segfocal.training.label_counts import OnCase, count_labels, count_lesions
 
 _FEWEST_VOXELS = 4
 """Along an axis after resampling: less is a spacing in the wrong unit or order."""
-
-OnCase = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Plan:
         dataset: The cases and what they mean.
         channels: Channels the network sees, in its order.
         split: Which cases train and which validate.
-        counts: Voxels of the training split.
+        counts: Voxels of the training split; its lesions where `loss.alpha` is derived from them.
         alpha: Weights derived from them; None where the config gives its own or none.
         doubts: What headers and labels have against cases, and may be as it should be.
         spacing_mm: Smallest and largest voxel size of the training files along R, A, S.
@@ -159,7 +157,9 @@ def preflight(
     _check_resampled(loaded, grids)
     if not config.data.pad:
         _check_patch(loaded, training_grids)
-    counts = _count(dataset, split, config.data.max_voxels, on_case, doubts)
+    counts = count_labels(dataset, split, config.data.max_voxels, on_case, doubts)
+    if isinstance(config.loss.alpha, str) and config.loss.alpha_unit == "lesions":
+        count_lesions(dataset, counts, config.data.max_voxels)
     alpha = _alpha(loaded, dataset, counts)
     return Plan(
         dataset,
@@ -209,48 +209,17 @@ def _split(loaded: LoadedConfig, dataset: Dataset, split_path: Path | None) -> S
         return read_split(path, dataset.case_ids)
     if config.data.val_fraction == 0:
         return Split(tuple(dataset.case_ids), ())
+    pattern = config.data.patient_pattern
+    try:
+        patients = patients_of(dataset.case_ids, pattern, layout=dataset.layout)
+    except UserError as error:
+        raise loaded.error("data.patient_pattern", str(error)) from None
     return make_split(
-        dataset.case_ids, val_fraction=config.data.val_fraction, seed=config.train.seed
+        dataset.case_ids,
+        val_fraction=config.data.val_fraction,
+        seed=config.train.seed,
+        patients=patients,
     )
-
-
-def _count(
-    dataset: Dataset, split: Split, max_voxels: int, on_case: OnCase, doubts: list[Problem]
-) -> VoxelCounts:
-    """Reads every label, none of them whole; counts those of the training split."""
-    scheme = dataset.scheme
-    total = VoxelCounts(scheme)
-    by_id = {case.case_id: case for case in dataset.cases}
-    order = (*split.train, *split.val)
-
-    def read(case_id: str) -> ValueCounts:
-        case = by_id[case_id]
-        assert case.label is not None
-        with naming(case_id):
-            counted = count_label_values(case.label, max_voxels=max_voxels)
-            check_declared(counted.values, scheme)
-            check_annotated(case, scheme.encode(counted.values), scheme)
-        return counted
-
-    with ThreadPoolExecutor(2) as pool:
-        for start in range(0, len(order), 16):
-            ids = order[start : start + 16]
-            for number, (case_id, counted) in enumerate(
-                zip(ids, pool.map(read, ids), strict=True), start
-            ):
-                if number < len(split.train):
-                    total.add_values(counted.values, counted.voxels, case_id=case_id)
-                    if not total.annotated(case_id):
-                        raise UserError(
-                            f"{case_id}: every voxel is ignored: nothing to learn from. Take the "
-                            f"case out, or name another loss.ignore_index."
-                        )
-                codes = scheme.encode(counted.values)
-                if set(codes.tolist()) in ({0}, {0, IGNORE_CLASS}):
-                    ignored = int(counted.voxels[codes == IGNORE_CLASS].sum())
-                    doubts.append(Problem.of(case_id, empty_label(ignored)))
-                on_case(number + 1, len(order))
-    return total
 
 
 def _alpha(loaded: LoadedConfig, dataset: Dataset, counts: VoxelCounts) -> ClassAlpha | None:
@@ -261,7 +230,12 @@ def _alpha(loaded: LoadedConfig, dataset: Dataset, counts: VoxelCounts) -> Class
     derive = partial_region_alpha if dataset.scheme.regions else partial_class_alpha
     scheme: AlphaScheme = loss.alpha
     return derive(
-        counts, annotated(dataset), scheme, beta=loss.alpha_beta, max_ratio=loss.alpha_max_ratio
+        counts,
+        annotated(dataset),
+        scheme,
+        beta=loss.alpha_beta,
+        unit=loss.alpha_unit,
+        max_ratio=loss.alpha_max_ratio,
     )
 
 

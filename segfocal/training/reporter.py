@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segfocal.errors import warnings_caught
 from segfocal.metrics.case_score import CaseScore, RegionSummary, mean_dice, summarise
 from segfocal.metrics.threshold_baseline import ThresholdBaseline
 from segfocal.reports import text
@@ -40,13 +41,14 @@ class Reporter:
         self.quiet = quiet
         self.closing_words = closing_words
         self.console = Console(quiet=quiet)
+        self._warnings: list[str] = []
         self._session: Session | None = None
         self._history: History | None = None
 
     @contextmanager
     def checking(self) -> Iterator[Callable[[int, int], None]]:
-        """A bar while headers and labels are read."""
-        with contextlib.ExitStack() as stack:
+        """A bar while headers and labels are read; what they warn of is told with the data."""
+        with warnings_caught(self._warnings), contextlib.ExitStack() as stack:
             bars: list[Any] = []
 
             def on_case(_done: int, total: int) -> None:
@@ -119,6 +121,8 @@ class Reporter:
             )
         alpha = plan.alpha.summary() if plan.alpha is not None else f"{config.loss.alpha or 'none'}"
         self.console.line(f"alpha  {alpha}")
+        for message in self._warnings:
+            self.console.warning(message)
         patch, backend = "x".join(map(str, config.train.patch_size)), session.loss_backend
         self.console.line(
             f"net    {config.network.name} {parameters / 1e6:.2f} M parameters · patch {patch} · "

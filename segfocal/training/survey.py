@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ from segfocal.data.defects import SEVERITIES, Problem
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.data.processes import available_cores
 from segfocal.data.survey_walk import survey_cases
-from segfocal.errors import SegfocalWarning, UserError
+from segfocal.errors import UserError, warnings_caught
 from segfocal.files import make_writable, read_json, write_json
 from segfocal.reports.console import Console
+from segfocal.statistics.class_units import Unit
 from segfocal.training.preflight import open_dataset
 
 _DEFAULT_OUT = Path("stats.json")
@@ -77,7 +77,8 @@ def survey(request: SurveyRequest) -> int:
         if not request.check:
             dataset, _ = open_dataset(loaded, keep_incomplete=True)
             surveys = _walk(dataset, loaded, request, console)
-            return _tell_stats(dataset_stats(dataset, surveys), request, out, console)
+            stats = dataset_stats(dataset, surveys)
+            return _tell_stats(stats, loaded.config.loss.alpha_unit, request, out, console)
         try:
             dataset, _ = open_dataset(loaded, keep_incomplete=True)
         except UserError as error:
@@ -125,7 +126,7 @@ def _worth_starting(cases: Sequence[Case]) -> int:
 
 
 def _tell_stats(
-    stats: DatasetStats, request: SurveyRequest, out: Path | None, console: Console
+    stats: DatasetStats, unit: Unit, request: SurveyRequest, out: Path | None, console: Console
 ) -> int:
     from segfocal.reports import survey_tables
 
@@ -143,8 +144,8 @@ def _tell_stats(
         console.line(STAMP)
     console.table(survey_tables.class_table(stats.groups))
     console.table(survey_tables.channel_table(stats.channels))
-    if stats.alpha:
-        console.table(survey_tables.alpha_table(stats.alpha, stats.counts.num_cases))
+    if stats.alpha[unit]:
+        console.table(survey_tables.alpha_table(stats.alpha[unit], stats.counts.num_cases))
     if stats.alpha_note:
         console.line(stats.alpha_note)
     _tell_left_out(stats, console)
@@ -254,12 +255,11 @@ def _config(request: SurveyRequest) -> LoadedConfig:
 @contextmanager
 def _told_by(console: Console) -> Iterator[None]:
     """Doubts that a layout warns of, as one line each."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", SegfocalWarning)
+    messages: list[str] = []
+    with warnings_caught(messages):
         yield
-    for warning in caught:
-        if issubclass(warning.category, SegfocalWarning):
-            console.warning(str(warning.message))
+    for message in messages:
+        console.warning(message)
 
 
 def _print_json(record: dict[str, Any]) -> None:

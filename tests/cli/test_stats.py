@@ -63,9 +63,33 @@ def test_the_counts_are_those_that_training_makes(run, phantom, tmp_path):
     counts = VoxelCounts.from_dict(record["counts"])
     loaded = load_config(
         Path("phantom.yaml"),
-        [f"data.root={phantom}", "data.labels=null", "data.val_fraction=0", "loss.alpha=null"],
+        [
+            *(f"data.root={phantom}", "data.labels=null", "data.val_fraction=0"),
+            *("loss.alpha=balanced", "loss.alpha_max_ratio=null", "loss.alpha_unit=lesions"),
+        ],
     )
-    assert preflight(loaded).counts.to_dict() == counts.to_dict()
+    plan = preflight(loaded)
+    assert plan.counts.to_dict() == counts.to_dict()
+    by_lesions = record["alpha_by_lesions"]["balanced"]
+    assert list(plan.alpha.weights) == by_lesions["weights"]
+    assert record["counts"]["provenance"]["lesions"] == {
+        group["name"]: group["lesions"] for group in record["classes"] if group["values"] != [0]
+    }
+
+
+def test_the_table_of_alpha_is_in_the_unit_that_the_config_names(run, phantom):
+    arguments = ("--data", phantom, "--set", "data.labels=msd-task01")
+    _, out, _ = run(*arguments)
+    assert "loss.alpha (alpha of each region)" in out
+    _, out, _ = run(*arguments, "loss.alpha_unit=lesions")
+    assert "loss.alpha (alpha of each region, by lesions)" in out
+    record = json.loads(Path("stats.json").read_text())
+    weights = record["alpha_by_lesions"]["balanced"]["weights"]
+    table = out.partition("by lesions)")[2].splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+    balanced = {row[0]: float(row[2]) for row in cells if row[:1] in (["WT"], ["TC"], ["ET"])}
+    expected = dict(zip(("WT", "TC", "ET"), weights, strict=True))
+    assert balanced == pytest.approx(expected, abs=5e-4)
 
 
 def test_everything_made_from_the_phantom_says_so(run, phantom, tmp_path):

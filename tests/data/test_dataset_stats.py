@@ -73,30 +73,38 @@ def test_regions_stand_beside_their_classes():
 def test_counts_are_the_record_of_training_and_alpha_follows_from_them():
     stats = dataset_stats(dataset(), [A, B])
     counts = VoxelCounts(PLAIN)
+    lesions = {"a": [2, 1], "b": [1, 0]}
     for case_id, voxels in (("a", (90, 6, 4, 20)), ("b", (95, 5, 0, 0))):
         values = np.repeat([0, 2, 7, 9], voxels)
         counts.add(PLAIN.encode(values), case_id=case_id)
+        counts.add_lesions(lesions[case_id], case_id=case_id)
     assert stats.counts.to_dict() == counts.to_dict()
     assert VoxelCounts.from_dict(stats.to_dict()["counts"]).to_dict() == counts.to_dict()
-    assert stats.alpha == {scheme: class_alpha(counts, scheme) for scheme in SCHEMES}
+    for unit in ("voxels", "lesions", "volumes"):
+        expected = {scheme: class_alpha(counts, scheme, unit=unit) for scheme in SCHEMES}
+        assert stats.alpha[unit] == expected
+    plain = stats.to_dict()
+    assert plain["alpha"]["balanced"]["options"]["unit"] == "voxels"
+    assert plain["alpha_by_lesions"]["balanced"]["options"]["unit"] == "lesions"
+    assert plain["alpha_by_volumes"]["balanced"]["options"]["unit"] == "volumes"
     assert stats.alpha_note == ""
 
 
 def test_regions_get_the_alpha_of_regions():
     case = surveyed("a", (70, 10, 15, 5, 0), {})
     stats = dataset_stats(dataset(BRATS), [case])
-    assert stats.alpha["balanced"] == region_alpha(stats.counts, "balanced")
+    assert stats.alpha["voxels"]["balanced"] == region_alpha(stats.counts, "balanced")
 
 
 def test_a_class_without_voxels_weighs_nothing_and_is_named():
     stats = dataset_stats(dataset(), [B])
-    assert stats.alpha["balanced"].weights[2] == 0
+    assert stats.alpha["voxels"]["balanced"].weights[2] == 0
     assert stats.alpha_note.startswith("Class core has no voxel in the training split")
 
 
 def test_a_region_that_is_everywhere_has_no_alpha_and_that_is_no_crash():
     stats = dataset_stats(dataset(BRATS), [surveyed("a", (0, 10, 15, 5, 0), {})])
-    assert stats.alpha == {}
+    assert stats.alpha == {"voxels": {}, "lesions": {}, "volumes": {}}
     assert stats.alpha_note.startswith("Region WT holds every annotated voxel")
 
 

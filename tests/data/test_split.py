@@ -141,3 +141,39 @@ def test_a_split_that_cannot_be_used_is_refused_by_file(tmp_path, text, message)
     with pytest.raises(UserError, match=message) as caught:
         read_split(path, IDS)
     assert str(caught.value).startswith(str(path))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(ids_of_cases.map(lambda ids: ids[0]), st.integers(0, 9), min_size=2),
+    st.floats(0.01, 0.99),
+)
+def test_the_scans_of_a_patient_stay_on_one_side(scans, fraction):
+    patients = {case_id: f"patient {number}" for case_id, number in scans.items()}
+    if len(set(patients.values())) < 2:
+        return
+    split = make_split(scans, val_fraction=fraction, seed=3, patients=patients)
+    assert sorted([*split.train, *split.val]) == sorted(scans)
+    held_out = {patients[case_id] for case_id in split.val}
+    assert held_out
+    assert held_out.isdisjoint(patients[case_id] for case_id in split.train)
+    number = len(set(patients.values()))
+    assert abs(len(held_out) - fraction * number) <= 1
+
+
+def test_a_patient_each_is_the_split_without_patients():
+    alone = {case_id: case_id for case_id in IDS}
+    with_patients = make_split(IDS, val_fraction=0.3, seed=1, patients=alone)
+    assert with_patients == make_split(IDS, val_fraction=0.3, seed=1)
+    assert "patients" not in with_patients.made_by
+    halves = {case_id: case_id[:-1] for case_id in IDS}
+    assert make_split(IDS, val_fraction=0.3, seed=1, patients=halves).made_by["patients"] == 5
+
+
+def test_one_patient_cannot_be_split():
+    with pytest.raises(UserError) as error:
+        make_split(["a_1", "a_2"], val_fraction=0.5, seed=0, patients={"a_1": "a", "a_2": "a"})
+    assert str(error.value) == (
+        "split: all 2 cases are of patient a; expected at least 2 patients. Correct "
+        "data.patient_pattern, or set data.val_fraction: 0 to validate on none."
+    )

@@ -55,6 +55,7 @@ def test_a_row_tells_over_how_many_annotated_cases_it_is():
     ("kind", "options", "num_cases", "title"),
     [
         ("class", {}, 5, "loss.alpha (weight of each class, mean 1)"),
+        ("class", {"unit": "lesions"}, 5, "loss.alpha (weight of each class, mean 1, by lesions)"),
         (
             "class",
             {},

@@ -130,7 +130,7 @@ def test_a_split_without_annotated_voxels_is_an_error(derive):
         ({"scheme": "sqrt"}, "unknown scheme 'sqrt'"),
         ({"max_ratio": 0.5}, "max_ratio: expected a number >= 1, got 0.5"),
         ({"max_ratio": float("nan")}, "max_ratio: expected a number >= 1, got nan"),
-        ({"unit": "lesions"}, "unit: expected voxels or volumes, got 'lesions'"),
+        ({"unit": "cells"}, "unit: expected voxels, lesions or volumes, got 'cells'"),
         ({"empty": "ignore"}, "empty: expected error, zero or max, got 'ignore'"),
         ({"scheme": "balanced", "beta": 0.9}, "balanced has no beta"),
     ],
@@ -253,3 +253,134 @@ def test_the_record_survives_json_and_tells_where_it_comes_from():
     assert alpha.provenance["num_cases"] == 2
     assert alpha.provenance["ignore_values"] == [9]
     assert alpha.options == {"beta": None, "unit": "voxels", "max_ratio": 20, "empty": "error"}
+
+
+# Oedema: lesions 3 and 2 in the two cases; core: 0 and 1. Voxels as in ROWS.
+LESIONS = [[3, 0], [2, 1]]
+
+
+def counts_with_lesions(rows=ROWS, lesions=LESIONS, scheme=THREE):
+    counts = counts_of(rows, scheme)
+    for case_id, row in zip(counts.case_ids, lesions, strict=True):
+        counts.add_lesions(row, case_id=case_id)
+    return counts
+
+
+def test_counting_lesions_weighs_by_lesions_and_the_background_once_for_each():
+    # n = 6, 5, 1: N / (C n).
+    got = class_alpha(counts_with_lesions(), "balanced", unit="lesions", normalize="none")
+    np.testing.assert_allclose(got.weights, [12 / 18, 12 / 15, 12 / 3], rtol=1e-12)
+    assert got.options["unit"] == "lesions"
+    assert got.provenance["lesions"] == {"oedema": 5, "core": 1}
+
+
+def test_the_voxels_of_a_lesion_change_no_weight_by_lesions():
+    for scheme in SCHEMES:
+        larger = [[7, 300, 0, 0], [18, 1500, 500, 9]]
+        weights = class_alpha(counts_with_lesions(larger), scheme, unit="lesions").weights
+        assert weights == class_alpha(counts_with_lesions(), scheme, unit="lesions").weights
+
+
+def test_median_frequency_by_lesions_leaves_out_the_volumes_without_the_class():
+    # Lesions and background, by case: 6 and 6. freq: 6/12, 5/12 and, of the second case, 1/6.
+    got = class_alpha(counts_with_lesions(), "median_frequency", unit="lesions", normalize="none")
+    np.testing.assert_allclose(got.weights, [(5 / 12) / (1 / 2), 1, (5 / 12) * 6], rtol=1e-12)
+
+
+def test_effective_number_of_lesions_derives_beta_from_their_number():
+    alpha = class_alpha(counts_with_lesions(), "effective_number", unit="lesions")
+    assert alpha.options["beta"] == 1 - 1 / 6
+
+
+@pytest.mark.parametrize(
+    ("unit", "cure"),
+    [
+        ("voxels", "Leave beta out, or count lesions or volumes (loss.alpha_unit, or unit="),
+        ("lesions", "Leave beta out, or count volumes (loss.alpha_unit, or unit='volumes')."),
+        ("volumes", "Leave beta out."),
+    ],
+)
+def test_the_warning_of_saturated_weights_proposes_what_is_left(unit, cure):
+    rows = [[10**6, 10**5, 10**4 if i % 2 else 0, 0] for i in range(10)]
+    lesions = [[100, 50 if i % 2 else 0] for i in range(10)]
+    with pytest.warns(SegfocalWarning, match="saturates") as caught:
+        class_alpha(counts_with_lesions(rows, lesions), "effective_number", beta=0.3, unit=unit)
+    assert cure in str(caught[0].message)
+    assert str(caught[0].message).endswith(".")
+
+
+def test_a_class_without_lesions_is_an_error_that_names_it():
+    with pytest.raises(UserError) as caught:
+        class_alpha(counts_with_lesions(NO_CORE, [[3, 0], [2, 0]]), unit="lesions")
+    assert str(caught.value) == (
+        "Class core has no lesion in the training split: alpha is undefined. "
+        "Change the split, drop the class, or set loss.alpha."
+    )
+    with pytest.raises(UserError, match=r"^The training split has no lesion: alpha is undefined"):
+        class_alpha(counts_with_lesions([[9, 0, 0, 0]], [[0, 0]]), unit="lesions")
+
+
+def test_lesions_that_were_not_counted_are_asked_for():
+    counts = counts_of([*ROWS, [9, 1, 1, 0]])
+    with pytest.raises(UserError) as caught:
+        class_alpha(counts, unit="lesions")
+    assert str(caught.value) == (
+        "alpha: the lesions of c0 were not counted, nor those of 2 more cases. Count them by "
+        "VoxelCounts.add(..., lesions=True); for a stats.json without lesions, run segfocal-stats "
+        "again."
+    )
+
+
+# Classes NCR, oedema, ET, then WT, TC, ET: of 4, 2 and 3 lesions in the first case.
+REGION_LESIONS = [[1, 2, 3, 4, 2, 3], [0, 0, 0, 0, 0, 0]]
+
+
+def test_region_alpha_by_lesions_compares_the_regions():
+    counts = counts_with_lesions(REGION_ROWS, REGION_LESIONS, BRATS)
+    alpha = region_alpha(counts, "balanced", unit="lesions")
+    # Outside counts once for each of the 9 lesions: 9 / (n + 9).
+    np.testing.assert_allclose(alpha.weights, [9 / 13, 9 / 11, 9 / 12], rtol=1e-12)
+    assert alpha.provenance["lesions"]["TC"] == 2
+    beta = region_alpha(counts, "effective_number", unit="lesions").options["beta"]
+    assert beta == 1 - 1 / 9
+    # The classes of the same scheme, by their own lesions.
+    classes = class_alpha(counts, "balanced", unit="lesions", normalize="none")
+    np.testing.assert_allclose(classes.weights, [12 / 24, 12 / 4, 12 / 8, 12 / 12], rtol=1e-12)
+    missing = [[1, 2, 0, 4, 2, 0], [0] * 6]
+    rows = [[600, 100, 250, 0, 8], [1000, 0, 0, 0, 0]]
+    with pytest.raises(UserError, match=r"^Class ET has no lesion in the training split: alpha"):
+        region_alpha(counts_with_lesions(rows, missing, BRATS), unit="lesions")
+
+
+@pytest.mark.parametrize("derive", [class_alpha, region_alpha])
+def test_one_kind_of_lesion_weighs_as_its_background_by_lesions(derive):
+    scheme = LabelScheme.from_mapping({"background": 0, "WT": [1, 2]}, regions_class_order=[1])
+    if derive is class_alpha:
+        scheme = LabelScheme(("background", "lesion"), (0, 1))
+    groups = 1 if derive is class_alpha else 3
+    rows = [[90, 10, 0] if derive is class_alpha else [90, 5, 5, 0]]
+    counts = counts_with_lesions(rows, [[4] * groups], scheme)
+    assert len(set(derive(counts, unit="lesions").weights)) == 1
+
+
+def test_the_summary_tells_the_unit_and_the_lesions():
+    counts = counts_with_lesions(REGION_ROWS, REGION_LESIONS, BRATS)
+    assert region_alpha(counts, unit="lesions").summary() == (
+        "balanced by lesions, from 2 cases: WT 0.692 TC 0.818 ET 0.75 · lesions WT 4 TC 2 ET 3 "
+        "· ignore 9: 0.4% of voxels"
+    )
+    assert class_alpha(counts_of([[90, 5, 5, 0]]), unit="volumes").summary() == (
+        "balanced by volumes, from 1 case: background 1 oedema 1 core 1 · ignore 9: 0.0% of voxels"
+    )
+
+
+def test_saturated_regions_are_told_in_one_warning():
+    rows = [[9_000_000, 90_000, 100_000, 50_000, 0]]
+    with pytest.warns(SegfocalWarning) as caught:
+        region_alpha(counts_of(rows, BRATS), "effective_number", beta=0.99)
+    (warning,) = caught
+    assert str(warning.message) == (
+        "effective_number saturates: beta 0.99 tells counts apart up to about 100, the classes "
+        "have 50000 to 9190000, so their weights are the same. Leave beta out, or count lesions or "
+        "volumes (loss.alpha_unit, or unit='lesions')."
+    )

@@ -75,3 +75,24 @@ def test_shares_are_those_of_the_cases_that_know_the_output():
     np.testing.assert_allclose(output_shares(ORGANS, known), [0.8, 450 / 2000, 50 / 1000])
     nobody = dict.fromkeys("abc", (True, True, False))
     assert output_shares(ORGANS, nobody)[2] == 0
+
+
+def test_by_lesions_the_cases_that_know_everything_count():
+    lesions = {"a": [0, 1, 0, 1, 0, 0], "b": [1, 2, 3, 4, 2, 3], "c": [1, 1, 1, 2, 2, 1]}
+    counts = TUMOURS.subset(TUMOURS.case_ids)
+    for case_id, row in lesions.items():
+        counts.add_lesions(row, case_id=case_id)
+    known = {"a": (True, False, False), "b": (True, True, True), "c": (True, True, True)}
+    alpha = partial_region_alpha(counts, known, "balanced", unit="lesions")
+    assert alpha == region_alpha(counts.subset(["b", "c"]), "balanced", unit="lesions")
+    assert "annotated" not in alpha.options
+    by_volumes = partial_region_alpha(counts, known, "balanced", unit="volumes")
+    assert by_volumes.weights[0] == region_alpha(counts, "balanced", unit="volumes").weights[0]
+    with pytest.raises(UserError, match="compares the classes' lesions in cases that were annot"):
+        partial_region_alpha(counts.subset(["a"]), known, "balanced", unit="lesions")
+    organs = ORGANS.subset(ORGANS.case_ids)
+    for case_id, row in {"a": [3, 0], "b": [2, 1], "c": [0, 1]}.items():
+        organs.add_lesions(row, case_id=case_id)
+    known = {"a": (True, True, False), "b": (True, True, True), "c": (True, False, True)}
+    alpha = partial_class_alpha(organs, known, "balanced", unit="lesions")
+    assert alpha == class_alpha(organs.subset(["b"]), "balanced", unit="lesions")

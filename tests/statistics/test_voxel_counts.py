@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from monai.data.meta_tensor import MetaTensor
+from scipy import ndimage
 
 from segfocal._version import __version__
 from segfocal.errors import UserError
 from segfocal.labels import LabelScheme
-from segfocal.statistics.voxel_counts import VoxelCounts, class_histogram
+from segfocal.statistics.class_histogram import class_histogram
+from segfocal.statistics.voxel_counts import VoxelCounts
 
 SCHEME = LabelScheme(("background", "oedema", "core"), (0, 2, 7), ignore_values=(9,))
 BRATS = LabelScheme.preset("brats23")
@@ -175,6 +177,9 @@ def test_counts_beyond_32_bits_stay_whole():
         ({"cases": {"a": [1, 2, 3, 0.5]}}, "case a: expected 4 counts >= 0"),
         ({"cases": {"a": "x"}}, "case a: expected 4 counts >= 0"),
         ({"cases": [1]}, "holds no voxel counts"),
+        ({"lesions": {"a": [1]}}, "case a: expected 2 numbers of lesions"),
+        ({"lesions": {"b": [1, 1]}}, "case b was not counted"),
+        ({"lesions": [1]}, "holds no voxel counts"),
         ({"scheme": None}, "holds no voxel counts"),
     ],
 )
@@ -190,6 +195,114 @@ def test_a_file_without_a_key_is_refused_by_name(tmp_path):
     (tmp_path / "stats.json").write_text("{}")
     with pytest.raises(UserError, match="key 'scheme' is missing"):
         VoxelCounts.read(tmp_path / "stats.json")
+
+
+def blobs(seed, shape=(24, 20, 16), kinds=3):
+    """Classes in smooth patches that touch and enclose each other, and some ignored voxels."""
+    rng = np.random.default_rng(seed)
+    field = ndimage.gaussian_filter(rng.normal(size=shape), 1.2)
+    inner = ndimage.gaussian_filter(rng.normal(size=shape), 1.0)
+    classes = np.where(field > 0.12, 1 + np.digitize(inner, np.linspace(-0.1, 0.1, kinds - 1)), 0)
+    classes[rng.random(shape) < 0.03] = 255
+    return classes.astype(np.uint8)
+
+
+def scipys_lesions(classes, groups):
+    """Components of the whole volume by `scipy.ndimage.label`, corners included."""
+    touching = ndimage.generate_binary_structure(3, 3)
+    return [ndimage.label(np.isin(classes, group), touching)[1] for group in groups]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "kinds", "groups"),
+    [
+        (SCHEME, 2, [(1,), (2,)]),
+        (BRATS, 3, [(1,), (2,), (3,), (1, 2, 3), (1, 3), (3,)]),
+    ],
+)
+def test_lesions_equal_scipys_on_whole_volumes_classes_first_then_regions(scheme, kinds, groups):
+    maps = {name: blobs(seed, kinds=kinds) for seed, name in enumerate("abc")}
+    counts = VoxelCounts(scheme)
+    for case_id, classes in maps.items():
+        counts.add(classes, case_id=case_id, lesions=True)
+    expected = [scipys_lesions(classes, groups) for classes in maps.values()]
+    assert counts.lesion_table.tolist() == expected
+    assert min(map(min, expected)) > 3  # the maps hold something to count
+    names = [*scheme.names[1:], *(region.name for region in scheme.regions)]
+    totals = np.sum(expected, axis=0).tolist()
+    assert counts.provenance()["lesions"] == dict(zip(names, totals, strict=True))
+    assert counts.provenance()["lesion_neighbours"] == "26 in 3-d, 8 in 2-d"
+    only_faces = ndimage.label(np.isin(maps["a"], groups[-1]))[1]
+    assert only_faces != expected[0][-1]  # nor could the connectivity be another
+
+
+def test_lesions_are_those_of_one_case_behind_axes_of_length_one():
+    counts = VoxelCounts(SCHEME)
+    classes = blobs(3, kinds=2)
+    counts.add(torch.from_numpy(classes)[None, None], case_id="a", lesions=True)
+    assert counts.lesion_table.tolist() == [scipys_lesions(classes, [(1,), (2,)])]
+    for wrong in (np.stack([classes, classes]), classes.ravel()):
+        with pytest.raises(ValueError, match="Pass one volume at a time, not a batch and not a"):
+            counts.add(wrong, case_id="b", lesions=True)
+    with pytest.raises(ValueError, match="classes must be uint8 class indices, got int64"):
+        counts.add(classes.astype(np.int64), case_id="b", lesions=True)
+    assert counts.num_cases == 1
+
+
+def test_lesions_are_merged_cut_down_and_written_with_their_cases(tmp_path):
+    maps = {f"c{i}": blobs(i, kinds=2) for i in range(4)}
+
+    def lesions_of(*names):
+        counts = VoxelCounts(SCHEME)
+        for name in names:
+            counts.add(maps[name], case_id=name, lesions=True)
+        return counts
+
+    at_once = lesions_of(*maps)
+    merged = lesions_of("c2", "c0").merge(lesions_of("c3", "c1"))
+    assert merged.to_dict() == at_once.to_dict()
+    assert at_once.subset(["c3", "c1"]).to_dict() == lesions_of("c1", "c3").to_dict()
+    at_once.write(tmp_path / "stats.json")
+    read = VoxelCounts.read(tmp_path / "stats.json")
+    assert read.to_dict() == at_once.to_dict()
+    assert read.lesion_table.tolist() == at_once.lesion_table.tolist()
+
+
+def test_a_file_without_lesions_is_read_and_its_lesions_are_asked_for(tmp_path):
+    counted({"a": label_map(1)}).write(tmp_path / "stats.json")
+    plain = json.loads((tmp_path / "stats.json").read_text())
+    assert "lesions" not in plain
+    assert "lesions" not in plain["provenance"]
+    with pytest.raises(UserError, match=r"^alpha: the lesions of a were not counted\. Count them"):
+        _ = VoxelCounts.read(tmp_path / "stats.json").lesion_table
+
+
+def test_lesions_of_some_cases_alone_have_no_total():
+    counts = counted({"a": label_map(1)})
+    counts.add(label_map(2), case_id="b", lesions=True)
+    assert "lesions" not in counts.provenance()
+    with pytest.raises(UserError, match="the lesions of a were not counted"):
+        _ = counts.lesion_table
+
+
+@pytest.mark.parametrize(
+    ("lesions", "text"),
+    [
+        ([1], "case a: expected 2 numbers of lesions, none above its voxels"),
+        ([1, -1], "none above its voxels"),
+        ([1, 3], "none above its voxels"),
+        ([1.5, 1], "none above its voxels"),
+    ],
+)
+def test_lesions_that_do_not_fit_the_voxels_are_refused(lesions, text):
+    counts = VoxelCounts.from_dict({"scheme": SCHEME.to_dict(), "cases": {"a": [9, 5, 2, 0]}})
+    with pytest.raises(ValueError, match=text):
+        counts.add_lesions(lesions, case_id="a")
+    counts.add_lesions([5, 2], case_id="a")
+    with pytest.raises(ValueError, match="the lesions of case a were counted already"):
+        counts.add_lesions([5, 2], case_id="a")
+    with pytest.raises(ValueError, match="case b was not counted"):
+        counts.add_lesions([1, 1], case_id="b")
 
 
 @pytest.mark.parametrize("package", ["segfocal.statistics", "segfocal.data.verify",

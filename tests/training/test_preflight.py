@@ -3,6 +3,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from segfocal.config.load import config_of
 from segfocal.errors import UserError
@@ -73,3 +74,43 @@ def test_a_class_without_a_training_voxel_is_named(tmp_path):
     root = msd(tmp_path / "data", labels={"background": 0, "core": 1, "rim": 2})
     assert plan_of(root).absent == ("rim",)
     assert plan_of(msd(tmp_path / "whole")).absent == ()
+
+
+def test_alpha_by_lesions_counts_the_components_of_the_training_labels(tmp_path):
+    labels = {"background": 0, "core": 1, "rim": 2, "ignore": 9}
+    root = msd(tmp_path / "data", labels=labels)
+    rng = np.random.default_rng(0)
+    for path in sorted((root / "labelsTr").iterdir()):
+        values = rng.choice([0, 1, 2, 9], (6, 5, 4), p=[0.75, 0.04, 0.16, 0.05])
+        save(path, values.astype(np.uint8))
+    plan = plan_of(root, "loss.alpha=balanced", "loss.alpha_unit=lesions")
+    touching = ndimage.generate_binary_structure(3, 3)
+    maps = [nib.load(root / f"labelsTr/{case}.nii.gz").get_fdata() for case in plan.split.train]
+    core, rim = (sum(ndimage.label(m == c, touching)[1] for m in maps) for c in (1, 2))
+    assert core != rim
+    # The background counts once for each lesion; weights 1 / n, scaled to mean 1.
+    expected = np.array([1 / (core + rim), 1 / core, 1 / rim])
+    np.testing.assert_allclose(plan.alpha.weights, expected / expected.mean(), rtol=1e-12)
+    assert plan.alpha.provenance["lesions"] == {"core": core, "rim": rim}
+    assert plan.alpha.provenance["ignored_voxels"] > 0
+    assert plan.alpha.summary().startswith("balanced by lesions, from 1 case: background ")
+    assert plan.alpha.summary().count(f" · lesions core {core} rim {rim} · ignore 9: ") == 1
+
+
+def test_a_class_without_lesions_is_told_before_the_run(tmp_path):
+    labels = {"background": 0, "core": 1, "rim": 2}
+    root = msd(tmp_path / "data", labels=labels)
+    with pytest.raises(UserError) as error:
+        plan_of(root, "loss.alpha=balanced", "loss.alpha_unit=lesions")
+    assert str(error.value) == (
+        "Class rim has no lesion in the training split: alpha is undefined. Change the split, "
+        "drop the class, or set loss.alpha."
+    )
+
+
+def test_lesions_are_not_counted_where_nothing_is_derived_from_them(tmp_path):
+    root = msd(tmp_path / "data")
+    for settings in ((), ("loss.alpha_unit=lesions",), ("loss.alpha=balanced",)):
+        assert "lesions" not in plan_of(root, *settings).counts.to_dict()
+    by_volumes = plan_of(root, "loss.alpha=balanced", "loss.alpha_unit=volumes").alpha
+    assert by_volumes.options["unit"] == "volumes"

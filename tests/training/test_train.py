@@ -94,6 +94,23 @@ def test_a_checkpoint_tells_where_its_alpha_came_from(finished):
     assert load_checkpoint(out / "last.pt").resume["step"] == 4
 
 
+def test_alpha_by_lesions_is_in_the_checkpoint_and_doubts_of_it_are_told(phantom, tmp_path, capsys):
+    by_lesions = ("loss.alpha_unit=lesions", "train.epochs=1", "loss.alpha_max_ratio=null")
+    out = tmp_path / "a"
+    tiny_run(phantom, out, *by_lesions, "loss.alpha=effective_number", "loss.alpha_beta=0.1")
+    warning = "warning: effective_number saturates: beta 0.1 tells counts apart up to about 1, "
+    assert capsys.readouterr().err.count(warning) == 1
+    log = (out / "log.txt").read_text()
+    assert log.count(warning) == 1
+    assert "alpha  effective_number by lesions, from 4 cases: WT 0.5 TC 0.5 ET 0.5" in log
+    for name in ("last.pt", "best.pt"):
+        alpha = load_checkpoint(out / name).alpha
+        assert alpha["options"]["unit"] == "lesions"
+        assert set(alpha["provenance"]["lesions"]) >= {"WT", "TC", "ET"}
+    counts = json.loads((out / "stats.json").read_text())["counts"]
+    assert len(counts["lesions"]) == 4
+
+
 def test_the_resolved_config_repeats_the_run(finished, phantom, tmp_path):
     _, out = finished
     settings = yaml.safe_load((out / "config.yaml").read_text())

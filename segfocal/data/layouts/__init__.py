@@ -174,7 +174,8 @@ def list_inputs(
             folder of volumes (one a case, or `CASE_0000.nii.gz` one a channel), or one file. Of a
             data set without a test list, imagesTs is taken, and imagesTr where there is none.
         channels: Name of every channel in a case's files, in file order.
-        image_pattern: How the training's images were found; taken where it fits files here too.
+        image_pattern: How the training's images were found; taken where it fits files here too, or
+            where their names do, in whatever folders, if a name tells both case and channel.
 
     Raises:
         UserError: If there is nothing to predict, a file is missing, or a dataset.json beside the
@@ -215,8 +216,14 @@ def _list_elsewhere(
         return _brats_inputs(path, channels)
     if is_bids(path):
         return list(read_bids(path, rules, Exclusion(), labelled=False).complete().cases)
-    if image_pattern is not None and fits_images(path, rules):
-        return list(read_folder(path, rules, Exclusion(), labelled=False).complete().cases)
+    names = None
+    if isinstance(image_pattern, str):
+        name = image_pattern.rpartition("/")[2]
+        names = f"**/{name}" if "{case}" in name and "{channel}" in name else None
+    for pattern in (image_pattern, names):
+        rules = FileRules(channels, image_pattern=pattern)
+        if pattern is not None and fits_images(path, rules):
+            return list(read_folder(path, rules, Exclusion(), labelled=False).complete().cases)
     return list_folder(path, channels)
 
 

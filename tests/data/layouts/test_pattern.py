@@ -106,3 +106,23 @@ def test_inputs_are_found_by_the_trainings_pattern_where_it_fits(tmp_path):
     flat = plain(tmp_path / "b", ["scan_1.nii"])
     (case,) = list_inputs(flat, ("y",), image_pattern=pattern)
     assert case.case_id == "scan_1"
+
+
+def test_inputs_named_as_the_training_was_are_found_in_other_folders(tmp_path):
+    pattern = "train/*/*/{case}_{channel}.nii.gz"
+    files = [f"P1_T1_{channel}.nii.gz" for channel in ("FLAIR", "T1", "MASK")]
+    plain(tmp_path, [f"{place}/{name}" for place in ("flat", "new/P1/T2") for name in files])
+    for root in ("flat", "new", "new/P1"):
+        (case,) = list_inputs(tmp_path / root, ("T1", "FLAIR"), image_pattern=pattern)
+        assert case.case_id == "P1_T1"
+        assert names(case) == ["P1_T1_T1.nii.gz", "P1_T1_FLAIR.nii.gz"]
+    (tmp_path / "flat" / "P1_T1_T1.nii.gz").unlink()
+    with pytest.raises(UserError, match="P1_T1"):
+        list_inputs(tmp_path / "flat", ("T1", "FLAIR"), image_pattern=pattern)
+
+
+def test_a_name_that_does_not_tell_case_and_channel_fits_no_other_folder(tmp_path):
+    flat = plain(tmp_path / "flat", ["a_0000.nii.gz", "a_0001.nii.gz"])
+    for pattern in ("{channel}/{case}.nii.gz", "{case}/{channel}.nii.gz"):
+        (case,) = list_inputs(flat, ("x", "y"), image_pattern=pattern)
+        assert (case.case_id, len(case.images)) == ("a", 2)
