@@ -1,6 +1,5 @@
 """Candidates and curves against a flood fill and a count at every confidence, in plain Python."""
 
-import itertools
 import math
 
 import hypothesis.extra.numpy as hnp
@@ -16,23 +15,7 @@ from segfocal.metrics.free_response import (
     lesion_candidates,
 )
 from segfocal.metrics.lesionwise import count_lesions
-
-
-def flood_fill(mask):
-    """Components as sets of voxels; neighbours differ by at most 1 along every axis."""
-    left, parts = {tuple(v) for v in np.argwhere(mask)}, []
-    while left:
-        part, border = set(), [left.pop()]
-        while border:
-            voxel = border.pop()
-            part.add(voxel)
-            for step in itertools.product((-1, 0, 1), repeat=mask.ndim):
-                near = tuple(a + b for a, b in zip(voxel, step, strict=True))
-                if near in left:
-                    left.remove(near)
-                    border.append(near)
-        parts.append(part)
-    return parts
+from tests.metrics.flood_fill import flood_fill
 
 
 def by_hand(probs, ref, valid, threshold):

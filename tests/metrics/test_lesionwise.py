@@ -1,4 +1,3 @@
-import itertools
 import math
 
 import hypothesis.extra.numpy as hnp
@@ -9,23 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segfocal.metrics.lesionwise import LesionCounts, count_lesions, match_lesions
-
-
-def flood_fill(mask):
-    """Components as sets of voxels; neighbours differ by at most 1 along every axis."""
-    left, parts = {tuple(v) for v in np.argwhere(mask)}, []
-    while left:
-        part, border = set(), [left.pop()]
-        while border:
-            voxel = border.pop()
-            part.add(voxel)
-            for step in itertools.product((-1, 0, 1), repeat=mask.ndim):
-                near = tuple(a + b for a, b in zip(voxel, step, strict=True))
-                if near in left:
-                    left.remove(near)
-                    border.append(near)
-        parts.append(part)
-    return parts
+from tests.metrics.flood_fill import flood_fill
 
 
 def by_hand(pred, ref, valid, min_overlap):
