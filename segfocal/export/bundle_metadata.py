@@ -46,9 +46,9 @@ def bundle_metadata(model: TrainedModel) -> dict[str, Any]:
     return {
         "version": VERSION,
         "changelog": {VERSION: f"exported by segfocal {__version__} from {model.file}"},
-        "monai_version": _release(monai.__version__),
-        "pytorch_version": _release(torch.__version__),
-        "numpy_version": _release(np.__version__),
+        "monai_version": release(monai.__version__),
+        "pytorch_version": release(torch.__version__),
+        "numpy_version": release(np.__version__),
         "required_packages_version": required_packages(),
         "name": f"{stamp}Segmentation of {targets}",
         "task": f"{stamp}Segmentation of {targets} in 3D volumes of {channels}",
@@ -145,7 +145,7 @@ def _numbered(names: tuple[str, ...]) -> dict[str, str]:
     return {str(number): name for number, name in enumerate(names)}
 
 
-def _release(version: str) -> str:
+def release(version: str) -> str:
     """Without what names a build, as `+cpu`."""
     return version.partition("+")[0]
 

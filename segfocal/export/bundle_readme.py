@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import monai
+import torch
+
 from segfocal._version import __version__
 from segfocal.data.spacing import range_text
-from segfocal.export.bundle_metadata import epoch_text, required_packages
+from segfocal.export.bundle_metadata import epoch_text, release, required_packages
 from segfocal.export.model import TrainedModel
 from segfocal.networks import import_path
 from segfocal.transforms.normalize import ChannelRule
@@ -24,13 +27,13 @@ Not a medical device; not for clinical use.
 ## Run it
 
 ```
-pip install {packages}
+pip install 'segfocal[bundle]'
 cd THIS_FOLDER
 python -m monai.bundle run --config_file configs/inference.json --bundle_root . \\
     --dataset_dir /path/to/images --output_dir /path/to/labels
 ```
 
-`dataset_dir` is a folder of NIfTI files, {naming}, or a
+It was written with {packages}. `dataset_dir` is a folder of NIfTI files, {naming}, or a
 data set in a layout that segfocal knows. Each case becomes `CASE.nii.gz` in `output_dir` on its
 images' own grid, the same label map, voxel for voxel, as `segfocal-predict --ckpt {file}` writes on
 the same device. A file of that name is written over. Without the two options images are read from
@@ -95,7 +98,7 @@ def bundle_readme(model: TrainedModel) -> str:
         file=model.file,
         network=config.network.name,
         epoch=epoch_text(model),
-        packages=" ".join(f"'{name}>={version}'" for name, version in required_packages().items()),
+        packages=", ".join(f"{name} {version}" for name, version in _packages().items()),
         naming="one 4-D file a case or `CASE_0000.nii.gz`, `CASE_0001.nii.gz` ... one a channel"
         if several
         else "one a case",
@@ -119,6 +122,11 @@ def bundle_readme(model: TrainedModel) -> str:
         cleaning=_cleaning_text(model),
         needs=_needs_text(model),
     )
+
+
+def _packages() -> dict[str, str]:
+    framework = {"MONAI": release(monai.__version__), "torch": release(torch.__version__)}
+    return {**framework, **required_packages()}
 
 
 def _rule_text(rule: ChannelRule) -> str:

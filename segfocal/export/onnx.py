@@ -113,7 +113,8 @@ def _export(model: TrainedModel, divisors: Sequence[int | None]) -> onnx.ModelPr
         # A size that is the divisor itself would be taken for a constant.
         sizes.append(patch if divisor is None else max(patch, 2 * divisor))
         if divisor is not None:
-            free[axis + 2] = divisor * torch.export.Dim(_AXES[axis], min=1)
+            dim = torch.export.Dim(_AXES[axis], min=1)
+            free[axis + 2] = dim if divisor == 1 else divisor * dim
     example = torch.zeros(2, len(model.checkpoint.channels), *sizes)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -196,7 +197,11 @@ def _checked_sizes(
 
 def _sizes_text(model: TrainedModel, *, is_dynamic: bool) -> str:
     sizes = [
-        f"{divisor}*{axis}" if is_dynamic and divisor else str(patch)
+        str(patch)
+        if not (is_dynamic and divisor)
+        else axis
+        if divisor == 1
+        else f"{divisor}*{axis}"
         for axis, divisor, patch in zip(_AXES, model.divisors, model.patch_size, strict=True)
     ]
     channels = len(model.checkpoint.channels)

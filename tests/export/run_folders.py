@@ -47,6 +47,18 @@ def write_run(root, folder, *settings, **changes):
     return folder
 
 
+class TwoLayers(nn.Module):
+    """Takes any size, and is exported in a second."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.first = nn.Conv3d(in_channels, 4, 3, padding=1)
+        self.last = nn.Conv3d(4, out_channels, 1)
+
+    def forward(self, x):
+        return self.last(self.first(x).relu())
+
+
 class OneSize(nn.Module):
     """Takes windows of 16 x 16 x 16 and nothing else."""
 

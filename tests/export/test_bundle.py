@@ -96,7 +96,8 @@ WINDOWS = "data.normalize={FLAIR: [0, 800], T1w: zscore, T1gd: none, T2w: [10, 5
         ("data.labels=null", "data.regions_class_order=null", WINDOWS),
         ("data.labels=null", "data.regions_class_order=null", "data.spacing_mm=[2.5, 6, 5]"),
         ("network.name=UNet", "network.args={channels: [4, 8, 8], strides: [2, 2]}"),
-        ("network.name=monai.networks.nets.BasicUNet", "network.args={features: [4,4,4,4,4,4]}", "train.patch_size=[32, 32, 32]"),
+        ("network.name=monai.networks.nets.BasicUNet", "network.args={features: [4,4,4,4,4,4]}",
+         "train.patch_size=[32, 32, 32]"),
     ],
     ids=["regions", "overlap", "flips", "resampled", "channels", "windows", "softmax-resampled",
          "unet", "dotted"],
@@ -107,7 +108,7 @@ def test_the_labels_are_those_of_predict_to_the_byte(run_folder, phantom, settin
     expected, got = predict(run, images), run_bundle(write(run), images)
     assert got.keys() == expected.keys()
     assert len(got) == 6
-    assert len(classes_in(expected)) >= 3
+    assert len(classes_in(expected)) >= 2
     assert contents(got) == contents(expected)
 
 
