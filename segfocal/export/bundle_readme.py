@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import monai
 import torch
 
@@ -91,7 +93,7 @@ def bundle_readme(model: TrainedModel) -> str:
     scheme, checkpoint, config = model.scheme, model.checkpoint, model.config
     several = len(checkpoint.file_channels) > 1
     rules = normalization_rules(config.data.normalize, checkpoint.channels)
-    return _PAGE.format(
+    page = _PAGE.format(
         targets=", ".join(scheme.target_names),
         notice=f"**{model.notice}**\n\n" if model.notice else "",
         version=__version__,
@@ -122,6 +124,19 @@ def bundle_readme(model: TrainedModel) -> str:
         cleaning=_cleaning_text(model),
         needs=_needs_text(model),
     )
+    return _filled(page)
+
+
+def _filled(page: str) -> str:
+    """The page with its paragraphs broken into lines; code, tables and headings as they are."""
+    blocks, is_code = [], False
+    for block in page.split("\n\n"):
+        was_code = is_code
+        is_code ^= block.count("```") % 2 == 1
+        if not (was_code or is_code or block.startswith(("#", "|", "```", "**"))):
+            block = textwrap.fill(block, 100, break_long_words=False, break_on_hyphens=False)
+        blocks.append(block)
+    return "\n\n".join(blocks) + "\n"
 
 
 def _packages() -> dict[str, str]:

@@ -196,14 +196,10 @@ def _checked_sizes(
 
 
 def _sizes_text(model: TrainedModel, *, is_dynamic: bool) -> str:
-    sizes = [
-        str(patch)
-        if not (is_dynamic and divisor)
-        else axis
-        if divisor == 1
-        else f"{divisor}*{axis}"
-        for axis, divisor, patch in zip(_AXES, model.divisors, model.patch_size, strict=True)
-    ]
+    sizes = [str(patch) for patch in model.patch_size]
+    for number, divisor in enumerate(model.divisors if is_dynamic else ()):
+        if divisor is not None:
+            sizes[number] = _AXES[number] if divisor == 1 else f"{divisor}*{_AXES[number]}"
     channels = len(model.checkpoint.channels)
     outputs = model.scheme.num_outputs
     return (

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Format = Literal["bundle", "onnx"]
 _DEFAULT_NAMES: dict[Format, str] = {"bundle": "bundle", "onnx": "model.onnx"}
+_MOST_NAMES = 8
+"""Outputs that are named on the terminal; of more the number is told."""
 
 Say = Callable[[str], None]
 """Takes one line."""
@@ -92,10 +94,11 @@ def export(request: ExportRequest, say: Say) -> dict[str, Any]:
 
 def _described(model: TrainedModel) -> str:
     parameters = sum(parameter.numel() for parameter in model.network.parameters())
+    names = model.scheme.output_names
+    outputs = ",".join(names) if len(names) <= _MOST_NAMES else f"{len(names)} classes"
     return (
         f"{model.config.network.name}, {parameters:,} parameters, {model.file} of epoch "
-        f"{model.checkpoint.progress['epoch']}; {','.join(model.checkpoint.channels)} to "
-        f"{','.join(model.scheme.output_names)}"
+        f"{model.checkpoint.progress['epoch']}; {','.join(model.checkpoint.channels)} to {outputs}"
     )
 
 

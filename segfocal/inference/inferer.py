@@ -80,15 +80,16 @@ class LabelInferer(Inferer):
             raise ValueError(
                 f"expected a batch of one image, got {len(inputs)}. Set the loader's batch_size: 1."
             )
-        (image,) = decollate_batch(inputs)
+        # As segfocal-predict does: the volume stays on the CPU, windows go to the device
+        (image,) = decollate_batch(inputs.cpu())
         predictor = Predictor(
             network,
             self.preprocessing,
             self.scheme,
             patch_size=self.patch_size,
             infer=self.infer,
-            device=image.device,
-            amp_dtype=resolve_amp(self.amp, image.device),
+            device=inputs.device,
+            amp_dtype=resolve_amp(self.amp, inputs.device),
             flip_axes=self.flip_axes,
         )
         return MetaTensor(torch.from_numpy(predictor.predict(image))[None, None])

@@ -59,6 +59,18 @@ class TwoLayers(nn.Module):
         return self.last(self.first(x).relu())
 
 
+class Strided(nn.Module):
+    """Takes multiples of 16, of which the smallest is the tiny patch."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.down = nn.Conv3d(in_channels, 4, 16, stride=16)
+        self.up = nn.ConvTranspose3d(4, out_channels, 16, stride=16)
+
+    def forward(self, x):
+        return self.up(self.down(x).relu())
+
+
 class OneSize(nn.Module):
     """Takes windows of 16 x 16 x 16 and nothing else."""
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,12 +96,13 @@ WINDOWS = "data.normalize={FLAIR: [0, 800], T1w: zscore, T1gd: none, T2w: [10, 5
         ("data.channels=[T2w, FLAIR]", "data.normalize=[0, 600]"),
         ("data.labels=null", "data.regions_class_order=null", WINDOWS),
         ("data.labels=null", "data.regions_class_order=null", "data.spacing_mm=[2.5, 6, 5]"),
+        ("train.amp=bf16", "network.name=tests.export.run_folders.TwoLayers", "network.args={}"),
         ("network.name=UNet", "network.args={channels: [4, 8, 8], strides: [2, 2]}"),
         ("network.name=monai.networks.nets.BasicUNet", "network.args={features: [4,4,4,4,4,4]}",
          "train.patch_size=[32, 32, 32]"),
     ],
     ids=["regions", "overlap", "flips", "resampled", "channels", "windows", "softmax-resampled",
-         "unet", "dotted"],
+         "bf16", "unet", "dotted"],
 )  # fmt: skip
 def test_the_labels_are_those_of_predict_to_the_byte(run_folder, phantom, settings):
     run = run_folder(*settings)
@@ -128,6 +130,22 @@ def test_a_file_a_channel_and_other_values_come_out_alike(run_folder, phantom, t
     assert 300 in classes_in(got)
 
 
+def test_where_channels_lie_and_how_files_are_named_is_known(run_folder, tmp_path):
+    run = run_folder()
+    checkpoint = load_checkpoint(run / "best.pt")
+    checkpoint.config["data"].update(channel_dim=0, image_pattern="{case}/all.nii.gz")
+    save_checkpoint(run / "best.pt", checkpoint)
+    volume = np.random.default_rng(0).integers(0, 900, (4, 20, 18, 7)).astype(np.int16)
+    for case in ("P1", "P2"):
+        (tmp_path / "images" / case).mkdir(parents=True)
+        path = tmp_path / "images" / case / "all.nii.gz"
+        nib.save(nib.Nifti1Image(volume, np.diag([1.0, 2.0, 3.0, 1.0])), path)
+    expected = predict(run, tmp_path / "images")
+    assert list(expected) == ["P1.nii.gz", "P2.nii.gz"]
+    assert contents(run_bundle(write(run), tmp_path / "images")) == contents(expected)
+
+
+@pytest.mark.slow
 def test_monai_run_as_a_user_types_it(run_folder, phantom, tmp_path):
     run = run_folder()
     bundle = write(run)
@@ -246,6 +264,40 @@ def test_the_weights_are_a_plain_state_dict(run_folder):
     expected = load_checkpoint(run / "best.pt").model
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_the_python_of_the_readme_loads_the_network(run_folder, monkeypatch):
+    run = run_folder()
+    bundle = write(run)
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (bundle / "docs" / "README.md").read_text(), re.DOTALL
+    )
+    monkeypatch.chdir(bundle)
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    expected = load_checkpoint(run / "best.pt").model
+    got = names["network"].state_dict()
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+
+
+def test_the_readme_says_what_prediction_does(run_folder):
+    run = run_folder(
+        "data.normalize={FLAIR: [0, 800], T1w: zscore, T1gd: none, T2w: zscore_nonzero}",
+        "infer.min_lesion_mm3=12", "infer.keep_largest=true", "infer.threshold=0.3",
+        "infer.tta=flips", synthetic=False,
+    )  # fmt: skip
+    readme = (write(run) / "docs" / "README.md").read_text()
+    text = " ".join(readme.split())
+    assert "| FLAIR | clipped to 0 .. 800, scaled to -1 .. 1 |" in readme
+    assert "| T1gd | as it is |" in readme
+    assert "in this order: FLAIR, T1w, T1gd, T2w." in text
+    assert "not resampled: the network was trained on voxels of 1x1x1 to 1x1x2 mm" in text
+    assert "where its probability is above 0.3;" in text
+    assert "Components below 12 mm3 are removed. Only the largest component is kept." in text
+    assert "averaged over mirrored windows" in text
+    assert "epoch 3, mean Dice of its validation 0.625 over 2 cases." in text
+    assert "| 3 | enhancing |" in readme
+    assert max(len(line) for line in readme.splitlines()) < 120
 
 
 def test_no_place_of_the_training_is_told(run_folder, phantom):

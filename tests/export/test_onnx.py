@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -92,6 +94,14 @@ def test_a_network_without_a_divisor_takes_any_size(run_folder):
     assert lines[1] == "sizes  image (batch, 4, r, a, s) to logits (batch, 3, r, a, s)"
 
 
+def test_a_patch_that_is_the_divisor_itself_is_not_taken_for_the_only_size(run_folder):
+    run = run_folder("network.name=tests.export.run_folders.Strided", "network.args={}")
+    path, lines, _ = write(run)
+    network = network_of(load_checkpoint(run / "best.pt"))
+    assert_computes(path, network, [(1, 4, 16, 16, 16), (2, 4, 32, 16, 48)])
+    assert "image (batch, 4, 16*r, 16*a, 16*s)" in lines[1]
+
+
 def test_heads_for_deep_supervision_are_left_out(run_folder):
     args = (
         "{kernel_size: [3, 3, 3], strides: [1, 2, [2, 2, 1]], upsample_kernel_size: [2, [2, 2, 1]],"
@@ -160,6 +170,17 @@ def test_the_file_says_how_to_prepare_and_to_decide(run_folder):
     assert facts["provenance"]["synthetic"] is True
     assert properties["notice"] == STAMP
     assert proto.doc_string.startswith(STAMP)
+
+
+def test_the_python_of_the_page_reads_the_facts(run_folder, monkeypatch):
+    run = run_folder(*TWO_LAYERS)
+    write(run)[0].rename(run / "tumour.onnx")
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(run)
+    names = {}
+    exec(compile(code, "export.md", "exec"), names)
+    assert names["facts"]["provenance"]["epoch"] == 3
 
 
 def test_what_is_no_phantom_is_not_called_one(run_folder):
