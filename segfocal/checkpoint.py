@@ -93,7 +93,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     payload = _load(path)
     if not _is_ours(payload):
-        raise UserError(f"{path} is not a checkpoint of segfocal.")
+        alone = " It holds weights alone, which --init-from takes." if _weights(payload) else ""
+        raise UserError(f"{path} is not a checkpoint of segfocal.{alone}")
     return _checkpoint(payload, path)
 
 
@@ -112,14 +113,13 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], Checkpoint | None
     if _is_ours(payload):
         checkpoint = _checkpoint(payload, path)
         return checkpoint.model, checkpoint
-    nested = [payload.get(key) for key in ("model", "state_dict")] if _is_dict(payload) else []
-    for weights in (payload, *nested):
-        if _is_dict(weights) and all(map(torch.is_tensor, weights.values())):
-            return dict(weights), None
-    raise UserError(
-        f"{path} holds no weights: expected a checkpoint of segfocal or a state dict (tensors by "
-        f"name), such as models/model.pt of a MONAI bundle."
-    )
+    weights = _weights(payload)
+    if weights is None:
+        raise UserError(
+            f"{path} holds no weights: expected a checkpoint of segfocal or a state dict (tensors "
+            f"by name), such as models/model.pt of a MONAI bundle."
+        )
+    return weights, None
 
 
 def _load(path: Path) -> Any:
@@ -132,6 +132,15 @@ def _load(path: Path) -> Any:
         reason = textwrap.shorten(str(error), 120, placeholder=" ...")
         raise UserError(f"{path} is damaged or not a checkpoint of segfocal ({reason}).") from None
     return payload
+
+
+def _weights(payload: Any) -> dict[str, torch.Tensor] | None:
+    """A state dict, plain or under a usual key; None where there is none."""
+    nested = [payload.get(key) for key in ("model", "state_dict")] if _is_dict(payload) else []
+    for weights in (payload, *nested):
+        if _is_dict(weights) and all(map(torch.is_tensor, weights.values())):
+            return dict(weights)
+    return None
 
 
 def _is_dict(value: Any) -> bool:

@@ -136,3 +136,12 @@ def test_weights_of_another_format_are_refused_as_the_checkpoint_is(tmp_path):
     torch.save({"format": 99, "scheme": {}, "versions": {}}, tmp_path / "a.pt")
     with pytest.raises(UserError, match="has checkpoint format 99"):
         load_weights(tmp_path / "a.pt")
+
+
+def test_weights_alone_are_no_checkpoint_and_what_takes_them_is_told(tmp_path):
+    torch.save({"a": torch.ones(1)}, tmp_path / "a.pt")
+    with pytest.raises(UserError) as error:
+        load_checkpoint(tmp_path / "a.pt")
+    assert str(error.value).endswith(
+        "a.pt is not a checkpoint of segfocal. It holds weights alone, which --init-from takes."
+    )

@@ -17,6 +17,12 @@ from segfocal.errors import UserError
 from segfocal.export.model import TrainedModel
 from segfocal.transforms.pipelines import normalization_rules
 
+SCHEMA = (
+    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
+    "meta_schema_20240725.json"
+)
+"""Where `python -m monai.bundle verify_metadata` fetches the rules from."""
+
 VERSION = "0.1.0"
 """Of a bundle that was just exported; its owner counts on from there."""
 
@@ -44,6 +50,7 @@ def bundle_metadata(model: TrainedModel) -> dict[str, Any]:
     targets = ", ".join(scheme.target_names)
     stamp = f"{model.notice}. " if model.notice else ""
     return {
+        "schema": SCHEMA,
         "version": VERSION,
         "changelog": {VERSION: f"exported by segfocal {__version__} from {model.file}"},
         "monai_version": release(monai.__version__),

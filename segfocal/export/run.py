@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.errors import UserError
-from segfocal.files import check_checkpoint_path
+from segfocal.files import check_checkpoint_path, make_writable
 
 if TYPE_CHECKING:
     from segfocal.export.model import TrainedModel
@@ -64,6 +64,7 @@ def export(request: ExportRequest, say: Say) -> dict[str, Any]:
     from segfocal.export.model import load_model
 
     model = load_model(checkpoint, run)
+    make_writable(out.parent)
     told: dict[str, Any]
     if request.format == "bundle":
         from segfocal.export.bundle import write_bundle
