@@ -83,15 +83,15 @@ def size_divisors(
     Found by sending volumes without data (meta tensors) through it, one axis changed at a time.
 
     Args:
-        make: Builds the network; called on the meta device, so no memory is taken.
+        make: Builds the network; called on the meta device, so that no memory is taken, and on the
+            CPU where that fails.
         patch_size: A size that the network takes.
         in_channels: Image channels.
 
     Returns:
         For each axis the divisor, or None where no size but the patch's will do.
     """
-    with torch.device("meta"):
-        network = make().eval()
+    network = _without_data(make)
 
     def takes(size: Sequence[int]) -> bool:
         volume = torch.empty(1, in_channels, *size, device="meta")
@@ -155,7 +155,8 @@ def check_network(
     """Sends one patch without data (meta tensors) through the network.
 
     Args:
-        make: Builds the network; called on the meta device, so no memory is taken.
+        make: Builds the network; called on the meta device, so that no memory is taken, and on the
+            CPU where that fails.
         patch_size: Spatial size of the patch.
         in_channels: Image channels.
         out_channels: Channels the logits must have.
@@ -164,9 +165,8 @@ def check_network(
         UserError: If the network cannot take the patch, or gives logits of another shape.
     """
     size = "x".join(map(str, patch_size))
-    with torch.device("meta"):
-        network = make().eval()
-        patch = torch.empty(1, in_channels, *patch_size)
+    network = _without_data(make)
+    patch = torch.empty(1, in_channels, *patch_size, device="meta")
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -183,6 +183,18 @@ def check_network(
         raise UserError(
             f"network: expected logits of shape {expected} for a {size} patch, got {got}."
         )
+
+
+def _without_data(make: Callable[[], nn.Module]) -> nn.Module:
+    """A network on the meta device, in evaluation mode.
+
+    One that reads numbers from tensors while it is built (SwinUNETR) is built on the CPU first.
+    """
+    try:
+        with torch.device("meta"):
+            return make().eval()
+    except (RuntimeError, NotImplementedError):
+        return make().to("meta").eval()
 
 
 def _constructor(name: str) -> Callable[..., Any]:

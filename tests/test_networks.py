@@ -125,3 +125,17 @@ def test_class_and_arguments_make_the_same_network():
     shapes = {name: t.shape for name, t in UNet(**arguments).state_dict().items()}
     built = build_network("UNet", {"num_res_units": 1}, in_channels=2, out_channels=3)
     assert shapes == {name: t.shape for name, t in built.state_dict().items()}
+
+
+class ReadsWhileBuilt(nn.Conv3d):
+    """As SwinUNETR, whose rates of stochastic depth come from a tensor."""
+
+    def __init__(self, in_channels, out_channels):
+        self.rate = torch.linspace(0, 1, 3)[1].item()
+        super().__init__(in_channels, out_channels, 1)
+
+
+def test_a_network_that_reads_numbers_from_tensors_while_it_is_built_is_checked_too():
+    check_network(partial(ReadsWhileBuilt, 2, 3), (8, 8, 8), 2, 3)
+    with pytest.raises(UserError, match="expected logits of shape"):
+        check_network(partial(ReadsWhileBuilt, 2, 3), (8, 8, 8), 2, 4)

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from segfocal._version import __version__
-from segfocal.errors import RunFailedError, UserError
+from segfocal.errors import RunFailedError, UserError, one_line
 from segfocal.export.model import TrainedModel
 from segfocal.files import atomic_write
 
@@ -36,6 +37,27 @@ _TOLERANCE = 1e-4
 MONAI's with random weights were within 3e-6; a wrong layer is off by more than a tenth."""
 
 _AXES = ("r", "a", "s")
+
+_COARSE = (16, 32)
+"""Strides that the networks of this field come to, where a network's own divisor will not do."""
+
+_FATAL = 4
+"""ONNX Runtime's number for saying nothing but what ends the process."""
+
+_logger = logging.getLogger(__name__)
+
+Steps = tuple[int | None, ...]
+"""For each axis what sizes are a multiple of; None where only the patch's size will do."""
+
+Run = Callable[[torch.Tensor], torch.Tensor]
+"""Images to logits."""
+
+
+class Exported(NamedTuple):
+    """A network as ONNX, and as the graph of torch's from which that was made."""
+
+    proto: onnx.ModelProto
+    graph: Run
 
 
 @dataclass(frozen=True)
@@ -68,66 +90,94 @@ def write_onnx(path: Path, model: TrainedModel) -> Written:
             file may have.
         RunFailedError: If ONNX Runtime computes something else from the file than the network does.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    *tried_first, patch_alone = _steps(model)
+    for steps in tried_first:
+        try:
+            return _write(path, model, steps)
+        except (UserError, RunFailedError) as error:
+            _logger.info("not with sizes in steps of %s: %s", steps, error)
+    return _write(path, model, patch_alone)
+
+
+def _steps(model: TrainedModel) -> list[Steps]:
+    """In which steps sizes may be free, the best first; at the end not at all.
+
+    A network that takes any size by padding inside (BasicUNet) becomes a graph that is right for
+    multiples of its strides alone: those are tried after what it takes itself.
+    """
+    found = [model.divisors]
+    for coarse in _COARSE:
+        steps = [divisor and math.lcm(divisor, coarse) for divisor in model.divisors]
+        if all(
+            step is None or size % step == 0
+            for size, step in zip(model.patch_size, steps, strict=True)
+        ):
+            found.append(tuple(steps))
+    fixed: Steps = (None,) * len(model.divisors)
+    return [*dict.fromkeys(steps for steps in found if any(steps)), fixed]
+
+
+def _write(path: Path, model: TrainedModel, steps: Steps) -> Written:
     import onnx
 
-    proto, is_dynamic = _exported(model)
-    _describe(proto, model)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    exported = _export(model, steps)
+    _describe(exported.proto, model)
     with atomic_write(path) as stream:
-        stream.write(proto.SerializeToString())
+        stream.write(exported.proto.SerializeToString())
         stream.flush()
-        onnx.checker.check_model(stream.name, full_check=True)
-        difference = _largest_difference(Path(stream.name), model, is_dynamic=is_dynamic)
+        try:
+            onnx.checker.check_model(stream.name, full_check=True)
+        except onnx.checker.ValidationError as error:
+            raise RunFailedError(f"the ONNX file is not valid: {error}") from error
+        run = _session(Path(stream.name))
+        difference = _largest_difference(run or exported.graph, model, steps)
+    if run is None:
+        told = "onnx.checker; not run: onnxruntime is not installed. torch's graph of it was run"
+        return Written(_sizes_text(model, steps), None, told)
+    told = f"onnxruntime beside the network: logits differ by {difference:.1e} at most"
     return Written(
-        _sizes_text(model, is_dynamic=is_dynamic),
+        _sizes_text(model, steps),
         difference,
-        "onnx.checker; not run beside the network: onnxruntime is not installed"
-        if difference is None
-        else f"onnx.checker; onnxruntime beside the network: logits differ by {difference:.1e} "
-        f"at most, over two batches of random numbers",
+        f"onnx.checker; {told}, over two batches of random numbers",
     )
 
 
-def _exported(model: TrainedModel) -> tuple[onnx.ModelProto, bool]:
-    """The network as ONNX, and whether it takes other sizes than the patch's."""
-    divisors = model.divisors
-    if any(divisors):
-        try:
-            return _export(model, divisors), True
-        except Exception as error:  # noqa: BLE001 - whatever the exporter cannot do, it raises as it likes
-            logging.getLogger(__name__).info("no export with free sizes: %s", error)
+def _export(model: TrainedModel, steps: Steps) -> Exported:
+    """The network as ONNX.
+
+    Raises:
+        UserError: If torch cannot express it.
+    """
+    sizes: list[int] = []
+    free: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
+    for axis, (patch, step) in enumerate(zip(model.patch_size, steps, strict=True)):
+        # A size that is the step itself would be taken for a constant.
+        sizes.append(patch if step is None else max(patch, 2 * step))
+        if step is not None:
+            dim = torch.export.Dim(_AXES[axis], min=1)
+            free[axis + 2] = dim if step == 1 else step * dim
+    example = torch.zeros(2, len(model.checkpoint.channels), *sizes)
     try:
-        return _export(model, (None,) * len(divisors)), False
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                model.network,
+                (example,),
+                dynamo=True,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=(free,),
+                verbose=False,
+            )
     except Exception as error:
         reason = textwrap.shorten(str(error.__cause__ or error), 160, placeholder=" ...")
         raise UserError(
             f"network: torch cannot express {model.config.network.name} in ONNX ({reason}). Use "
             f"--format bundle."
         ) from error
-
-
-def _export(model: TrainedModel, divisors: Sequence[int | None]) -> onnx.ModelProto:
-    sizes: list[int] = []
-    free: dict[int, Any] = {0: torch.export.Dim("batch", min=1)}
-    for axis, (patch, divisor) in enumerate(zip(model.patch_size, divisors, strict=True)):
-        # A size that is the divisor itself would be taken for a constant.
-        sizes.append(patch if divisor is None else max(patch, 2 * divisor))
-        if divisor is not None:
-            dim = torch.export.Dim(_AXES[axis], min=1)
-            free[axis + 2] = dim if divisor == 1 else divisor * dim
-    example = torch.zeros(2, len(model.checkpoint.channels), *sizes)
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            model.network,
-            (example,),
-            dynamo=True,
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes=(free,),
-            verbose=False,
-        )
     assert program is not None
-    return program.model_proto
+    assert program.exported_program is not None
+    return Exported(program.model_proto, program.exported_program.module())
 
 
 def _describe(proto: onnx.ModelProto, model: TrainedModel) -> None:
@@ -147,65 +197,74 @@ def _describe(proto: onnx.ModelProto, model: TrainedModel) -> None:
     )
 
 
-def _largest_difference(path: Path, model: TrainedModel, *, is_dynamic: bool) -> float | None:
-    """Of the logits that ONNX Runtime and the network compute from two random batches.
-
-    Raises:
-        RunFailedError: If it is beyond the tolerance.
-    """
+def _session(path: Path) -> Run | None:
+    """The file under ONNX Runtime; None where that is not installed."""
     if find_spec("onnxruntime") is None:
         return None
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _FATAL
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(images: torch.Tensor) -> torch.Tensor:
+        (logits,) = session.run([OUTPUT], {INPUT: images.numpy()})
+        return torch.from_numpy(logits)
+
+    return run
+
+
+def _largest_difference(run: Run, model: TrainedModel, steps: Steps) -> float:
+    """Of the logits that the file and the network compute from two random batches.
+
+    One is a window; the other two of them, longer by a step on each axis that is free.
+
+    Raises:
+        RunFailedError: If it is beyond the tolerance.
+    """
+    longer = [size + (step or 0) for size, step in zip(model.patch_size, steps, strict=True)]
     generator = torch.Generator().manual_seed(0)
     largest = 0.0
-    for batch, size in _checked_sizes(model, is_dynamic=is_dynamic):
+    for batch, size in ((1, model.patch_size), (2, longer)):
         shape = (batch, len(model.checkpoint.channels), *size)
         images = torch.randn(shape, generator=generator)
-        with torch.inference_mode():
+        with torch.no_grad():
             expected = model.network(images)
-        (got,) = session.run([OUTPUT], {INPUT: images.numpy()})
-        same_shape = got.shape == tuple(expected.shape)
-        difference = (torch.from_numpy(got) - expected).abs() if same_shape else None
-        scale = max(float(expected.abs().max()), 1.0)
-        # Written so that NaN fails too.
-        if difference is None or not float(difference.max()) <= _TOLERANCE * scale:
-            found = f"shape {got.shape}" if difference is None else f"{float(difference.max()):.1e}"
-            raise RunFailedError(
-                f"the ONNX file computes something else than the network: logits for "
-                f"{'x'.join(map(str, shape))} differ by {found}, expected at most "
-                f"{_TOLERANCE * scale:.1e}. It was not kept; use --format bundle."
-            )
-        largest = max(largest, float(difference.max()))
+            try:
+                got = run(images)
+            except Exception as error:
+                raise _differs(shape, one_line(error)) from error
+        if got.shape != expected.shape:
+            raise _differs(shape, f"shape {tuple(got.shape)}")
+        difference = float((got - expected).abs().max())
+        most = _TOLERANCE * max(float(expected.abs().max()), 1.0)
+        if not difference <= most:  # NaN too
+            raise _differs(shape, f"{difference:.1e} apart, expected at most {most:.1e}")
+        largest = max(largest, difference)
     return largest
 
 
-def _checked_sizes(
-    model: TrainedModel, *, is_dynamic: bool
-) -> list[tuple[int, tuple[int, int, int]]]:
-    """Two batches: a window, and where sizes are free two volumes of another size on each axis."""
-    patch = model.patch_size
-    if not is_dynamic:
-        return [(1, patch), (2, patch)]
-    others = [
-        size if divisor is None else divisor * (axis + 2 + (size == divisor * (axis + 2)))
-        for axis, (size, divisor) in enumerate(zip(patch, model.divisors, strict=True))
-    ]
-    return [(1, patch), (2, (others[0], others[1], others[2]))]
-
-
-def _sizes_text(model: TrainedModel, *, is_dynamic: bool) -> str:
-    sizes = [str(patch) for patch in model.patch_size]
-    for number, divisor in enumerate(model.divisors if is_dynamic else ()):
-        if divisor is not None:
-            sizes[number] = _AXES[number] if divisor == 1 else f"{divisor}*{_AXES[number]}"
-    channels = len(model.checkpoint.channels)
-    outputs = model.scheme.num_outputs
-    return (
-        f"{INPUT} (batch, {channels}, {', '.join(sizes)}) to {OUTPUT} "
-        f"(batch, {outputs}, {', '.join(sizes)})"
+def _differs(shape: Sequence[int], what: str) -> RunFailedError:
+    told = textwrap.shorten(what, 160, placeholder=" ...")
+    return RunFailedError(
+        f"the ONNX file computes something else than the network: logits for "
+        f"{'x'.join(map(str, shape))}: {told}. It was not kept; use --format bundle."
     )
+
+
+def _sizes_text(model: TrainedModel, steps: Steps) -> str:
+    sizes = [str(patch) for patch in model.patch_size]
+    for number, step in enumerate(steps):
+        if step is not None:
+            sizes[number] = _AXES[number] if step == 1 else f"{step}*{_AXES[number]}"
+    text = (
+        f"{INPUT} (batch, {len(model.checkpoint.channels)}, {', '.join(sizes)}) to {OUTPUT} "
+        f"(batch, {model.scheme.num_outputs}, {', '.join(sizes)})"
+    )
+    if steps == model.divisors:
+        return text
+    own = ", ".join("1" if divisor is None else str(divisor) for divisor in model.divisors)
+    return f"{text}; the network itself takes steps of {own}, which ONNX could not express"
 
 
 @contextmanager

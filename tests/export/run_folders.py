@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from segfocal.checkpoint import Checkpoint, save_checkpoint
 from segfocal.config.load import load_config
@@ -69,6 +70,25 @@ class Strided(nn.Module):
 
     def forward(self, x):
         return self.up(self.down(x).relu())
+
+
+class PadsInside(nn.Module):
+    """Takes any size, as BasicUNet does: what a stride cut off is padded again."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.first = nn.Conv3d(in_channels, 4, 3, padding=1)
+        self.up = nn.ConvTranspose3d(4, 4, 2, stride=2)
+        self.last = nn.Conv3d(8, out_channels, 1)
+
+    def forward(self, x):
+        fine = self.first(x)
+        up = self.up(F.max_pool3d(fine, 2))
+        pads = [0, 0, 0, 0, 0, 0]
+        for axis in range(3):
+            if fine.shape[-axis - 1] != up.shape[-axis - 1]:
+                pads[2 * axis + 1] = 1
+        return self.last(torch.cat([fine, F.pad(up, pads)], 1))
 
 
 class OneSize(nn.Module):

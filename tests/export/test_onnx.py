@@ -102,6 +102,20 @@ def test_a_patch_that_is_the_divisor_itself_is_not_taken_for_the_only_size(run_f
     assert "image (batch, 4, 16*r, 16*a, 16*s)" in lines[1]
 
 
+@pytest.mark.parametrize("runtime", [True, False])
+def test_sizes_that_the_graph_gets_wrong_are_not_offered(run_folder, monkeypatch, runtime):
+    """It pads by what it met when it was exported: right for multiples of its stride alone."""
+    if not runtime:
+        find = importlib.util.find_spec
+        monkeypatch.setattr(module, "find_spec", lambda n: None if n == "onnxruntime" else find(n))
+    run = run_folder("network.name=tests.export.run_folders.PadsInside", "network.args={}")
+    path, lines, _ = write(run)
+    network = network_of(load_checkpoint(run / "best.pt"))
+    assert_computes(path, network, [(1, 4, 16, 16, 16), (2, 4, 32, 16, 48)])
+    assert "image (batch, 4, 16*r, 16*a, 16*s)" in lines[1]
+    assert lines[1].endswith("takes steps of 1, 1, 1, which ONNX could not express")
+
+
 def test_heads_for_deep_supervision_are_left_out(run_folder):
     args = (
         "{kernel_size: [3, 3, 3], strides: [1, 2, [2, 2, 1]], upsample_kernel_size: [2, [2, 2, 1]],"
@@ -194,13 +208,13 @@ def other_weights(monkeypatch, change):
     """Makes the exporter write a network whose weights are changed."""
     right = module._export
 
-    def wrong(model, divisors):
-        proto = right(model, divisors)
-        for weight in proto.graph.initializer:
+    def wrong(model, steps):
+        exported = right(model, steps)
+        for weight in exported.proto.graph.initializer:
             values = onnx.numpy_helper.to_array(weight)
             if values.ndim > 1 and values.dtype == np.float32:
                 weight.CopyFrom(onnx.numpy_helper.from_array(change(values), weight.name))
-        return proto
+        return exported
 
     monkeypatch.setattr(module, "_export", wrong)
 
@@ -228,7 +242,7 @@ def test_without_onnxruntime_the_file_is_written_and_that_is_told(run_folder, mo
     monkeypatch.setattr(module, "find_spec", lambda n: None if n == "onnxruntime" else find(n))
     path, lines, told = write(run_folder(*TWO_LAYERS))
     assert path.is_file()
-    assert "not run beside the network: onnxruntime is not installed" in lines[2]
+    assert "onnx.checker; not run: onnxruntime is not installed." in lines[2]
     assert told["largest_difference"] is None
 
 
