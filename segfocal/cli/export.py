@@ -42,6 +42,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="PATH",
         help="folder of the bundle, or the .onnx file (default: bundle or model.onnx in RUN)",
     )
+    parser.add_argument(
+        "--fixed-size",
+        action="store_true",
+        help="onnx: for windows of the patch's size alone (transformers, which torch else takes "
+        "very long over)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     args = parser.parse_args(argv)
     common.run("segfocal-export", lambda: _work(args), debug=args.debug)
@@ -59,6 +65,7 @@ def _work(args: object) -> None:
             run=options["run"],
             checkpoint=options["ckpt"],
             out=options["out"],
+            fixed_size=options["fixed_size"],
         ),
         console.line,
     )

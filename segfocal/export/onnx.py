@@ -75,7 +75,7 @@ class Written:
     check_text: str
 
 
-def write_onnx(path: Path, model: TrainedModel) -> Written:
+def write_onnx(path: Path, model: TrainedModel, *, fixed_size: bool = False) -> Written:
     """Writes `path`, complete and checked, or not at all.
 
     The batch may be of any size, and so may the volume along each axis where the network allows it,
@@ -84,6 +84,7 @@ def write_onnx(path: Path, model: TrainedModel) -> Written:
     Args:
         path: The file, in a folder that is made where it is missing.
         model: What to write.
+        fixed_size: Write it for the size of the patch alone, which is tried last otherwise.
 
     Raises:
         UserError: If the network cannot be expressed in ONNX, or takes more than the 2 GB that one
@@ -92,7 +93,7 @@ def write_onnx(path: Path, model: TrainedModel) -> Written:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     *tried_first, patch_alone = _steps(model)
-    for steps in tried_first:
+    for steps in () if fixed_size else tried_first:
         try:
             return _write(path, model, steps)
         except (UserError, RunFailedError) as error:
@@ -263,6 +264,8 @@ def _sizes_text(model: TrainedModel, steps: Steps) -> str:
     )
     if steps == model.divisors:
         return text
+    if not any(steps):
+        return f"{text}, the patch's alone"
     own = ", ".join("1" if divisor is None else str(divisor) for divisor in model.divisors)
     return f"{text}; the network itself takes steps of {own}, which ONNX could not express"
 

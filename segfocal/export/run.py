@@ -32,6 +32,7 @@ class ExportRequest:
         format: `bundle` or `onnx`.
         run: Folder of a run; its best.pt is exported.
         checkpoint: Another checkpoint to export in its place.
+        fixed_size: ONNX: for windows of the patch's size alone.
         out: Folder of the bundle, or the ONNX file; None is `bundle` or `model.onnx` in the run's
             folder.
     """
@@ -40,6 +41,7 @@ class ExportRequest:
     run: Path | None = None
     checkpoint: Path | None = None
     out: Path | None = None
+    fixed_size: bool = False
 
 
 def export(request: ExportRequest, say: Say) -> dict[str, Any]:
@@ -61,6 +63,8 @@ def export(request: ExportRequest, say: Say) -> dict[str, Any]:
     out = _target(request, run)
     if request.format == "onnx":
         _require_onnx()
+    elif request.fixed_size:
+        raise UserError("--fixed-size is for --format onnx. Leave it out: a bundle needs none.")
     from segfocal.export.model import load_model
 
     model = load_model(checkpoint, run)
@@ -77,7 +81,7 @@ def export(request: ExportRequest, say: Say) -> dict[str, Any]:
     else:
         from segfocal.export.onnx import write_onnx
 
-        written = write_onnx(out, model)
+        written = write_onnx(out, model, fixed_size=request.fixed_size)
         told = {"sizes": written.sizes_text, "largest_difference": written.largest_difference}
         say(f"onnx   {out}: {_described(model)}")
         say(f"sizes  {written.sizes_text}")

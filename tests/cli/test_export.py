@@ -141,6 +141,13 @@ def test_an_onnx_file_needs_its_ending(export, run):
     assert err == "segfocal-export: --out there: expected a file name that ends in .onnx.\n"
 
 
+def test_a_bundle_has_no_fixed_size(export, run):
+    status, _, err = export("--run", run, "--format", "bundle", "--fixed-size")
+    assert status == 2
+    told = "--fixed-size is for --format onnx. Leave it out: a bundle needs none."
+    assert err == f"segfocal-export: {told}\n"
+
+
 def test_an_unknown_format_is_named_beside_the_known_ones(export, run):
     status, _, err = export("--run", run, "--format", "tflite")
     assert status == 2

@@ -138,6 +138,15 @@ def test_a_network_of_one_size_is_written_for_it_with_any_batch(run_folder):
     assert lines[1] == "sizes  image (batch, 4, 16, 16, 16) to logits (batch, 3, 16, 16, 16)"
 
 
+def test_a_size_may_be_fixed_on_demand(run_folder):
+    run = run_folder(*TWO_LAYERS)
+    path, lines, _ = write(run, fixed_size=True)
+    assert dims(onnx.load(path).graph.input[0]) == ["batch", 4, 16, 16, 16]
+    network = network_of(load_checkpoint(run / "best.pt"))
+    assert_computes(path, network, [(1, 4, 16, 16, 16), (3, 4, 16, 16, 16)])
+    assert lines[1].endswith("to logits (batch, 3, 16, 16, 16), the patch's alone")
+
+
 def test_the_weights_are_those_that_prediction_uses(run_folder):
     """With a moving average a checkpoint holds the raw weights too, to go on from."""
     raw = TwoLayers(4, 3).state_dict()
