@@ -33,7 +33,7 @@ PROPERTY = "segfocal"
 """Name of the metadata property that holds the facts as JSON."""
 
 _TOLERANCE = 1e-4
-"""Largest difference of a logit, relative to the largest logit (at least 1). Six networks of MONAI's
+"""Largest difference of a logit, relative to the largest logit (at least 1). Six of MONAI's nets
 with random weights were within 3e-6; weights that are off by a thousandth are beyond it."""
 
 _AXES = ("r", "a", "s")
