@@ -92,6 +92,40 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         UserError: If the file is missing, damaged, or not one of segfocal's.
     """
     path = Path(path)
+    payload = _load(path)
+    if not _is_ours(payload):
+        alone = " It holds weights alone, which --init-from takes." if _weights(payload) else ""
+        raise UserError(f"{path} is not a checkpoint of segfocal.{alone}")
+    return _checkpoint(payload, path)
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], Checkpoint | None]:
+    """Weights by name, of a checkpoint or a plain state dict such as a MONAI bundle's model.pt.
+
+    Returns:
+        The weights, and all else that a checkpoint of segfocal tells; None where the file is
+        another's. A state dict may also stand under `model` or `state_dict`, as MONAI's and
+        Lightning's handlers save it.
+
+    Raises:
+        UserError: If the file is missing, damaged, or holds no weights.
+    """
+    path = Path(path)
+    payload = _load(path)
+    if _is_ours(payload):
+        checkpoint = _checkpoint(payload, path)
+        return checkpoint.model, checkpoint
+    weights = _weights(payload)
+    if weights is None:
+        raise UserError(
+            f"{path} holds no weights: expected a checkpoint of segfocal or a state dict (tensors "
+            f"by name), such as models/model.pt of a MONAI bundle."
+        )
+    return weights, None
+
+
+def _load(path: Path) -> Any:
+    """What a file of torch's holds, if that is tensors and plain values alone."""
     if not path.is_file():
         raise UserError(f"{path} does not exist. A run writes best.pt and last.pt in its folder.")
     try:
@@ -99,8 +133,27 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
         reason = textwrap.shorten(str(error), 120, placeholder=" ...")
         raise UserError(f"{path} is damaged or not a checkpoint of segfocal ({reason}).") from None
-    if not isinstance(payload, dict) or "format" not in payload or "scheme" not in payload:
-        raise UserError(f"{path} is not a checkpoint of segfocal.")
+    return payload
+
+
+def _weights(payload: Any) -> dict[str, torch.Tensor] | None:
+    """A state dict, plain or under a usual key; None where there is none."""
+    nested = [payload.get(key) for key in ("model", "state_dict")] if _is_dict(payload) else []
+    for weights in (payload, *nested):
+        if _is_dict(weights) and all(map(torch.is_tensor, weights.values())):
+            return dict(weights)
+    return None
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict) and len(value) > 0
+
+
+def _is_ours(payload: Any) -> bool:
+    return _is_dict(payload) and "format" in payload and "scheme" in payload
+
+
+def _checkpoint(payload: Mapping[str, Any], path: Path) -> Checkpoint:
     if payload["format"] != FORMAT:
         raise UserError(
             f"{path} has checkpoint format {payload['format']}, this segfocal reads {FORMAT}. "

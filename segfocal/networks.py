@@ -33,6 +33,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+_MONAI_NETWORKS = "monai.networks.nets"
+
+
 def build_network(
     name: str, args: Mapping[str, Any], *, in_channels: int, out_channels: int
 ) -> nn.Module:
@@ -48,8 +51,7 @@ def build_network(
         UserError: If the name is unknown, cannot be imported, is no `nn.Module`, or refuses `args`.
     """
     constructor = _constructor(name)
-    merged = {**_DEFAULTS.get(name, {}), **args}
-    merged.update(in_channels=in_channels, out_channels=out_channels)
+    merged = network_arguments(name, args, in_channels=in_channels, out_channels=out_channels)
     try:
         network = constructor(**merged)
     except (TypeError, ValueError) as error:
@@ -58,6 +60,59 @@ def build_network(
     if not isinstance(network, nn.Module):
         raise UserError(f"network.name: {name} makes a {type(network).__name__}, not an nn.Module.")
     return network
+
+
+def network_arguments(
+    name: str, args: Mapping[str, Any], *, in_channels: int, out_channels: int
+) -> dict[str, Any]:
+    """Every argument that `build_network` calls the network's class with: defaults, then `args`."""
+    channels = {"in_channels": in_channels, "out_channels": out_channels}
+    return {**_DEFAULTS.get(name, {}), **args, **channels}
+
+
+def import_path(name: str) -> str:
+    """The dotted path of a network's class: MONAI's for the names known here."""
+    return f"{_MONAI_NETWORKS}.{name}" if name in _DEFAULTS else name
+
+
+def size_divisors(
+    make: Callable[[], nn.Module], patch_size: Sequence[int], in_channels: int
+) -> tuple[int | None, ...]:
+    """What the size of a volume must be a multiple of along each axis, for a network to take it.
+
+    Found by sending volumes without data (meta tensors) through it, one axis changed at a time.
+
+    Args:
+        make: Builds the network; called on the meta device, so that no memory is taken, and on the
+            CPU where that fails.
+        patch_size: A size that the network takes.
+        in_channels: Image channels.
+
+    Returns:
+        For each axis the divisor, or None where no size but the patch's will do.
+    """
+    network = _without_data(make)
+
+    def takes(size: Sequence[int]) -> bool:
+        volume = torch.empty(1, in_channels, *size, device="meta")
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                logits = network(volume)
+        except (RuntimeError, ValueError, IndexError, AssertionError):
+            return False
+        return isinstance(logits, torch.Tensor) and tuple(logits.shape[2:]) == tuple(size)
+
+    divisors: list[int | None] = []
+    for axis, patch in enumerate(patch_size):
+        # The patch is a multiple of the divisor, and the patch plus k is one exactly if k is.
+        longer = (
+            (k, (*patch_size[:axis], patch + k, *patch_size[axis + 1 :]))
+            for k in range(1, patch + 1)
+            if patch % k == 0
+        )
+        divisors.append(next((k for k, size in longer if takes(size)), None))
+    return tuple(divisors)
 
 
 def set_prior_bias(
@@ -100,7 +155,8 @@ def check_network(
     """Sends one patch without data (meta tensors) through the network.
 
     Args:
-        make: Builds the network; called on the meta device, so no memory is taken.
+        make: Builds the network; called on the meta device, so that no memory is taken, and on the
+            CPU where that fails.
         patch_size: Spatial size of the patch.
         in_channels: Image channels.
         out_channels: Channels the logits must have.
@@ -109,9 +165,8 @@ def check_network(
         UserError: If the network cannot take the patch, or gives logits of another shape.
     """
     size = "x".join(map(str, patch_size))
-    with torch.device("meta"):
-        network = make().eval()
-        patch = torch.empty(1, in_channels, *patch_size)
+    network = _without_data(make)
+    patch = torch.empty(1, in_channels, *patch_size, device="meta")
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -130,9 +185,21 @@ def check_network(
         )
 
 
+def _without_data(make: Callable[[], nn.Module]) -> nn.Module:
+    """A network on the meta device, in evaluation mode.
+
+    One that reads numbers from tensors while it is built (SwinUNETR) is built on the CPU first.
+    """
+    try:
+        with torch.device("meta"):
+            return make().eval()
+    except (RuntimeError, NotImplementedError):
+        return make().to("meta").eval()
+
+
 def _constructor(name: str) -> Callable[..., Any]:
     if name in _DEFAULTS:
-        return getattr(importlib.import_module("monai.networks.nets"), name)  # type: ignore[no-any-return]
+        return getattr(importlib.import_module(_MONAI_NETWORKS), name)  # type: ignore[no-any-return]
     module_name, dot, attribute = name.rpartition(".")
     if not dot:
         by_lower = {known.lower(): known for known in _DEFAULTS}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from segfocal import checkpoint as module
-from segfocal.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from segfocal.checkpoint import Checkpoint, load_checkpoint, load_weights, save_checkpoint
 from segfocal.errors import UserError
 from segfocal.labels import LabelScheme
 
@@ -100,3 +100,48 @@ def test_foreign_and_newer_files_are_told_apart(tmp_path):
         load_checkpoint(tmp_path / "newer.pt")
     with pytest.raises(UserError, match="does not exist"):
         load_checkpoint(tmp_path / "none.pt")
+
+
+def test_weights_come_from_a_checkpoint_with_all_that_it_tells(tmp_path):
+    save_checkpoint(tmp_path / "a.pt", make())
+    weights, told = load_weights(tmp_path / "a.pt")
+    assert torch.equal(weights["weight"], torch.arange(4.0))
+    assert told.channels == ("T1", "FLAIR")
+
+
+@pytest.mark.parametrize("under", [None, "model", "state_dict"])
+def test_weights_come_from_a_plain_state_dict(tmp_path, under):
+    state = torch.nn.Conv3d(1, 2, 3).state_dict()
+    torch.save(state if under is None else {under: state, "epoch": 3}, tmp_path / "a.pt")
+    weights, told = load_weights(tmp_path / "a.pt")
+    assert told is None
+    assert weights.keys() == state.keys()
+    assert torch.equal(weights["bias"], state["bias"])
+
+
+@pytest.mark.parametrize("held", [{}, {"epoch": 3}, [torch.ones(1)], torch.ones(2), {"model": {}}])
+def test_a_file_without_weights_is_told(tmp_path, held):
+    torch.save(held, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"a\.pt holds no weights: expected a checkpoint of segfoc"):
+        load_weights(tmp_path / "a.pt")
+
+
+def test_a_module_is_not_loaded_for_its_weights(tmp_path):
+    torch.save(torch.nn.Conv3d(1, 2, 3), tmp_path / "a.pt")
+    with pytest.raises(UserError, match="is damaged or not a checkpoint"):
+        load_weights(tmp_path / "a.pt")
+
+
+def test_weights_of_another_format_are_refused_as_the_checkpoint_is(tmp_path):
+    torch.save({"format": 99, "scheme": {}, "versions": {}}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match="has checkpoint format 99"):
+        load_weights(tmp_path / "a.pt")
+
+
+def test_weights_alone_are_no_checkpoint_and_what_takes_them_is_told(tmp_path):
+    torch.save({"a": torch.ones(1)}, tmp_path / "a.pt")
+    with pytest.raises(UserError) as error:
+        load_checkpoint(tmp_path / "a.pt")
+    assert str(error.value).endswith(
+        "a.pt is not a checkpoint of segfocal. It holds weights alone, which --init-from takes."
+    )

@@ -5,7 +5,14 @@ import stat
 import pytest
 
 from segfocal.errors import UserError
-from segfocal.files import atomic_write, is_disk_full, make_writable, read_json, write_json
+from segfocal.files import (
+    atomic_folder,
+    atomic_write,
+    is_disk_full,
+    make_writable,
+    read_json,
+    write_json,
+)
 
 
 def names(folder):
@@ -115,3 +122,35 @@ def test_a_folder_is_made_and_left_empty_or_told_why_not(tmp_path):
     with pytest.raises(UserError) as error:
         make_writable(tmp_path / "file")
     assert str(error.value) == f"{tmp_path / 'file'} cannot be written: File exists. Use another."
+
+
+def test_a_folder_is_visible_when_its_block_ends(tmp_path):
+    path = tmp_path / "new" / "a"
+    with atomic_folder(path) as folder:
+        (folder / "f").write_text("x")
+        assert not path.exists()
+    assert names(path) == ["f"]
+    assert names(tmp_path / "new") == ["a"]
+
+
+def test_a_folder_whose_block_fails_is_not_left(tmp_path):
+    def fail():
+        with atomic_folder(tmp_path / "a") as folder:
+            (folder / "f").write_text("x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert names(tmp_path) == []
+
+
+def test_a_folder_is_not_put_in_the_place_of_what_holds_something(tmp_path):
+    def late():
+        with atomic_folder(tmp_path / "a"):
+            (tmp_path / "a").mkdir()
+            (tmp_path / "a" / "mine").write_text("x")
+
+    with pytest.raises(OSError, match="not empty"):
+        late()
+    assert names(tmp_path) == ["a"]
+    assert names(tmp_path / "a") == ["mine"]

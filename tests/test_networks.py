@@ -2,10 +2,18 @@ from functools import partial
 
 import pytest
 import torch
+from monai.networks.nets import UNet
 from torch import nn
 
 from segfocal.errors import UserError
-from segfocal.networks import build_network, check_network, set_prior_bias
+from segfocal.networks import (
+    build_network,
+    check_network,
+    import_path,
+    network_arguments,
+    set_prior_bias,
+    size_divisors,
+)
 
 
 @pytest.mark.parametrize("name", ["SegResNet", "UNet", "DynUNet"])
@@ -82,3 +90,52 @@ def test_a_prior_bias_predicts_the_shares_where_the_image_says_nothing(name, act
 
 def test_a_network_without_such_a_layer_is_left_alone():
     assert not set_prior_bias(nn.Conv3d(1, 2, 1, bias=False), [0.5, 0.5], "softmax")
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "patch", "divisors"),
+    [
+        ("SegResNet", {"init_filters": 8}, (32, 48, 16), (8, 8, 8)),  # three strides of 2
+        ("UNet", {"channels": [4, 8, 8], "strides": [2, 2]}, (32, 16, 24), (4, 4, 4)),
+        (
+            "DynUNet",
+            {
+                "kernel_size": [3, 3, 3],
+                "strides": [1, [2, 2, 1], [3, 2, 1]],
+                "upsample_kernel_size": [[2, 2, 1], [3, 2, 1]],
+                "filters": [4, 4, 4],
+                "res_block": False,
+            },
+            (12, 16, 10),
+            (6, 4, 1),
+        ),
+        ("tests.export.run_folders.OneSize", {}, (16, 16, 16), (None, None, None)),
+        ("tests.export.run_folders.TwoLayers", {}, (16, 8, 4), (1, 1, 1)),
+    ],
+)
+def test_the_divisor_of_each_axis_is_found(name, args, patch, divisors):
+    make = partial(build_network, name, args, in_channels=2, out_channels=3)
+    assert size_divisors(make, patch, 2) == divisors
+
+
+def test_class_and_arguments_make_the_same_network():
+    arguments = network_arguments("UNet", {"num_res_units": 1}, in_channels=2, out_channels=3)
+    assert import_path("UNet") == "monai.networks.nets.UNet"
+    assert import_path("a.b.C") == "a.b.C"
+    shapes = {name: t.shape for name, t in UNet(**arguments).state_dict().items()}
+    built = build_network("UNet", {"num_res_units": 1}, in_channels=2, out_channels=3)
+    assert shapes == {name: t.shape for name, t in built.state_dict().items()}
+
+
+class ReadsWhileBuilt(nn.Conv3d):
+    """As SwinUNETR, whose rates of stochastic depth come from a tensor."""
+
+    def __init__(self, in_channels, out_channels):
+        self.rate = torch.linspace(0, 1, 3)[1].item()
+        super().__init__(in_channels, out_channels, 1)
+
+
+def test_a_network_that_reads_numbers_from_tensors_while_it_is_built_is_checked_too():
+    check_network(partial(ReadsWhileBuilt, 2, 3), (8, 8, 8), 2, 3)
+    with pytest.raises(UserError, match="expected logits of shape"):
+        check_network(partial(ReadsWhileBuilt, 2, 3), (8, 8, 8), 2, 4)

@@ -5,3 +5,4 @@ from .predictor import (
     Predictor as Predictor,
     Segmentation as Segmentation,
 )
+from .predictor_inferer import PredictorInferer as PredictorInferer

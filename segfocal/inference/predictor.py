@@ -99,7 +99,7 @@ class Predictor:
         """
         config = check_config(checkpoint.config, "checkpoint").config
         where = resolve_device(device)
-        networks = [_trained_network(member) for member in (checkpoint, *others)]
+        networks = [trained_network(member) for member in (checkpoint, *others)]
         network = place_network(Ensemble(networks) if others else networks[0], where)
         infer = config.infer if tta is None else config.infer.model_copy(update={"tta": tta})
         return cls(
@@ -266,7 +266,12 @@ class Predictor:
         return keep_largest_component(kept) if self.infer.keep_largest else kept
 
 
-def _trained_network(checkpoint: Checkpoint) -> nn.Module:
+def trained_network(checkpoint: Checkpoint) -> nn.Module:
+    """The network of a checkpoint with the weights to predict with, on the CPU.
+
+    Raises:
+        UserError: If it cannot be built here.
+    """
     config = check_config(checkpoint.config, "checkpoint").config
     network = build_network(
         config.network.name,

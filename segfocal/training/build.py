@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from segfocal.checkpoint import load_checkpoint
+from segfocal.checkpoint import Checkpoint, load_weights
 from segfocal.config.schema import Config, TrainConfig
 from segfocal.data.cases import Case
 from segfocal.data.partial import annotated_outputs
@@ -53,11 +53,11 @@ def make_network(config: Config, plan: Plan) -> nn.Module:
 
 
 def init_from(network: nn.Module, path: Path, plan: Plan) -> list[str]:
-    """Copies the weights of another run that have the same name and shape.
+    """Copies the weights of another run, or of a MONAI bundle, that have the same name and shape.
 
     Args:
         network: Changed in place.
-        path: The other run's checkpoint.
+        path: The other run's checkpoint, or a plain state dict such as a bundle's model.pt.
         plan: The data of this run.
 
     Returns:
@@ -68,23 +68,29 @@ def init_from(network: nn.Module, path: Path, plan: Plan) -> list[str]:
         UserError: If fewer than half of the kernels fit: that is another network.
     """
     own = network.state_dict()
-    other = load_checkpoint(path)
-    fitting = {n: t for n, t in other.model.items() if n in own and own[n].shape == t.shape}
+    weights, other = load_weights(path)
+    fitting = {n: t for n, t in weights.items() if n in own and own[n].shape == t.shape}
     kernels = [name for name, tensor in own.items() if tensor.ndim > 1]
     num_fitting = sum(name in fitting for name in kernels)
     if 2 * num_fitting < len(kernels):
         raise UserError(
             f"--init-from {path}: {num_fitting} of {len(kernels)} kernels have the name and shape "
             f"of this network's; expected at least half. Set network.name and network.args to "
-            f"those of that run: {other.config['network']['name']} "
-            f"{other.config['network']['args'] or ''}".rstrip()
-            + "."
+            f"those of {_network_of(other)}."
         )
     network.load_state_dict({**own, **fitting})
     new = [name for name in own if name not in fitting]
     told = ", ".join(new[:3]) + (f" and {len(new) - 3} more" if len(new) > 3 else "")
     copied = f"init   {len(fitting)} of {len(own)} tensors from {path}"
-    lines = [f"{copied}, epoch {other.progress['epoch']}" + (f"; new: {told}" if new else "")]
+    epoch = "" if other is None else f", epoch {other.progress['epoch']}"
+    lines = [copied + epoch + (f"; new: {told}" if new else "")]
+    if other is None:
+        doubt = (
+            f"doubt  {path.name} holds weights alone and does not tell its channels and outputs. "
+            f"Weights are copied by position; this run has {','.join(plan.channels)} to "
+            f"{','.join(plan.dataset.scheme.output_names)}."
+        )
+        return [*lines, doubt]
     for what, theirs, ours in (
         ("channels", other.channels, plan.channels),
         ("outputs", other.scheme.output_names, plan.dataset.scheme.output_names),
@@ -95,6 +101,13 @@ def init_from(network: nn.Module, path: Path, plan: Plan) -> list[str]:
                 f"Weights are copied by position, not by name."
             )
     return lines
+
+
+def _network_of(checkpoint: Checkpoint | None) -> str:
+    if checkpoint is None:
+        return "the network that was saved, in a MONAI bundle network_def of configs/inference.json"
+    network = checkpoint.config["network"]
+    return f"that run: {network['name']} {network['args'] or ''}".rstrip()
 
 
 def make_optimizer(train: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:

@@ -13,3 +13,4 @@ from .pipelines import (
     preprocessing as preprocessing,
 )
 from .rand_patch import RandPatchd as RandPatchd
+from .save_label import SaveLabeld as SaveLabeld

@@ -12,13 +12,18 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import Transform
 
 from segfocal.data.cases import Case
-from segfocal.data.nifti_header import MAX_VOXELS
+from segfocal.data.nifti_header import MAX_VOXELS, case_stem
 from segfocal.data.verify import load_case
+from segfocal.errors import UserError
 from segfocal.labels import LabelScheme
 
 
 class LoadCased(Transform):
     """Reads and verifies `data["case"]`, and puts `image`, `label` and what belongs to them there.
+
+    Without a `case`, `image` and `label` are paths, as in MONAI's data lists: `image` that of one
+    file, or a list with one file per channel; `label`, if there is one, that of one file. The case
+    is then named after its first file, or by `case_id`.
 
     `image` is float32 `(C, X, Y, Z)`; `label` uint8 class indices `(1, X, Y, Z)` with
     `IGNORE_CLASS` where ignored, absent for a case without a label. Both are MetaTensors with the
@@ -61,9 +66,9 @@ class LoadCased(Transform):
         self.max_voxels = max_voxels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Reads the files of `data["case"]`."""
+        """Reads the files of `data["case"]`, or those that `image` and `label` name."""
         out = dict(data)
-        case: Case = out.pop("case")
+        case: Case = out.pop("case") if "case" in out else _case_of(out)
         loaded = load_case(
             case,
             self.scheme,
@@ -83,6 +88,26 @@ class LoadCased(Transform):
             out["reference"] = loaded.classes
             out["label"] = _volume(loaded.classes[None], affine, case.label)
         return out
+
+
+def _case_of(data: Mapping[Hashable, Any]) -> Case:
+    """The case that paths stand for.
+
+    Raises:
+        UserError: If `image` is neither a path nor a list of paths.
+    """
+    named = data.get("image")
+    images = [named] if isinstance(named, (str, Path)) else named
+    if not isinstance(images, (list, tuple)) or not images:
+        raise UserError(
+            f'expected a "case", or an "image" that is a path or a list of paths (one per '
+            f"channel), got {named!r}."
+        )
+    paths = tuple(Path(image) for image in images)
+    label = data.get("label")
+    stem = case_stem(paths[0])
+    case_id = data.get("case_id", stem.removesuffix("_0000") if len(paths) > 1 else stem)
+    return Case(case_id, paths, None if label is None else Path(label))
 
 
 def _volume(array: npt.NDArray[Any], affine: torch.Tensor, path: Path) -> MetaTensor:

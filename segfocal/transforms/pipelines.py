@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from monai.data.meta_tensor import MetaTensor
@@ -31,8 +31,8 @@ CROP_INDICES = "label_cls_indices"
 class Preprocessing(Transform):
     """Reads a case, then runs transforms over it; can take a result back to the source grid.
 
-    A transform of MONAI's kind, whose input is a `Case`: `CacheDataset(dataset.cases,
-    preprocessing(...))` reads each case once. Nothing in it is random.
+    A transform of MONAI's kind, whose input is a `Case` or `{"image": path or paths}`:
+    `CacheDataset(dataset.cases, preprocessing(...))` reads each case once. Nothing in it is random.
 
     The reading stands outside the `Compose`: MONAI turns every exception in one into a
     `RuntimeError` of its own, and the line meant for the user would be lost.
@@ -46,9 +46,14 @@ class Preprocessing(Transform):
         self.load = load
         self.transforms = transforms
 
-    def __call__(self, case: Case) -> dict[Any, Any]:
-        """The preprocessed case, by key."""
-        prepared: dict[Any, Any] = self.transforms(self.load({"case": case}))
+    def __call__(self, case: Case | Mapping[Hashable, Any]) -> dict[Any, Any]:
+        """The preprocessed case, by key.
+
+        Args:
+            case: A case, or what `LoadCased` takes: `{"image": path or paths}`.
+        """
+        data: Mapping[Hashable, Any] = {"case": case} if isinstance(case, Case) else case
+        prepared: dict[Any, Any] = self.transforms(self.load(data))
         return prepared
 
     def to_source(self, volume: MetaTensor) -> MetaTensor:
@@ -89,27 +94,64 @@ def preprocessing(
             f"data.channels: the network expects {','.join(channels)}; the data has "
             f"{','.join(file_channels)}."
         )
-    keys = ("image", "label")
-    load = LoadCased(
-        scheme,
-        file_channels,
-        select=[list(file_channels).index(name) for name in channels],
-        channel_dim=data.channel_dim,
-        affine_tolerance_mm=data.affine_tolerance_mm,
-        resample_channels=data.resample_channels,
-        max_voxels=data.max_voxels,
-    )
-    steps = [Orientationd(keys, axcodes="RAS", labels=None, allow_missing_keys=True)]
+    read, *steps = preparation_steps(data, file_channels, channels)
+    load = LoadCased(scheme, **read.arguments)
+    return Preprocessing(load, Compose([step.transform(**step.arguments) for step in steps]))
+
+
+class Step(NamedTuple):
+    """A transform that is yet to be made.
+
+    Attributes:
+        transform: Its class.
+        arguments: Plain values, as JSON can hold them, but for the scheme of `LoadCased` and the
+            type of a `CastToTyped`.
+    """
+
+    transform: type[Transform]
+    arguments: dict[str, Any]
+
+
+def preparation_steps(
+    data: DataConfig,
+    file_channels: Sequence[str],
+    channels: Sequence[str],
+    *,
+    labelled: bool = True,
+) -> list[Step]:
+    """The steps of `preprocessing`, `LoadCased` first.
+
+    Args:
+        data: The data section of the config.
+        file_channels: Channels in the files, in their order.
+        channels: Channels the network sees, in its order; all are in the files.
+        labelled: Whether cases may have a label; without, there is no step for it.
+    """
+    keys = ("image", "label") if labelled else ("image",)
+    read = {
+        "channels": list(file_channels),
+        "select": [list(file_channels).index(name) for name in channels],
+        "channel_dim": data.channel_dim,
+        "affine_tolerance_mm": data.affine_tolerance_mm,
+        "resample_channels": data.resample_channels,
+        "max_voxels": data.max_voxels,
+    }
+    missing: dict[str, Any] = {"allow_missing_keys": True} if labelled else {}
+    steps = [
+        Step(LoadCased, read),
+        Step(Orientationd, {"keys": keys, "axcodes": "RAS", "labels": None, **missing}),
+    ]
     if data.spacing_mm is not None:
-        steps.append(
-            Spacingd(
-                keys, pixdim=data.spacing_mm, mode=("bilinear", "nearest"), allow_missing_keys=True
-            )
-        )
-        # Spacingd gives floats; class indices, 255 included, come through nearest unharmed.
-        steps.append(CastToTyped("label", dtype=torch.uint8, allow_missing_keys=True))
-    steps.append(NormalizeChannelsd("image", normalization_rules(data.normalize, channels)))
-    return Preprocessing(load, Compose(steps))
+        mode = ("bilinear", "nearest")[: len(keys)]
+        spacing = {"keys": keys, "pixdim": data.spacing_mm, "mode": mode, **missing}
+        steps.append(Step(Spacingd, spacing))
+        if labelled:
+            # Spacingd gives floats; class indices, 255 included, come through nearest unharmed.
+            cast = {"keys": "label", "dtype": torch.uint8, **missing}
+            steps.append(Step(CastToTyped, cast))
+    rules = normalization_rules(data.normalize, channels)
+    steps.append(Step(NormalizeChannelsd, {"keys": "image", "rules": rules}))
+    return steps
 
 
 def normalization_rules(

@@ -38,7 +38,7 @@ def assert_argmax(labels, logits):
     """Equal to argmax but where the two largest logits tie within rounding."""
     first, second = logits.topk(2, dim=1).values.unbind(1)
     is_sure = (first - second)[:, None] > 1e-4
-    assert is_sure.float().mean() > 0.99
+    assert (~is_sure).sum() <= 3 + 0.01 * is_sure.numel()
     assert torch.equal(labels[is_sure], logits.argmax(1, keepdim=True)[is_sure])
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from segfocal.checkpoint import load_checkpoint
 from segfocal.errors import RunFailedError, UserError
+from segfocal.export.run import ExportRequest, export
 from tests.runs import tiny_run
 
 
@@ -263,6 +264,32 @@ def test_how_much_was_taken_over_is_told(finished, phantom, tmp_path):
     assert f"  init   {total - 2} of {total} tensors from {best}, epoch 2; {head}" in log
     assert "  doubt  best.pt has channels FLAIR,T1w,T1gd,T2w; this run T1w,FLAIR," in log
     assert "  doubt  best.pt has outputs WT,TC,ET; this run background,oedema," in log
+
+
+def test_weights_of_a_bundle_are_taken_over(finished, phantom, tmp_path):
+    best = finished[1] / "best.pt"
+    bundle = tmp_path / "bundle"
+    export(ExportRequest("bundle", checkpoint=best, out=bundle), lambda _line: None)
+    plain = bundle / "models" / "model.pt"
+    tiny_run(phantom, tmp_path / "a", "train.epochs=1", "train.lr=1e-12", init_from=plain)
+    ours, theirs = weights(tmp_path / "a" / "last.pt"), weights(best)
+    assert all(torch.allclose(ours[k], theirs[k], atol=1e-5) for k in ours)
+    log = (tmp_path / "a" / "log.txt").read_text()
+    assert f"  init   {len(theirs)} of {len(theirs)} tensors from {plain}\n" in log
+    assert (
+        "  doubt  model.pt holds weights alone and does not tell its channels and outputs." in log
+    )
+
+
+def test_weights_of_another_bundle_are_refused(phantom, tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save({"conv.weight": torch.ones(1, 1, 3, 3, 3)}, path)
+    with pytest.raises(UserError) as error:
+        tiny_run(phantom, tmp_path / "a", init_from=path)
+    assert str(error.value).endswith(
+        "expected at least half. Set network.name and network.args to those of the network that "
+        "was saved, in a MONAI bundle network_def of configs/inference.json."
+    )
 
 
 def test_weights_of_another_network_are_refused(finished, phantom, tmp_path):

@@ -9,6 +9,7 @@ from monai.transforms.io.dictionary import SaveImaged
 
 from segfocal.config.schema import DataConfig
 from segfocal.data.cases import Case
+from segfocal.errors import UserError
 from segfocal.labels import LabelScheme
 from segfocal.transforms.load_case import LoadCased
 from segfocal.transforms.pipelines import preprocessing
@@ -120,3 +121,33 @@ def test_a_saved_volume_bears_the_name_and_grid_of_its_source(cases, tmp_path):
     saved = nib.load(tmp_path / "out" / "b_t1.nii.gz")
     assert saved.shape == (4, 5, 6)
     assert np.array_equal(saved.affine, AFFINE)
+
+
+def test_paths_are_read_as_a_case_is(cases):
+    case = cases[0]
+    expected = load(case)
+    data = {"image": [str(path) for path in case.images], "label": str(case.label), "site": "x"}
+    got = LoadCased(SCHEME, ("t1", "t2"))(data)
+    assert got.keys() == expected.keys()
+    for key in ("image", "label"):
+        assert torch.equal(got[key].as_tensor(), expected[key].as_tensor())
+    assert got["case_id"] == "a_t1"
+    assert prepare()({**data, "case_id": "z"})["case_id"] == "z"
+
+
+def test_one_path_is_an_image_without_a_label(cases):
+    got = LoadCased(SCHEME, ("t1",))({"image": cases[0].images[0]})
+    assert got["image"].shape == (1, 4, 5, 6)
+    assert "label" not in got
+
+
+def test_a_channels_number_is_no_part_of_a_cases_name(cases):
+    images = [path.rename(path.with_name(f"p_{channel:04d}.nii.gz"))
+              for channel, path in enumerate(cases[0].images)]  # fmt: skip
+    assert LoadCased(SCHEME, ("t1", "t2"))({"image": images})["case_id"] == "p"
+
+
+@pytest.mark.parametrize("image", [None, [], 3, {"a": 1}])
+def test_what_is_neither_a_case_nor_a_path_is_refused(image):
+    with pytest.raises(UserError, match=r'expected a "case", or an "image" that is a path or a li'):
+        LoadCased(SCHEME, ("t1",))({"image": image})

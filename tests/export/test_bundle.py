@@ -1,0 +1,354 @@
+"""A bundle run by MONAI: what segfocal-predict writes, and what MONAI asks of a bundle."""
+
+import errno
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import monai
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_net_in_out
+from monai.transforms import (
+    AsDiscrete,
+    Compose,
+    EnsureChannelFirstd,
+    Invertd,
+    LoadImaged,
+    NormalizeIntensityd,
+    Orientationd,
+)
+
+from segfocal.checkpoint import load_checkpoint, save_checkpoint
+from segfocal.data.phantom.stamp import STAMP
+from segfocal.errors import UserError
+from segfocal.export.bundle_config import literal
+from segfocal.export.run import ExportRequest, export
+from segfocal.inference.predict_cases import PredictRequest, predict_cases
+from segfocal.labels import LabelScheme, Region
+
+pytestmark = pytest.mark.filterwarnings("ignore::Warning:(ignite|monai|torch)")
+
+MANDATORY = (
+    "version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version",
+    "task", "description", "authors", "copyright", "network_data_format",
+)  # fmt: skip
+MANDATORY_OF_A_TENSOR = (
+    "type", "format", "modality", "num_channels", "spatial_shape", "dtype", "value_range",
+    "is_patch_data", "channel_def",
+)  # fmt: skip
+
+
+def write(run, **options):
+    out = run / "bundle"
+    export(ExportRequest("bundle", run=run, out=out, **options), lambda _line: None)
+    return out
+
+
+def workflow(bundle, **settings):
+    """The bundle as MONAI has it, ready to run; `settings` overrides its config."""
+    work = ConfigWorkflow(
+        str(bundle / "configs" / "inference.json"),
+        logging_file=False,
+        workflow_type="infer",
+        bundle_root=str(bundle),
+        **settings,
+    )
+    work.initialize()
+    return work
+
+
+def run_bundle(bundle, images, **settings):
+    out = bundle.parent / "from_bundle"
+    workflow(bundle, dataset_dir=str(images), output_dir=str(out), **settings).run()
+    return {path.name: path for path in sorted(out.iterdir())}
+
+
+def predict(run, images):
+    request = PredictRequest([run / "best.pt"], images, run / "predicted")
+    return {path.name: path for path in predict_cases(request)}
+
+
+def contents(paths):
+    return {name: path.read_bytes() for name, path in paths.items()}
+
+
+def classes_in(paths):
+    return set().union(*(np.unique(np.asarray(nib.load(path).dataobj)) for path in paths.values()))
+
+
+REGIONS = (Region("WT", (1, 2, 3), 1), Region("TC", (2, 3), 2), Region("ET", (3,), 3))
+WINDOWS = "data.normalize={FLAIR: [0, 800], T1w: zscore, T1gd: none, T2w: [10, 500]}"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        ("infer.overlap=0.6", "infer.mode=constant", "infer.threshold=0.52", "data.pad=true"),
+        ("infer.tta=flips", "train.augment.flip_axes=[0, 2]", "infer.min_lesion_mm3=400"),
+        ("data.spacing_mm=[5.5, 3.1, 4.2]", "infer.keep_largest=true", "infer.overlap=0.25"),
+        ("data.channels=[T2w, FLAIR]", "data.normalize=[0, 600]"),
+        ("data.labels=null", "data.regions_class_order=null", WINDOWS),
+        ("data.labels=null", "data.regions_class_order=null", "data.spacing_mm=[2.5, 6, 5]"),
+        ("train.amp=bf16", "network.name=tests.export.run_folders.TwoLayers", "network.args={}"),
+        ("network.name=UNet", "network.args={channels: [4, 8, 8], strides: [2, 2]}"),
+        ("network.name=monai.networks.nets.BasicUNet", "network.args={features: [4,4,4,4,4,4]}",
+         "train.patch_size=[32, 32, 32]"),
+    ],
+    ids=["regions", "overlap", "flips", "resampled", "channels", "windows", "softmax-resampled",
+         "bf16", "unet", "dotted"],
+)  # fmt: skip
+def test_the_labels_are_those_of_predict_to_the_byte(run_folder, phantom, settings):
+    run = run_folder(*settings)
+    images = phantom / "imagesTr"
+    expected, got = predict(run, images), run_bundle(write(run), images)
+    assert got.keys() == expected.keys()
+    assert len(got) == 6
+    assert len(classes_in(expected)) >= 2
+    assert contents(got) == contents(expected)
+
+
+def test_a_file_a_channel_and_other_values_come_out_alike(run_folder, phantom, tmp_path):
+    """nnU-Net's naming, oblique anisotropic voxels, label values with a gap."""
+    run = run_folder(scheme=LabelScheme(("air", "a", "b", "c"), (0, 1, 2, 300), REGIONS))
+    images = tmp_path / "images"
+    images.mkdir()
+    rng = np.random.default_rng(0)
+    turn = np.array([[0.9, -0.3, 0.1, 5], [0.4, 0.8, 0, -7], [0, 0.2, -4, 11], [0, 0, 0, 1.0]])
+    for channel in range(4):
+        volume = nib.Nifti1Image(rng.integers(0, 900, (30, 25, 9)).astype(np.int16), turn)
+        nib.save(volume, images / f"C7_{channel:04d}.nii.gz")
+    expected, got = predict(run, images), run_bundle(write(run), images)
+    assert list(got) == ["C7.nii.gz"]
+    assert contents(got) == contents(expected)
+    assert 300 in classes_in(got)
+
+
+def test_where_channels_lie_and_how_files_are_named_is_known(run_folder, tmp_path):
+    run = run_folder()
+    checkpoint = load_checkpoint(run / "best.pt")
+    checkpoint.config["data"].update(channel_dim=0, image_pattern="{case}/all.nii.gz")
+    save_checkpoint(run / "best.pt", checkpoint)
+    volume = np.random.default_rng(0).integers(0, 900, (4, 20, 18, 7)).astype(np.int16)
+    for case in ("P1", "P2"):
+        (tmp_path / "images" / case).mkdir(parents=True)
+        path = tmp_path / "images" / case / "all.nii.gz"
+        nib.save(nib.Nifti1Image(volume, np.diag([1.0, 2.0, 3.0, 1.0])), path)
+    expected = predict(run, tmp_path / "images")
+    assert list(expected) == ["P1.nii.gz", "P2.nii.gz"]
+    assert contents(run_bundle(write(run), tmp_path / "images")) == contents(expected)
+
+
+@pytest.mark.slow
+def test_monai_run_as_a_user_types_it(run_folder, phantom, tmp_path):
+    run = run_folder()
+    bundle = write(run)
+    images = phantom / "imagesTs"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "monai.bundle", "run"),
+            *("--config_file", "configs/inference.json", "--bundle_root", "."),
+            *("--dataset_dir", str(images), "--output_dir", str(tmp_path / "labels")),
+        ],
+        cwd=bundle,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "PHANTOM_TEST_001.nii.gz" in done.stdout
+    for name, path in predict(run, images).items():
+        assert (tmp_path / "labels" / name).read_bytes() == path.read_bytes()
+
+
+def test_files_may_be_named_in_place_of_a_folder(run_folder, phantom):
+    run = run_folder()
+    path = phantom / "imagesTr" / "PHANTOM_002.nii.gz"
+    got = run_bundle(write(run), phantom, datalist=[{"image": str(path)}])
+    assert contents(got) == contents(predict(run, path))
+
+
+def test_network_and_weights_do_the_same_in_a_pipeline_of_monais_alone(run_folder, phantom):
+    """The oracle: MONAI's transforms and inferer, nothing of segfocal's but the weights."""
+    run = run_folder("infer.overlap=0.5")
+    bundle = write(run)
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "inference.json"))
+    network = parser.get_parsed_content("network_def").eval()
+    network.load_state_dict(torch.load(bundle / "models" / "model.pt", weights_only=True))
+    steps = Compose(
+        [
+            LoadImaged("image"),
+            EnsureChannelFirstd("image"),
+            Orientationd("image", axcodes="RAS", labels=None),
+            NormalizeIntensityd("image", nonzero=True, channel_wise=True),
+        ]
+    )
+    name = "PHANTOM_003.nii.gz"
+    data = steps({"image": str(phantom / "imagesTr" / name)})
+    infer = monai.inferers.SlidingWindowInferer(16, 2, overlap=0.5, mode="gaussian")
+    with torch.inference_mode():
+        data["pred"] = infer(data["image"][None], network)[0]
+    data = Invertd("pred", steps, orig_keys="image", nearest_interp=False)(data)
+    wt, tc, et = AsDiscrete(threshold=0.5)(data["pred"].sigmoid()).numpy() > 0
+    expected = np.where(et, 3, np.where(tc, 2, np.where(wt, 1, 0)))
+    got = np.asarray(nib.load(run_bundle(bundle, phantom / "imagesTr")[name]).dataobj)
+    assert got.shape == expected.shape
+    assert np.unique(expected).size >= 3
+    # a voxel whose probability is one half but for rounding may fall to the other side
+    assert np.mean(got != expected) < 1e-3
+
+
+def test_monai_finds_what_it_requires(run_folder, phantom):
+    work = workflow(write(run_folder()), dataset_dir=str(phantom))
+    assert work.check_properties() == []
+    assert work.version == "0.1.0"
+    assert work.channel_def == {"0": "WT", "1": "TC", "2": "ET"}
+    assert work.spatial_shape == ["2*n", "2*n", "2*n"]
+
+
+@pytest.mark.parametrize("network", ["SegResNet", "tests.export.run_folders.OneSize"])
+def test_monai_verifies_the_networks_input_and_output(run_folder, network):
+    args = "{}" if network.startswith("tests") else "{init_filters: 8}"
+    bundle = write(run_folder(f"network.name={network}", f"network.args={args}"))
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        config_file=str(bundle / "configs" / "inference.json"),
+        n=2,
+    )
+
+
+def test_the_metadata_hold_what_the_specification_asks_for(run_folder):
+    bundle = write(run_folder("data.normalize=[0, 500]", "data.channels=[T2w, T1w]"))
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert [key for key in MANDATORY if key not in metadata] == []
+    tensors = metadata["network_data_format"]
+    for tensor in (tensors["inputs"]["image"], tensors["outputs"]["pred"]):
+        assert [key for key in MANDATORY_OF_A_TENSOR if key not in tensor] == []
+    assert tensors["inputs"]["image"]["channel_def"] == {"0": "T2w", "1": "T1w"}
+    assert tensors["inputs"]["image"]["value_range"] == [-1, 1]
+    assert tensors["outputs"]["pred"]["format"] == "classes"
+    assert metadata["eval_metrics"] == {"validation_mean_dice": 0.625, "validation_cases": 2}
+    assert metadata["segfocal"]["input"]["normalize"] == {"T2w": [0, 500], "T1w": [0, 500]}
+    assert metadata["required_packages_version"].keys() == {
+        "segfocal", "nibabel", "pytorch-ignite", "fire",
+    }  # fmt: skip
+
+
+def test_a_score_of_another_epoch_is_not_this_checkpoints(run_folder):
+    progress = {"epoch": 4, "best_epoch": 3, "best_score": 0.625}
+    bundle = write(run_folder(progress=progress))
+    assert "eval_metrics" not in json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert "0.625" not in (bundle / "docs" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_a_phantom_is_called_one(run_folder, synthetic):
+    bundle = write(run_folder(synthetic=synthetic))
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    for text in (metadata["task"], metadata["description"], metadata["intended_use"]):
+        assert (STAMP in text) is synthetic
+    assert (STAMP in (bundle / "docs" / "README.md").read_text()) is synthetic
+
+
+def test_the_weights_are_a_plain_state_dict(run_folder):
+    run = run_folder()
+    weights = torch.load(write(run) / "models" / "model.pt", weights_only=True)
+    expected = load_checkpoint(run / "best.pt").model
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_the_python_of_the_readme_loads_the_network(run_folder, monkeypatch):
+    run = run_folder()
+    bundle = write(run)
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (bundle / "docs" / "README.md").read_text(), re.DOTALL
+    )
+    monkeypatch.chdir(bundle)
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    expected = load_checkpoint(run / "best.pt").model
+    got = names["network"].state_dict()
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+
+
+def test_the_readme_says_what_prediction_does(run_folder):
+    run = run_folder(
+        "data.normalize={FLAIR: [0, 800], T1w: zscore, T1gd: none, T2w: zscore_nonzero}",
+        "infer.min_lesion_mm3=12", "infer.keep_largest=true", "infer.threshold=0.3",
+        "infer.tta=flips", synthetic=False,
+    )  # fmt: skip
+    readme = (write(run) / "docs" / "README.md").read_text()
+    text = " ".join(readme.split())
+    assert "| FLAIR | clipped to 0 .. 800, scaled to -1 .. 1 |" in readme
+    assert "| T1gd | as it is |" in readme
+    assert "in this order: FLAIR, T1w, T1gd, T2w." in text
+    assert "not resampled: the network was trained on voxels of 1x1x1 to 1x1x2 mm" in text
+    assert "where its probability is above 0.3;" in text
+    assert "Components below 12 mm3 are removed. Only the largest component is kept." in text
+    assert "averaged over mirrored windows" in text
+    assert "epoch 3, mean Dice of its validation 0.625 over 2 cases." in text
+    assert "| 3 | enhancing |" in readme
+    assert max(len(line) for line in readme.splitlines()) < 120
+
+
+def test_no_place_of_the_training_is_told(run_folder, phantom):
+    bundle = write(run_folder())
+    files = [path for path in bundle.rglob("*") if path.is_file()]
+    assert len(files) == 5
+    for path in files:
+        for place in (phantom, phantom.parent, bundle.parent.parent):
+            assert str(place).encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("name", ["$print(1)", "@network", "%dataset"])
+def test_a_name_that_monai_would_evaluate_is_refused(run_folder, name):
+    run = run_folder(
+        "data.labels=null", "data.regions_class_order=null",
+        scheme=LabelScheme(("air", "a", "b", name), (0, 1, 2, 3)),
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"which MONAI would evaluate\. Rename it"):
+        write(run)
+    assert not (run / "bundle").exists()
+
+
+def test_a_setting_that_monai_would_make_something_of_is_refused(run_folder):
+    target = {"_target_": "os.getcwd"}
+    run = run_folder()
+    checkpoint = load_checkpoint(run / "best.pt")
+    checkpoint.config["data"]["image_pattern"] = target
+    save_checkpoint(run / "best.pt", checkpoint)
+    with pytest.raises(UserError, match=r"key '_target_' in a setting would mean something"):
+        write(run)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["plain", "$print(1)", " $print(1)", "lesion #2", "@network", "%network", "a::b", "+x", "x@#y",
+     "it's \"$x\" \\ @y", "é\n#", "", ["$1", {"k": "@2"}], {"k": ["%3"]}, 1.5, None, True],
+)  # fmt: skip
+def test_a_literal_is_given_back_by_monais_parser(value):
+    parser = ConfigParser({"network": 1, "value": literal(value)})
+    parser.parse()
+    assert parser.get_parsed_content("value") == value
+
+
+def test_a_disk_that_fills_up_leaves_no_bundle(run_folder, monkeypatch):
+    run = run_folder()
+
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    before = sorted(run.iterdir())
+    with pytest.raises(OSError, match="No space"):
+        write(run)
+    assert sorted(run.iterdir()) == before
