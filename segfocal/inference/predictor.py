@@ -127,10 +127,10 @@ class Predictor:
             image: A preprocessed `(C, *S)` image with its applied operations.
 
         Raises:
-            ValueError: If the image is a plain tensor, or the network returns anything but one
-                tensor of its input's size.
+            ValueError: If the image is a plain tensor or was prepared by another pipeline, or the
+                network returns anything but one tensor of its input's size.
         """
-        window, resampling = self._window(image), resampling_of(image)
+        window, resampling = self._own_window(image), resampling_of(image)
         if resampling is not None and resampling.is_sheared:
             return self._segment_at_once(image)
         on_image = np.empty(window.shape, dtype=np.uint8)
@@ -168,6 +168,7 @@ class Predictor:
         Returns:
             Classes `(*S)`, and float32 probabilities `(K, *S)` of all outputs, in memory.
         """
+        self._own_window(image)
         source = self.on_source_grid(self.probabilities(image))
         return self._classes(source), source
 
@@ -214,6 +215,12 @@ class Predictor:
 
     def _classes(self, probabilities: MetaTensor) -> ClassMap:
         return self._clean(self.decide(probabilities), probabilities.affine)
+
+    def _own_window(self, image: MetaTensor) -> SlidingWindow:
+        """`_window` of an image whose way back to the file is known."""
+        window = self._window(image)
+        self.preprocessing.check_own(image)
+        return window
 
     def _window(self, image: MetaTensor) -> SlidingWindow:
         if not isinstance(image, MetaTensor):

@@ -56,6 +56,22 @@ class Preprocessing(Transform):
         prepared: dict[Any, Any] = self.transforms(self.load(data))
         return prepared
 
+    def check_own(self, image: MetaTensor) -> None:
+        """Refuse an image that others have prepared: the way back would not be this one's.
+
+        Raises:
+            ValueError: If it is none of this object's.
+        """
+        orientation = self._orientation.ornt_transform
+        made = image.applied_operations[:1]
+        try:
+            orientation.check_transforms_match(made[0] if made else {})
+        except RuntimeError:
+            raise ValueError(
+                'image was prepared by another pipeline. Pass preprocessing(case)["image"] of '
+                "this very one, which knows the way back to the file."
+            ) from None
+
     def to_source(self, volume: MetaTensor) -> MetaTensor:
         """Undoes orientation and resampling of a map `(K, *S)` on the preprocessed grid."""
         with allow_missing_keys_mode(self.transforms):
@@ -65,11 +81,15 @@ class Preprocessing(Transform):
 
     def to_file_axes(self, volume: MetaTensor) -> MetaTensor:
         """Undoes orientation alone, of a map `(K, *S)` on the grid before resampling."""
-        orientation = self.transforms.transforms[0]
-        assert isinstance(orientation, Orientationd)
-        source = orientation.inverse({"image": volume})["image"]
+        source = self._orientation.inverse({"image": volume})["image"]
         assert isinstance(source, MetaTensor)
         return source
+
+    @property
+    def _orientation(self) -> Orientationd:
+        first = self.transforms.transforms[0]
+        assert isinstance(first, Orientationd)
+        return first
 
 
 def preprocessing(

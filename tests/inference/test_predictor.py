@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.data.meta_tensor import MetaTensor
 from torch import nn
 
 from segfocal.config.schema import DataConfig, InferConfig
@@ -176,6 +177,22 @@ def test_a_network_with_several_outputs_is_refused_and_left_in_its_mode(tmp_path
         f"alone."
     )
     assert predictor.network.training
+
+
+@pytest.mark.parametrize("method", ["predict", "segment", "predict_with_probabilities"])
+def test_the_image_of_another_predictor_is_refused_at_once(tmp_path, method):
+    """Prepared otherwise perhaps, and MONAI knows no way back: its error names memory addresses."""
+
+    def never(_windows):
+        raise AssertionError("the network was asked before the image was looked at")
+
+    case, _ = write_case(tmp_path, FLIPPED)
+    first, second = (predictor_for(Returns(never), CLASSES) for _ in range(2))
+    image = first.preprocessing(case)["image"]
+    with pytest.raises(ValueError, match="image was prepared by another pipeline"):
+        getattr(second, method)(image)
+    with pytest.raises(ValueError, match="image was prepared by another pipeline"):
+        getattr(second, method)(MetaTensor(torch.zeros(1, 8, 8, 8)))
 
 
 def test_a_plain_tensor_is_refused():
