@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -13,6 +16,9 @@ from typing import NoReturn
 from segfocal._version import __version__
 from segfocal.errors import RunFailedError, UserError, one_line
 from segfocal.files import is_disk_full
+
+_WAIT_S = 60.0
+"""How long a process that may not speak waits for the one that does."""
 
 
 def make_parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -43,12 +49,34 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, *, is_first: bool
+) -> argparse.Namespace:
+    """The arguments. Of several processes with the same ones, the first alone prints.
+
+    The others wait to be ended: torchrun ends all when one of them has failed.
+    """
+    if is_first:
+        return parser.parse_args(argv)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            return parser.parse_args(argv)
+    except SystemExit as stop:
+        if stop.code:
+            time.sleep(_WAIT_S)
+        raise
+
+
 def run(command: str, work: Callable[[], None], *, debug: bool) -> NoReturn:
     """Runs a command's work and exits: 0 done, 1 failed, 2 the user's mistake, 130 interrupted.
 
     SIGTERM is treated as Ctrl-C, so that a scheduler's time limit leaves a run that can resume.
+    torchrun sends both, one after the other: what the first one began is left in peace.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         work()
     except (Exception, KeyboardInterrupt) as error:
@@ -78,4 +106,5 @@ def _judge(error: BaseException) -> tuple[int, str]:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
