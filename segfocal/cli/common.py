@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
+import os
 import signal
 import sys
 import time
@@ -72,9 +74,9 @@ def run(command: str, work: Callable[[], None], *, debug: bool) -> NoReturn:
     """Runs a command's work and exits: 0 done, 1 failed, 2 the user's mistake, 130 interrupted.
 
     SIGTERM is treated as Ctrl-C, so that a scheduler's time limit leaves a run that can resume.
-    torchrun sends both, one after the other: what the first one began is left in peace.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    # torchrun sends SIGTERM after the terminal's Ctrl-C.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
     try:
@@ -82,9 +84,11 @@ def run(command: str, work: Callable[[], None], *, debug: bool) -> NoReturn:
     except (Exception, KeyboardInterrupt) as error:
         if debug and not isinstance(error, KeyboardInterrupt):
             raise
+        _leave_in_peace()
         status, message = _judge(error)
         if message:
             sys.stderr.write(f"{command}: {message}\n")
+            _tell_torchrun(f"{command}: {message}")
         sys.exit(status)
     sys.exit(0)
 
@@ -105,6 +109,21 @@ def _judge(error: BaseException) -> tuple[int, str]:
     return 1, f"{one_line(error)} (--debug prints the traceback)"
 
 
+def _tell_torchrun(line: str) -> None:
+    """Leaves an error's line where torchrun looks for it: it ends in a summary of its own."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        about = {"py_callstack": line, "timestamp": str(int(time.time()))}
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps({"message": {"message": line, "extraInfo": about}}))
+
+
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _leave_in_peace()
     raise KeyboardInterrupt
+
+
+def _leave_in_peace() -> None:
+    """Turns a deaf ear to torchrun, which ends every rank after the first that failed."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed import GradBucket  # type: ignore[attr-defined]
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
@@ -63,7 +62,7 @@ def distributed(
     """
     if ranks.count == 1:
         return network
-    # A kernel of one voxel has the same layout whatever strides its axes of length 1 are said to have.
+    # A kernel of one voxel has one layout, whatever strides its axes of length 1 are said to have.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     model = DistributedDataParallel(
         network,
@@ -108,7 +107,7 @@ def _tensors(outputs: object) -> Iterable[Tensor]:
             yield from _tensors(value)
 
 
-def _mean_in_order(count: int, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+def _mean_in_order(count, bucket):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202 - DDP reads them
     """The mean, added up in the order of the ranks.
 
     Gloo's own sum starts with another rank for each part of a buffer, and DDP lays out its buffers

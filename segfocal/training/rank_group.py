@@ -217,7 +217,7 @@ class RankGroup(Ranks):
         if not self.is_first:
             raise SystemExit(130)
         try:
-            failed = self._claimed is None and self._store.check([_FAILED])
+            failed = not self._claimed and self._store.check([_FAILED])
         except RuntimeError:
             failed = False
         if failed:

@@ -1,0 +1,80 @@
+"""What becomes of a training on two ranks when one of them fails, by torchrun itself."""
+
+import pytest
+import torch
+
+from segfocal.checkpoint import load_checkpoint
+from tests.ranks.torchrun import command, finish, start
+
+pytestmark = pytest.mark.slow
+
+
+def own_lines(errors):
+    """What the ranks wrote, without torchrun's own report."""
+    return [line for line in errors.splitlines() if line.startswith("segfocal-train")]
+
+
+def test_a_killed_rank_is_started_again_and_the_run_ends_as_if_nothing_had_been(phantom, tmp_path):
+    settings = ("train.epochs=3", f"data.cache_dir={tmp_path / 'cache'}")
+    results = {}
+    for fault in ("kill 1 2", "none 0 2"):
+        out = tmp_path / fault.split()[0]
+        started = command(phantom, out, *settings)
+        status, said, errors = finish(
+            start(2, *started, options=("--max-restarts=1",), FAULT=fault)
+        )
+        assert status == 0, errors
+        assert (out / "DONE").exists()
+        assert not (out / "FAILED.txt").exists()
+        results[out.name] = load_checkpoint(out / "last.pt"), said, errors
+    (harmed, said, _), (whole, _, calm) = results["kill"], results["none"]
+    assert "resume after epoch 1" in said
+    assert harmed.progress["step"] == 6
+    assert all(torch.equal(harmed.model[name], whole.model[name]) for name in whole.model)
+    # Of a warning that both ranks meet one tells, and says which it is.
+    assert calm.count("this epoch is odd") == 1
+    assert "[rank " in calm
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("raise 1 2", "RuntimeError: PHANTOM_00"),
+        ("nan 1 2", "Loss became NaN or infinite at step 2 (cases PHANTOM_00"),
+    ],
+)
+def test_a_failure_of_one_rank_ends_both_with_one_message(phantom, tmp_path, fault, message):
+    process = start(2, *command(phantom, tmp_path / "run"), FAULT=fault)
+    status, _, errors = finish(process)
+    assert status != 0
+    (told,) = own_lines(errors)
+    assert told.startswith(f"segfocal-train (rank 1): {message}")
+    assert told in errors.split("Root Cause")[1]  # torchrun's summary ends with it
+    failed = (tmp_path / "run" / "FAILED.txt").read_text()
+    assert failed.startswith(f"rank 1: {message}")
+    assert f"failed {failed.strip()}" in (tmp_path / "run" / "log.txt").read_text()
+    assert (tmp_path / "run" / "nan_batch.pt").exists() == fault.startswith("nan")
+    assert load_checkpoint(tmp_path / "run" / "last.pt").progress["epoch"] == 1
+
+
+def test_an_interrupted_run_says_once_what_is_safe(phantom, tmp_path):
+    settings = ("train.epochs=100000", "train.val_every=100000")
+    process = start(2, *command(phantom, tmp_path / "run", *settings), FAULT="interrupt 0 4")
+    _, _, errors = finish(process)
+    (told,) = own_lines(errors)
+    assert told.startswith("segfocal-train (rank 0): Interrupted. last.pt is safe (epoch ")
+    assert told.endswith("Go on with --resume.")
+    assert not (tmp_path / "run" / "FAILED.txt").exists()
+    assert load_checkpoint(tmp_path / "run" / "last.pt").progress["epoch"] >= 1
+
+
+def test_a_mistake_is_told_once_before_anything_is_read(tmp_path):
+    started = command(tmp_path / "nowhere", tmp_path / "run", "train.batch_size=1")
+    status, _, errors = finish(start(2, *started))
+    assert status != 0
+    assert own_lines(errors) == [
+        "segfocal-train (rank 0): --set: train.batch_size: is shared out over the ranks: expected "
+        "at least one patch for each of 2, got 1. Raise it, or start fewer with --nproc-per-node."
+    ]
+    assert "exitcode  : 2" in errors.split("Root Cause")[1]
+    assert not (tmp_path / "run").exists()
