@@ -16,6 +16,7 @@ from segfocal.files import is_disk_full
 from segfocal.inference.device import is_out_of_memory
 from segfocal.training.learner import NonFiniteLossError
 from segfocal.training.rank_group import is_lost_peer
+from segfocal.training.ranks import PeerFailedError
 
 if TYPE_CHECKING:
     from segfocal.training.session import Session
@@ -39,7 +40,7 @@ def failures_told(session: Session) -> Iterator[None]:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{session.standing} Go on with --resume.") from None
     except Exception as error:
-        if not ranks.claim_failure():
+        if isinstance(error, PeerFailedError) or not ranks.claim_failure():
             raise
         failure = explained(error, session)
         message = (
@@ -47,6 +48,7 @@ def failures_told(session: Session) -> Iterator[None]:
         )
         with contextlib.suppress(OSError):  # the full disk that the message may be about
             session.folder.finish(message)
+            session.reporter.open_log(session.folder.path)
             if not isinstance(failure, (UserError, RunFailedError)):
                 session.reporter.log(traceback.format_exc().rstrip())
             session.reporter.log(f"failed {message}")

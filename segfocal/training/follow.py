@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segfocal.config.load import LoadedConfig
+from segfocal.reports.console import Console
 from segfocal.training.launch import Launch
 from segfocal.training.preflight import Plan
 from segfocal.training.reporter import Reporter
@@ -50,6 +51,10 @@ class SilentReporter(Reporter):
     def __init__(self, rank: int) -> None:
         super().__init__(quiet=True)
         self.rank = rank
+
+    def open_log(self, folder: Path) -> None:
+        """It may write to log.txt from now on, beside the first rank."""
+        self.console = Console(quiet=True, log_path=folder / "log.txt")
 
     def note(self, line: str) -> None:
         """One line that a user should know."""

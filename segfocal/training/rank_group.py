@@ -73,7 +73,8 @@ class RankGroup(Ranks):
         trace: TracebackType | None,
     ) -> None:
         try:
-            if isinstance(error, Exception) and not self.claim_failure():
+            silent = isinstance(error, PeerFailedError)
+            if silent or (isinstance(error, Exception) and not self.claim_failure()):
                 self._leave()
             if isinstance(error, KeyboardInterrupt):
                 self._interrupted()

@@ -41,21 +41,26 @@ def folder(tmp_path_factory):
 def told(folder, phantom):
     """Every run in one process, on two ranks and on three; what was printed."""
     always = (*ALL, f"data.cache_dir={folder / 'cache'}")
+    regions = (*always, *RUNS["regions"])
     said = {}
-    for count in (None, 2, 3):
+    for count, begins, goes_on in (
+        (2, "by two", None),
+        (None, "by one", "by two"),
+        (3, None, "by one"),
+    ):
         runs = [
             {"out": str(folder / f"{name} {count}"), "settings": (*always, *given)}
             for name, given in RUNS.items()
             if count != 3 or name in ON_THREE
         ]
-        regions = (*always, *RUNS["regions"])
-        if count is not None:
-            cut = str(folder / f"cut {count}")
-            runs += [
-                {"out": cut, "settings": regions},
-                {"out": cut, "settings": (*regions, LONGER), "options": {"resume": True}},
-                {"out": f"{cut} whole", "settings": (*regions, LONGER)},
-            ]
+        longer = {"settings": (*regions, LONGER)}
+        again = {**longer, "options": {"resume": True}}
+        runs.append({**longer, "out": str(folder / f"whole {count}")})
+        runs.append({**again, "out": str(folder / f"regions {count}")})
+        if begins:
+            runs.append({"out": str(folder / begins), "settings": regions})
+        if goes_on:
+            runs.append({**again, "out": str(folder / goes_on)})
         said[count] = train_all(count, phantom, runs, folder)
     return said
 
@@ -88,5 +93,50 @@ def test_three_ranks_end_with_the_weights_of_one_process(told, folder, name):
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_a_run_that_goes_on_ends_with_the_bits_of_one_that_never_stopped(told, folder, count):
-    cut, whole = (weights(folder / name) for name in (f"cut {count}", f"cut {count} whole"))
+    cut, whole = weights(folder / f"regions {count}"), weights(folder / f"whole {count}")
     assert all(torch.equal(cut[name], whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize("begun", ["by one", "by two"])
+def test_a_run_goes_on_with_another_number_of_ranks(told, folder, begun):
+    assert load_checkpoint(folder / begun / "last.pt").progress["epoch"] == 4
+    assert_same(weights(folder / begun), weights(folder / "whole None"))
+
+
+def test_checkpoints_hold_the_names_of_the_plain_network(told, folder):
+    plain = load_checkpoint(folder / "whole None" / "last.pt")
+    shared = load_checkpoint(folder / "whole 2" / "last.pt")
+    assert shared.model.keys() == plain.model.keys()
+    assert shared.resume["network"].keys() == plain.resume["network"].keys()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_validation_is_that_of_one_process_with_more_ranks_than_cases_too(told, folder, count):
+    cases = {n: rows_of(folder / f"whole {n}" / "val_cases.csv") for n in (None, count)}
+    assert len({row["case"] for row in cases[None]}) == 2
+    assert cases[count] == cases[None]
+    epochs = {n: rows_of(folder / f"whole {n}" / "metrics.csv") for n in (None, count)}
+    for one, other in zip(epochs[None], epochs[count], strict=True):
+        assert float(other["loss"]) == pytest.approx(float(one["loss"]), rel=1e-5)
+        for name in set(one) - {"elapsed_s", "steps_per_s", "loss", "loss/dice", "loss/focal"}:
+            assert other[name] == one[name]
+    names = {n: {p.name for p in (folder / f"whole {n}").rglob("*")} for n in (None, count)}
+    assert names[count] - names[None] == {".torchrun"}
+
+
+def test_the_header_says_how_many_ranks_there_are_and_is_written_once(told, folder):
+    log = (folder / "whole 2" / "log.txt").read_text()
+    assert log.count("2 ranks on the cpu (1 threads each)") == log.count("segfocal 0.") == 1
+
+
+def test_cases_are_in_files_that_all_ranks_map_and_are_prepared_once(told, folder):
+    log = (folder / "regions 2" / "log.txt").read_text()
+    assert "cache  training cases: 4 on disk (" in log
+    assert "in memory" not in log
+    assert "written now" in log
+    assert "4 found there" in (folder / "whole 3" / "log.txt").read_text()
+
+
+def test_nothing_is_said_by_quiet_ranks(told):
+    for said, _ in told.values():
+        assert said == ""
