@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -216,18 +217,18 @@ class RankGroup(Ranks):
     def _interrupted(self) -> None:
         """Only the first rank tells of Ctrl-C, and not where it comes of another's failure."""
         if not self.is_first:
-            raise SystemExit(130)
+            _end(130)
         try:
             failed = not self._claimed and self._store.check([_FAILED])
         except RuntimeError:
             failed = False
         if failed:
-            raise SystemExit(1)
+            _end(1)
 
     def _leave(self) -> None:
         """Waits for torchrun to end this rank: the first to go would take the telling one along."""
         time.sleep(2 * _GRACE_S)
-        raise SystemExit(1)
+        _end(1)
 
     def _watch(self, store: Any) -> None:
         """Ends this rank where it hangs on one that failed, on another machine perhaps."""
@@ -238,7 +239,14 @@ class RankGroup(Ranks):
             except RuntimeError:  # the store went with its host
                 failed = True
         if failed and not self._claimed and not self._ended.wait(_GRACE_S):
-            os._exit(1)
+            _end(1)
+
+
+def _end(status: int) -> NoReturn:
+    """Ends this rank without a word, as loader processes that torchrun ended would give one."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def is_lost_peer(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from segfocal.errors import UserError
+from segfocal.training import rank_group
 from segfocal.training.launch import Launch
 from segfocal.training.rank_group import RankGroup, is_lost_peer
 from segfocal.training.rank_warnings import RankWarnings
@@ -48,6 +49,16 @@ class Store(dict):
 
     def set(self, key, value):
         self[key] = value
+
+
+@pytest.fixture(autouse=True)
+def ends(monkeypatch):
+    """A rank that ends leaves the process of the tests alone."""
+
+    def end(status):
+        raise SystemExit(status)
+
+    monkeypatch.setattr(rank_group, "_end", end)
 
 
 def rank_of(store, rank=1, count=2, **launch):
