@@ -82,13 +82,15 @@ def run(command: str, work: Callable[[], None], *, debug: bool) -> NoReturn:
     try:
         work()
     except (Exception, KeyboardInterrupt) as error:
-        if debug and not isinstance(error, KeyboardInterrupt):
-            raise
         _leave_in_peace()
         status, message = _judge(error)
+        _tell_torchrun(f"{command}: {message}")
+        if debug and not isinstance(error, KeyboardInterrupt):
+            if _is_rank():
+                sys.stderr.write(f"{command}:\n")
+            raise
         if message:
             sys.stderr.write(f"{command}: {message}\n")
-            _tell_torchrun(f"{command}: {message}")
         sys.exit(status)
     sys.exit(0)
 
@@ -123,7 +125,11 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _is_rank() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def _leave_in_peace() -> None:
     """Turns a deaf ear to torchrun, which ends every rank after the first that failed."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if _is_rank():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -28,7 +28,7 @@ class Job:
         loaded: The checked config.
         plan: The checked data.
         out: Folder of the run, the same on every machine.
-        resume: Whether to go on with what it holds.
+        goes_on: Whether to go on from the last.pt that it holds.
         weights: `--init-from`.
         started_s: When the command began, by the first rank's clock.
     """
@@ -36,7 +36,7 @@ class Job:
     loaded: LoadedConfig
     plan: Plan
     out: Path
-    resume: bool
+    goes_on: bool
     weights: Path | None
     started_s: float
 
@@ -98,7 +98,7 @@ def _train(job: Job, ranks: RankGroup) -> None:
     session = Session(
         job.loaded,
         job.plan,
-        RunFolder(job.out, resume=job.resume, is_ours=True),
+        RunFolder(job.out, resume=job.goes_on, is_ours=True),
         SilentReporter(ranks.rank),
         started_s=job.started_s,
         weights=job.weights,

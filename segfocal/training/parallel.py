@@ -80,13 +80,23 @@ def has_unused_parameters(network: nn.Module, image_shape: Sequence[int]) -> boo
 
     True where the network cannot be run without data.
     """
-    meta = copy.deepcopy(network).to("meta").train()
+    meta = _on_meta(network).train()
     try:
         outputs = meta(torch.empty(2, *image_shape, device="meta"))
         torch.stack([output.sum() for output in _tensors(outputs)]).sum().backward()  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, TypeError, NotImplementedError):
         return True
     return any(weight.grad is None for weight in meta.parameters() if weight.requires_grad)
+
+
+def _on_meta(network: nn.Module) -> nn.Module:
+    """A copy that takes no memory: its weights have shapes alone."""
+    known: dict[int, object] = {
+        id(weight): nn.Parameter(weight.detach().to("meta"), weight.requires_grad)
+        for weight in network.parameters()
+    }
+    known |= {id(buffer): buffer.to("meta") for buffer in network.buffers()}
+    return copy.deepcopy(network, known)
 
 
 def equalise_buffers(network: nn.Module, ranks: Ranks) -> None:

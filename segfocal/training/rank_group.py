@@ -62,7 +62,7 @@ class RankGroup(Ranks):
         self.warnings.install()
         self._store = _store(self.launch)
         self._store.set(f"agent/{self.rank}", self.launch.agent)
-        self.warnings.connect(lambda key: self._store.add(f"warning/{key}", 1) == 1)
+        self.warnings.connect(self._is_news)
         watch = _store(self.launch, may_host=False)
         threading.Thread(target=self._watch, args=(watch,), daemon=True).start()
         return self
@@ -74,17 +74,12 @@ class RankGroup(Ranks):
         trace: TracebackType | None,
     ) -> None:
         try:
-            silent = isinstance(error, PeerFailedError)
-            if silent or (isinstance(error, Exception) and not self.claim_failure()):
-                self._leave()
-            if isinstance(error, KeyboardInterrupt):
-                self._interrupted()
-            if error is None and self._announced:
-                self.exchange(None)
+            self._part(error)
         except KeyboardInterrupt:
             self._interrupted()
             raise
         self._ended.set()
+        self.warnings.uninstall()
         if error is None and dist.is_initialized():
             dist.destroy_process_group()
 
@@ -204,6 +199,13 @@ class RankGroup(Ranks):
                 self._claimed = self.is_first
         return self._claimed
 
+    def _is_news(self, warning: str) -> bool:
+        try:
+            first: bool = self._store.add(f"warning/{warning}", 1) == 1
+        except RuntimeError:  # the store went with its host
+            return True
+        return first
+
     def _wait_for(self, key: str) -> bytes:
         pause_s, longest_s = _POLL_S
         while not self._store.check([key]):
@@ -213,6 +215,20 @@ class RankGroup(Ranks):
             pause_s = min(1.5 * pause_s, longest_s)
         value: bytes = self._store.get(key)
         return value
+
+    def _part(self, error: BaseException | None) -> None:
+        """Waits for the others, or leaves the telling to the one that failed first."""
+        try:
+            if error is None and self._announced:
+                self.exchange(None)
+        except PeerFailedError as late:
+            error = late
+        if isinstance(error, KeyboardInterrupt):
+            self._interrupted()
+        if isinstance(error, PeerFailedError):
+            self._leave()
+        if isinstance(error, Exception) and not self.claim_failure():
+            self._leave()
 
     def _interrupted(self) -> None:
         """Only the first rank tells of Ctrl-C, and not where it comes of another's failure."""

@@ -22,10 +22,15 @@ class RankWarnings:
         self._process = os.getpid()
         self._claim: Callable[[str], bool] | None = None
         self._waiting: list[str] = []
+        self._before = warnings.showwarning
 
     def install(self) -> None:
         """Takes the place of `warnings.showwarning`."""
         warnings.showwarning = self._show
+
+    def uninstall(self) -> None:
+        """Gives it back."""
+        warnings.showwarning = self._before
 
     def connect(self, claim: Callable[[str], bool]) -> None:
         """Shows what came before the ranks could ask each other.

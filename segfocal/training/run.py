@@ -107,7 +107,7 @@ def _train(
         reporter.dry_run(make())
         ranks.announce(None)
         return None
-    ranks.announce(Job(loaded, plan, out, resume, request.init_from, request.started_s))
+    ranks.announce(Job(loaded, plan, out, folder.goes_on, request.init_from, request.started_s))
     session = make(ranks=ranks)
     with folder, contextlib.closing(reporter):
         is_over = resume and session.nothing_left and not folder.lacks_report

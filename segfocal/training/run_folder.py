@@ -30,7 +30,8 @@ class RunFolder:
     Args:
         path: The folder.
         resume: Whether a run that is there is to go on.
-        is_ours: Whether another rank has checked it and writes it.
+        is_ours: Whether another rank has checked it and writes it; `resume` then says that there
+            is a last.pt.
         wait_s: How long to wait for another process to leave it.
 
     Raises:
@@ -45,6 +46,7 @@ class RunFolder:
         self.path = path
         self.resume = resume
         self.existed = path.exists()
+        self.goes_on = resume and (is_ours or (path / "last.pt").exists())
         self._lock = FileLock(path / ".lock", timeout=wait_s)
         if is_ours:
             return

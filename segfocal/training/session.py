@@ -89,7 +89,7 @@ class Session:
         amp_dtype = resolve_amp(config.train.amp, self.device)
         scheme = plan.dataset.scheme
         network = make_network(config, plan)
-        goes_on = folder.resume and (folder / "last.pt").exists()
+        goes_on = folder.goes_on
         self.init_lines = [] if weights is None or goes_on else init_from(network, weights, plan)
         train = config.train
         network, shared = share_layers(network, ranks, self.device, train.batch_size)

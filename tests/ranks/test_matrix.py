@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 # SGD: AdamW divides by the gradient's size, so that a gradient of half the size is no other.
 # Five patches on two ranks or three: shares of two sizes.
 ALL = (
-    *("train.optimizer=SGD", "train.lr=0.02", "train.warmup_fraction=0", "train.batch_size=5"),
+    *("train.optimizer=SGD", "train.lr=0.1", "train.warmup_fraction=0", "train.batch_size=5"),
     *("train.epochs=1", "train.steps_per_epoch=3", "train.grad_clip=null"),
 )
 CLASSES = "data.labels={background: 0, oedema: 1, core: 2, enhancing: 3}"

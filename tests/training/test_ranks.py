@@ -99,6 +99,19 @@ def test_a_rank_that_has_nothing_to_tell_waits_to_be_ended(monkeypatch):
     rank_of(Store(), 1).__exit__(ValueError, ValueError("first"), None)
 
 
+def test_a_rank_that_is_done_leaves_silently_if_another_fails_in_the_end(monkeypatch):
+    store, waited = Store(), []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    monkeypatch.setattr(Store, "delete_key", lambda *_: None, raising=False)
+    rank_of(store, 0).claim_failure()
+    done = rank_of(store, 1)
+    done._announced = True
+    with pytest.raises(SystemExit) as stop:
+        done.__exit__(None, None, None)
+    assert stop.value.code == 1
+    assert len(waited) == 1
+
+
 def test_ctrl_c_is_told_by_the_first_rank_alone():
     interrupt = KeyboardInterrupt("last.pt is safe")
     assert rank_of(Store(), 0).__exit__(KeyboardInterrupt, interrupt, None) is None
