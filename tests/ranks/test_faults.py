@@ -1,5 +1,7 @@
 """What becomes of a training on two ranks when one of them fails, by torchrun itself."""
 
+import socket
+
 import pytest
 import torch
 
@@ -14,26 +16,59 @@ def own_lines(errors):
     return [line for line in errors.splitlines() if line.startswith("segfocal-train")]
 
 
-def test_a_killed_rank_is_started_again_and_the_run_ends_as_if_nothing_had_been(phantom, tmp_path):
-    settings = ("train.epochs=3", f"data.cache_dir={tmp_path / 'cache'}")
-    results = {}
-    for fault in ("kill 1 2", "none 0 2"):
-        out = tmp_path / fault.split()[0]
-        started = command(phantom, out, *settings)
-        status, said, errors = finish(
-            start(2, *started, options=("--max-restarts=1",), FAULT=fault)
-        )
+SETTINGS = ("train.epochs=3", "data.cache=disk")
+
+
+@pytest.fixture(scope="module")
+def unharmed(phantom, tmp_path_factory):
+    """A run on two ranks to which nothing happens: its weights, and what it wrote to stderr."""
+    folder = tmp_path_factory.mktemp("unharmed")
+    started = command(phantom, folder / "run", *SETTINGS, f"data.cache_dir={folder / 'cache'}")
+    status, _, errors = finish(start(2, *started, FAULT="none 0 2"))
+    assert status == 0, errors
+    return load_checkpoint(folder / "run" / "last.pt").model, errors
+
+
+def assert_unharmed(run, unharmed):
+    assert (run / "DONE").exists()
+    assert not (run / "FAILED.txt").exists()
+    ended = load_checkpoint(run / "last.pt")
+    assert ended.progress["step"] == 6
+    assert all(torch.equal(ended.model[name], unharmed[0][name]) for name in unharmed[0])
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"), [("kill 1 2", "resume after epoch 1"), ("kill 1 1", "")]
+)
+def test_a_killed_rank_is_started_again_and_the_run_ends_as_if_nothing_had_been(
+    phantom, tmp_path, unharmed, fault, told
+):
+    started = command(phantom, tmp_path / "run", *SETTINGS, f"data.cache_dir={tmp_path / 'cache'}")
+    options = ("--standalone", "--max-restarts=1")
+    status, said, errors = finish(start(2, *started, options=options, FAULT=fault))
+    assert status == 0, errors
+    assert told in said
+    assert_unharmed(tmp_path / "run", unharmed)
+    assert len((tmp_path / "run" / "command.txt").read_text().splitlines()) == 2
+
+
+def test_of_a_warning_that_both_ranks_meet_one_tells_and_says_which_it_is(unharmed):
+    _, errors = unharmed
+    assert errors.count("UserWarning: this epoch is odd") == 1
+    assert "[rank " in errors
+
+
+def test_two_machines_train_as_two_ranks_of_one(phantom, tmp_path, unharmed):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    meet = ("--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--local-addr=localhost")
+    started = command(phantom, tmp_path / "run", *SETTINGS, f"data.cache_dir={tmp_path / 'cache'}")
+    both = [start(1, *started, options=("--nnodes=2", *meet)) for _ in range(2)]
+    for process in both:
+        status, _, errors = finish(process)
         assert status == 0, errors
-        assert (out / "DONE").exists()
-        assert not (out / "FAILED.txt").exists()
-        results[out.name] = load_checkpoint(out / "last.pt"), said, errors
-    (harmed, said, _), (whole, _, calm) = results["kill"], results["none"]
-    assert "resume after epoch 1" in said
-    assert harmed.progress["step"] == 6
-    assert all(torch.equal(harmed.model[name], whole.model[name]) for name in whole.model)
-    # Of a warning that both ranks meet one tells, and says which it is.
-    assert calm.count("UserWarning: this epoch is odd") == 1
-    assert "[rank " in calm
+    assert_unharmed(tmp_path / "run", unharmed)
 
 
 @pytest.mark.parametrize(

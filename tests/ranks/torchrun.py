@@ -16,13 +16,13 @@ TIMEOUT_S = 240
 """A run takes ten seconds on an idle machine; a hang has to end some time."""
 
 
-def start(count, *command, options=(), **environment):
+def start(count, *command, options=("--standalone",), **environment):
     """torchrun with a rendezvous of its own, so that tests beside each other do not meet.
 
     Without torchrun where `count` is None.
     """
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    launcher = [] if count is None else [*launcher, *options]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(count), *options]
+    launcher = [] if count is None else launcher
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, *launcher, "-m", *command],
