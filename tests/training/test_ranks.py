@@ -1,14 +1,17 @@
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from segfocal.errors import UserError
+from segfocal.errors import RunFailedError, UserError
 from segfocal.training import rank_group
+from segfocal.training.failure import failures_told
 from segfocal.training.launch import Launch
 from segfocal.training.rank_group import RankGroup, is_lost_peer
 from segfocal.training.rank_warnings import RankWarnings
 from segfocal.training.ranks import ALONE, PeerFailedError, join, share
+from segfocal.training.run_folder import RunFolder
 
 
 @pytest.mark.parametrize("total", range(9))
@@ -110,6 +113,49 @@ def test_a_rank_that_is_done_leaves_silently_if_another_fails_in_the_end(monkeyp
         done.__exit__(None, None, None)
     assert stop.value.code == 1
     assert len(waited) == 1
+
+
+def test_the_end_that_torchrun_sends_to_a_waiting_rank_is_silent(monkeypatch):
+    store = Store()
+    rank_of(store, 1).claim_failure()
+
+    def ended(_seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", ended)
+    for error in (RuntimeError("Connection closed by peer"), PeerFailedError()):
+        with pytest.raises(SystemExit) as stop:
+            rank_of(store, 0).__exit__(type(error), error, None)
+        assert stop.value.code == 1
+
+
+def test_a_rank_that_knows_the_guilty_one_leaves_the_telling_and_the_files_to_it():
+    store = Store()
+    session = SimpleNamespace(ranks=rank_of(store, 0))
+    with pytest.raises(PeerFailedError), failures_told(session):
+        raise PeerFailedError
+    assert "failed" not in store
+    rank_of(store, 1).claim_failure()
+    with pytest.raises(ValueError, match="late"), failures_told(session):
+        raise ValueError("late")
+
+
+def test_a_connection_that_broke_is_told_as_what_it_means(tmp_path):
+    told = []
+    session = SimpleNamespace(
+        ranks=rank_of(Store(), 0),
+        standing="last.pt is safe (epoch 3).",
+        folder=RunFolder(tmp_path, resume=False),
+        reporter=SimpleNamespace(open_log=lambda _path: None, log=told.append),
+    )
+    with pytest.raises(RunFailedError) as error, failures_told(session):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer")
+    assert str(error.value) == (
+        "Another rank does not answer any more: it was killed, or its machine is gone (torchrun "
+        "says which). last.pt is safe (epoch 3). Go on with --resume."
+    )
+    assert (tmp_path / "FAILED.txt").read_text() == f"rank 0: {error.value}\n"
+    assert told == [f"failed rank 0: {error.value}"]
 
 
 def test_ctrl_c_is_told_by_the_first_rank_alone():
