@@ -86,8 +86,6 @@ def run(command: str, work: Callable[[], None], *, debug: bool) -> NoReturn:
         status, message = _judge(error)
         _tell_torchrun(f"{command}: {message}")
         if debug and not isinstance(error, KeyboardInterrupt):
-            if _is_rank():
-                sys.stderr.write(f"{command}:\n")
             raise
         if message:
             sys.stderr.write(f"{command}: {message}\n")
@@ -125,11 +123,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _is_rank() -> bool:
-    return "TORCHELASTIC_RUN_ID" in os.environ
-
-
 def _leave_in_peace() -> None:
     """Turns a deaf ear to torchrun, which ends every rank after the first that failed."""
-    if _is_rank():
+    if "TORCHELASTIC_RUN_ID" in os.environ:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
