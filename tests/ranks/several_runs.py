@@ -15,18 +15,23 @@ from segfocal.training.follow import follow
 from segfocal.training.launch import read_launch
 from tests.runs import tiny_run
 
-sys.modules["numba"] = None  # its kernels take longer to compile than all steps here
-warnings.simplefilter("error")
-warnings.filterwarnings("ignore", module="monai")
-warnings.filterwarnings("ignore", message=".*torch.jit.*")
 
-plan = json.loads(Path(sys.argv[1]).read_text())
-for number, run in enumerate(plan["runs"]):
-    launch = read_launch(os.environ)
-    if launch is not None:
-        launch = dataclasses.replace(launch, restarts=number)
-    if launch is None or launch.is_first:
-        options = run.get("options", {})
-        tiny_run(plan["root"], Path(run["out"]), *run["settings"], launch=launch, **options)
-    else:
-        follow(launch)
+def train_all(plan):
+    """Each run with keys of its own in the store, as after a restart."""
+    for number, run in enumerate(plan["runs"]):
+        launch = read_launch(os.environ)
+        if launch is not None:
+            launch = dataclasses.replace(launch, restarts=number)
+        if launch is None or launch.is_first:
+            options = run.get("options", {})
+            tiny_run(plan["root"], Path(run["out"]), *run["settings"], launch=launch, **options)
+        else:
+            follow(launch)
+
+
+if __name__ == "__main__":
+    sys.modules["numba"] = None  # its kernels take longer to compile than all steps here
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", module="monai")
+    warnings.filterwarnings("ignore", message=".*torch.jit.*")
+    train_all(json.loads(Path(sys.argv[1]).read_text()))
