@@ -17,7 +17,7 @@ TINY = (
 )
 
 
-def tiny_run(root: Path, out: Path, *settings: str, **options):
+def tiny_run(root: Path, out: Path, *settings: str, launch=None, **options):
     """Trains with configs/phantom.yaml made tiny; later settings win."""
     return train(
         TrainRequest(
@@ -27,5 +27,6 @@ def tiny_run(root: Path, out: Path, *settings: str, **options):
             quiet=options.pop("quiet", True),
             started_s=time.monotonic(),
             **options,
-        )
+        ),
+        launch=launch,
     )

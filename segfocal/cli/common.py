@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import json
+import os
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -13,6 +18,9 @@ from typing import NoReturn
 from segfocal._version import __version__
 from segfocal.errors import RunFailedError, UserError, one_line
 from segfocal.files import is_disk_full
+
+_WAIT_S = 60.0
+"""How long a process that may not speak waits for the one that does."""
 
 
 def make_parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -43,18 +51,42 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, *, is_first: bool
+) -> argparse.Namespace:
+    """The arguments. Of several processes with the same ones, the first alone prints.
+
+    The others wait to be ended: torchrun ends all when one of them has failed.
+    """
+    if is_first:
+        return parser.parse_args(argv)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            return parser.parse_args(argv)
+    except SystemExit as stop:
+        if stop.code:
+            time.sleep(_WAIT_S)
+        raise
+
+
 def run(command: str, work: Callable[[], None], *, debug: bool) -> NoReturn:
     """Runs a command's work and exits: 0 done, 1 failed, 2 the user's mistake, 130 interrupted.
 
     SIGTERM is treated as Ctrl-C, so that a scheduler's time limit leaves a run that can resume.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    # torchrun sends SIGTERM after the terminal's Ctrl-C.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         work()
     except (Exception, KeyboardInterrupt) as error:
+        _leave_in_peace()
+        status, message = _judge(error)
+        _tell_torchrun(f"{command}: {message}")
         if debug and not isinstance(error, KeyboardInterrupt):
             raise
-        status, message = _judge(error)
         if message:
             sys.stderr.write(f"{command}: {message}\n")
         sys.exit(status)
@@ -77,5 +109,21 @@ def _judge(error: BaseException) -> tuple[int, str]:
     return 1, f"{one_line(error)} (--debug prints the traceback)"
 
 
+def _tell_torchrun(line: str) -> None:
+    """Leaves an error's line where torchrun looks for it: it ends in a summary of its own."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        about = {"py_callstack": line, "timestamp": str(int(time.time()))}
+        with contextlib.suppress(OSError):
+            Path(path).write_text(json.dumps({"message": {"message": line, "extraInfo": about}}))
+
+
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    _leave_in_peace()
     raise KeyboardInterrupt
+
+
+def _leave_in_peace() -> None:
+    """Turns a deaf ear to torchrun, which ends every rank after the first that failed."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from segfocal.cli import common
 from segfocal.errors import UserError
+from segfocal.training.launch import Launch, read_launch
 
 EPILOG = """examples:
   segfocal-train --demo
   segfocal-train --config sarcoma.yaml --set data.root=Dataset101_Sarcoma
-  segfocal-train --config my.yaml --out runs/a --resume"""
+  segfocal-train --config my.yaml --out runs/a --resume
+  torchrun --nproc-per-node 4 --no-python segfocal-train --config my.yaml"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,11 +38,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--demo", action="store_true", help="write a synthetic phantom, train on it, report"
     )
-    args = parser.parse_args(argv)
-    common.run("segfocal-train", lambda: _work(args, started_s), debug=args.debug)
+    launch = read_launch(os.environ)
+    args = common.parse(parser, argv, is_first=launch is None or launch.is_first)
+    several = launch is not None and launch.world_size > 1
+    name = f"segfocal-train (rank {launch.rank})" if launch and several else "segfocal-train"
+    common.run(name, lambda: _work(args, started_s, launch), debug=args.debug)
 
 
-def _work(args: object, started_s: float) -> None:
+def _work(args: object, started_s: float, launch: Launch | None) -> None:
+    if launch is not None and not launch.is_first:
+        from segfocal.training.follow import follow
+
+        follow(launch)
+        return
     options = vars(args)
     if options["demo"]:
         if options["config"] or options["resume"] or options["init_from"] or options["dry_run"]:
@@ -48,7 +59,13 @@ def _work(args: object, started_s: float) -> None:
             )
         from segfocal.training.demo import run_demo
 
-        run_demo(options["out"], options["set"], quiet=options["quiet"], started_s=started_s)
+        run_demo(
+            options["out"],
+            options["set"],
+            quiet=options["quiet"],
+            started_s=started_s,
+            launch=launch,
+        )
         return
     from segfocal.training.run import TrainRequest, train
 
@@ -62,7 +79,8 @@ def _work(args: object, started_s: float) -> None:
             dry_run=options["dry_run"],
             quiet=options["quiet"],
             started_s=started_s,
-        )
+        ),
+        launch=launch,
     )
 
 

@@ -110,7 +110,7 @@ class DataConfig(Section):
     (`*` for anything). All scans of a patient train, or all validate. Default: in BIDS the
     subject, else every case is a patient."""
     num_workers: int = Field(0, ge=0)
-    """Processes that cut and augment patches; the result does not depend on it."""
+    """Processes that cut and augment patches, of each rank; the result does not depend on it."""
     cache: Literal["auto", "ram", "disk", "none"] = "auto"
     """Where prepared cases are kept. `ram`: in memory up to `cache_ram_gb`, the rest prepared anew
     at every access; `disk`: in files of `cache_dir` that are mapped, not read, and found again by
@@ -277,7 +277,7 @@ class TrainConfig(Section):
     """Wall-clock budget of the whole run, validation and report included; the learning rate reaches
     its end with it. Whichever of epochs and max_minutes comes first ends the run."""
     batch_size: int = Field(2, gt=0)
-    """Patches per forward pass."""
+    """Patches per forward pass, over all ranks where torchrun started several."""
     accumulate: int = Field(1, gt=0)
     """Forward passes per optimiser step."""
     patch_size: tuple[int, int, int] = (96, 96, 96)
@@ -309,7 +309,7 @@ class TrainConfig(Section):
     """Precision of the forward pass; auto: bf16 where a GPU has it, fp16 on older ones, fp32 on
     the CPU."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto, cpu, cuda or cuda:N; under torchrun each rank has the GPU of its number."""
     seed: int = Field(0, ge=0)
     """Everything random is a function of it."""
     val_every: int = Field(5, gt=0)

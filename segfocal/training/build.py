@@ -24,6 +24,7 @@ from segfocal.training.case_cache import Prepared, code_fingerprint
 from segfocal.training.case_store import CaseStore
 from segfocal.training.patches import EpochSampler, PatchDataset, stable_seed
 from segfocal.training.preflight import Plan
+from segfocal.training.ranks import ALONE, Ranks
 from segfocal.training.run_folder import versions
 from segfocal.transforms.pipelines import (
     CROP_INDICES,
@@ -195,9 +196,13 @@ def _other_readers() -> list[str]:
 
 
 def make_loader(
-    config: Config, scheme: LabelScheme, store: CaseStore, device: torch.device
+    config: Config,
+    scheme: LabelScheme,
+    store: CaseStore,
+    device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> DataLoader[Prepared]:
-    """Patches of an epoch, the same whatever `num_workers` is."""
+    """This rank's patches of an epoch; all together the same, whatever `num_workers` and ranks."""
     train = config.train
     changes = augmentation(
         train.augment,
@@ -211,11 +216,13 @@ def make_loader(
         len(store),
         train.batch_size * train.accumulate * train.steps_per_epoch,
         seed=train.seed,
+        batch_size=train.batch_size,
+        rows=ranks.share(train.batch_size),
     )
     workers = config.data.num_workers
     return DataLoader(
         PatchDataset(store, changes, seed=train.seed, annotated=annotated),
-        batch_size=train.batch_size,
+        batch_size=len(sampler.rows),
         sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,

@@ -95,7 +95,7 @@ class CaseStore(Sequence[Prepared]):
         used = readable_bytes(self.used_bytes)
         most = readable_bytes(self.budget_bytes)
         parts = []
-        if self.mode in ("auto", "ram"):
+        if self.mode in ("auto", "ram") and self.budget_bytes:
             parts.append(f"{len(self.cached)} in memory ({used} of at most {most})")
         if self.files:
             size = readable_bytes(sum(file.num_bytes for file in self.files.values()))

@@ -11,6 +11,7 @@ from segfocal.data.split import read_split
 from segfocal.data.verify import load_case
 from segfocal.errors import UserError
 from segfocal.metrics.threshold_baseline import ThresholdBaseline, threshold_baseline
+from segfocal.training.launch import Launch
 from segfocal.training.preflight import open_dataset
 from segfocal.training.reporter import Reporter
 from segfocal.training.run import TrainRequest, train
@@ -19,7 +20,12 @@ NUM_CASES = 24
 
 
 def run_demo(
-    out: Path | None, overrides: Sequence[str], *, quiet: bool, started_s: float
+    out: Path | None,
+    overrides: Sequence[str],
+    *,
+    quiet: bool,
+    started_s: float,
+    launch: Launch | None = None,
 ) -> ThresholdBaseline:
     """Writes the phantom, trains, and sets the network beside the best threshold.
 
@@ -28,6 +34,7 @@ def run_demo(
         overrides: `section.setting=value`, over configs/phantom.yaml.
         quiet: Print nothing but errors.
         started_s: `time.monotonic()` when the command began.
+        launch: That this is the first of several ranks.
 
     Returns:
         The threshold baseline on the validation cases.
@@ -52,6 +59,7 @@ def run_demo(
             started_s=started_s,
         ),
         reporter,
+        launch,
     )
     assert outcome is not None
     baseline = baseline_of_run(loaded, base / "run")

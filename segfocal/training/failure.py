@@ -15,6 +15,8 @@ from segfocal.errors import RunFailedError, UserError, one_line
 from segfocal.files import is_disk_full
 from segfocal.inference.device import is_out_of_memory
 from segfocal.training.learner import NonFiniteLossError
+from segfocal.training.rank_group import is_lost_peer
+from segfocal.training.ranks import PeerFailedError
 
 if TYPE_CHECKING:
     from segfocal.training.session import Session
@@ -26,19 +28,27 @@ _SENT_BY_WORKER = re.compile(r"Caught \w+ in DataLoader worker process")
 def failures_told(session: Session) -> Iterator[None]:
     """Leaves FAILED.txt and a line in log.txt where the block fails, and raises that line.
 
+    Of several ranks the one that failed first does so, whichever it is: the others may hang on it.
+
     Raises:
         RunFailedError: In place of an error whose cause is known (disk, memory, NaN).
         KeyboardInterrupt: Passed on, saying which epoch is safe.
     """
+    ranks = session.ranks
     try:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{session.standing} Go on with --resume.") from None
     except Exception as error:
+        if isinstance(error, PeerFailedError) or not ranks.claim_failure():
+            raise
         failure = explained(error, session)
-        message = one_line(failure)
+        message = (
+            one_line(failure) if ranks.count == 1 else f"rank {ranks.rank}: {one_line(failure)}"
+        )
         with contextlib.suppress(OSError):  # the full disk that the message may be about
             session.folder.finish(message)
+            session.reporter.open_log(session.folder.path)
             if not isinstance(failure, (UserError, RunFailedError)):
                 session.reporter.log(traceback.format_exc().rstrip())
             session.reporter.log(f"failed {message}")
@@ -60,6 +70,11 @@ def explained(error: Exception, session: Session) -> Exception:
             f"({error.strerror}). "
             f"{session.standing} Make room, then go on with --resume."
         )
+    if session.ranks.count > 1 and is_lost_peer(error):
+        return RunFailedError(
+            f"Another rank does not answer any more: it was killed, or its machine is gone "
+            f"(torchrun says which). {session.standing} Go on with --resume."
+        )
     if is_out_of_memory(error):
         return RunFailedError(_out_of_memory(session))
     return error
@@ -80,7 +95,7 @@ def _non_finite(error: NonFiniteLossError, session: Session) -> str:
         saved = "Batch saved to nan_batch.pt."
     except (OSError, RuntimeError):  # torch's own for a full disk: the loss is what to tell of
         saved = "Its batch could not be saved."
-    cases = ", ".join(error.batch["case_id"])
+    cases = ", ".join(error.cases)
     cure = "Try amp: bf16." if session.amp_name == "fp16" else "Try a smaller train.lr."
     return (
         f"Loss became NaN or infinite at step {error.step} (cases {cases}; {session.amp_name}). "

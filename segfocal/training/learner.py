@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from segfocal.config.schema import TrainConfig
+from segfocal.training.ranks import ALONE, PeerFailedError, Ranks
 from segfocal.training.schedule import Budget, lr_factor
 
 Terms = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], dict[str, torch.Tensor]]
@@ -19,12 +22,15 @@ Terms = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], dict[str, to
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite; carries the batch that did it."""
+    """The loss became NaN or infinite; carries the batch that did it, as far as it is here."""
 
-    def __init__(self, step: int, batch: Mapping[str, Any]) -> None:
+    def __init__(
+        self, step: int, batch: Mapping[str, Any], cases: Sequence[str] | None = None
+    ) -> None:
         super().__init__(f"loss is not finite at step {step}")
         self.step = step
         self.batch = dict(batch)
+        self.cases = list(batch["case_id"] if cases is None else cases)
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,9 @@ class Learner:
         train: The settings of the run.
         device: Where it computes.
         amp_dtype: Precision of the forward pass; None is float32.
+        ranks: Who shares each batch.
         step: Optimiser steps taken.
+        model: What an image goes through to train: the network, or DDP around it.
     """
 
     network: nn.Module
@@ -57,11 +65,14 @@ class Learner:
     train: TrainConfig
     device: torch.device
     amp_dtype: torch.dtype | None = None
+    ranks: Ranks = ALONE
     step: int = 0
+    model: nn.Module = field(init=False)
     ema: AveragedModel | None = field(init=False, default=None)
     scaler: torch.amp.GradScaler = field(init=False)
 
     def __post_init__(self) -> None:
+        self.model = self.network
         if self.train.ema_decay > 0:
             average = get_ema_multi_avg_fn(self.train.ema_decay)  # type: ignore[no-untyped-call]
             self.ema = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
@@ -95,12 +106,11 @@ class Learner:
         began, taken, lr = time.monotonic(), 0, 0.0
         iterator = iter(batches)
         # One step at least: a clock that runs out between two epochs must not make an empty one.
-        while taken == 0 or budget.progress(self.step, time.monotonic()) < 1:
+        while taken == 0 or self._progress(budget) < 1:
             group = [b for _, b in zip(range(self.train.accumulate), iterator, strict=False)]
             if not group:
                 break
-            progress = budget.progress(self.step, time.monotonic())
-            lr = self._set_lr(progress)
+            lr = self._set_lr(self._progress(budget))
             terms = self._optimise(group)
             self.step += 1
             taken += 1
@@ -110,6 +120,11 @@ class Learner:
         means = {name: total / max(taken, 1) for name, total in sums.items()}
         rate = taken / max(time.monotonic() - began, 1e-9)
         return EpochMeans(means, taken, lr, rate)
+
+    def _progress(self, budget: Budget) -> float:
+        """Share of the run that is done. Only a wall-clock budget makes ranks ask for the time."""
+        now_s = 0.0 if budget.max_seconds is None else self.ranks.now()
+        return budget.progress(self.step, now_s)
 
     def _set_lr(self, progress: float) -> float:
         lr = self.train.lr * lr_factor(progress, self.train.schedule, self.train.warmup_fraction)
@@ -121,19 +136,10 @@ class Learner:
         """One optimiser step over `accumulate` batches."""
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
-        for batch in group:
-            image = batch["image"].to(self.device, non_blocking=True)
-            if image.dim() == 5:
-                image = image.contiguous(memory_format=torch.channels_last_3d)
-            label = batch["label"].to(self.device, non_blocking=True)
-            enabled = self.amp_dtype is not None
-            with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=enabled):
-                logits = self.network(image)
-            terms = self.terms(logits, label, annotation_mask(batch.get("annotated"), logits))
-            loss = terms["loss"]
-            if not torch.isfinite(loss):
-                raise NonFiniteLossError(self.step, batch)
-            self.scaler.scale(loss / len(group)).backward()  # type: ignore[no-untyped-call]
+        for number, batch in enumerate(group, 1):
+            with self._gradients_of_one_rank(number < len(group)):
+                terms = self._loss(batch)
+                self.scaler.scale(terms["loss"] / len(group)).backward()  # type: ignore[no-untyped-call]
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) / len(group)
         if self.train.grad_clip is not None:
@@ -144,6 +150,40 @@ class Learner:
         if self.ema is not None:
             self.ema.update_parameters(self.network)
         return sums
+
+    def _loss(self, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """The terms of a batch.
+
+        Raises:
+            NonFiniteLossError: On one rank, that whose logits are not finite.
+            PeerFailedError: On the others.
+        """
+        image = batch["image"].to(self.device, non_blocking=True)
+        if image.dim() == 5:
+            image = image.contiguous(memory_format=torch.channels_last_3d)
+        label = batch["label"].to(self.device, non_blocking=True)
+        enabled = self.amp_dtype is not None
+        with torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=enabled):
+            logits = self.model(image)
+        terms = self.terms(logits, label, annotation_mask(batch.get("annotated"), logits))
+        if self.ranks.any(not torch.isfinite(terms["loss"])):
+            raise self._non_finite(batch, is_ours=not bool(torch.isfinite(logits).all()))
+        return terms
+
+    def _non_finite(self, batch: Mapping[str, Any], *, is_ours: bool) -> Exception:
+        """What to raise: one rank tells, that with the logits to blame where there is one."""
+        told = self.ranks.exchange((is_ours, list(batch["case_id"])))
+        guilty = [rank for rank, (is_its, _) in enumerate(told) if is_its]
+        if self.ranks.rank != (guilty or [0])[0]:
+            return PeerFailedError()
+        cases = None if guilty else [case for _, cases in told for case in cases]
+        return NonFiniteLossError(self.step, batch, cases)
+
+    def _gradients_of_one_rank(self, wanted: bool) -> contextlib.AbstractContextManager[None]:
+        """Within it gradients are added up here, to be averaged over the ranks with the last."""
+        if wanted and isinstance(self.model, DistributedDataParallel):
+            return self.model.no_sync()
+        return contextlib.nullcontext()
 
     def resume_state(self) -> dict[str, Any]:
         """Everything but the evaluated weights that going on needs; tensors and plain values."""

@@ -77,16 +77,20 @@ def loss_backend(
     return LossBackend(choose_backend("auto", request), passed_over(request))
 
 
-def make_loss(loss: LossConfig, scheme: LabelScheme, alpha: ClassAlpha | None) -> LogitsLoss:
+def make_loss(
+    loss: LossConfig, scheme: LabelScheme, alpha: ClassAlpha | None, *, across_ranks: bool = False
+) -> LogitsLoss:
     """The loss of a config on encoded labels.
 
     Ignored and padded voxels hold `IGNORE_CLASS`, so `ignore_index` is always set. The voxelwise
-    term sees the background whatever `include_background` says.
+    term sees the background whatever `include_background` says. `across_ranks`: it is the loss of
+    the batch that all ranks of `torch.distributed` share, and the same on each.
     """
     weights = loss.alpha if alpha is None else alpha
     assert not isinstance(weights, str)
     softmax = scheme.activation == "softmax"
     read: dict[str, Any] = {"ignore_index": IGNORE_CLASS, "regions": scheme.region_table}
+    read["process_group"] = "world" if across_ranks else None
     focal: dict[str, Any] = {
         "label_smoothing": loss.label_smoothing,
         "normalizer": loss.normalizer,

@@ -77,16 +77,29 @@ class EpochSampler(Sampler[PatchKey]):
         num_cases: Cases to draw from.
         num_patches: Patches in an epoch.
         seed: The run's seed.
+        batch_size: Patches of a batch; with `rows`.
+        rows: Which of each batch to draw, for a rank that has a share of it; None for all.
     """
 
-    def __init__(self, num_cases: int, num_patches: int, *, seed: int) -> None:
+    def __init__(
+        self,
+        num_cases: int,
+        num_patches: int,
+        *,
+        seed: int,
+        batch_size: int = 1,
+        rows: range | None = None,
+    ) -> None:
         self.num_cases = num_cases
         self.num_patches = num_patches
         self.seed = seed
+        self.batch_size = batch_size
+        self.rows = range(batch_size) if rows is None else rows
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self.num_patches
+        batches, rest = divmod(self.num_patches, self.batch_size)
+        return batches * len(self.rows) + sum(row < rest for row in self.rows)
 
     def __iter__(self) -> Iterator[PatchKey]:
         first = self.epoch * self.num_patches
@@ -97,4 +110,5 @@ class EpochSampler(Sampler[PatchKey]):
                 seed = stable_seed(self.seed, "round", round_)
                 order = np.random.default_rng(seed).permutation(self.num_cases)
                 current_round = round_
-            yield self.epoch, number, int(order[place])
+            if number % self.batch_size in self.rows:
+                yield self.epoch, number, int(order[place])

@@ -134,6 +134,9 @@ class Reporter:
         if backend.passed_over is not None:
             self.console.line(f"loss   slower than it could be: {backend.passed_over}")
 
+    def open_log(self, folder: Path) -> None:
+        """Opens log.txt where this has kept silent so far (`follow.SilentReporter`)."""
+
     def log(self, lines: str) -> None:
         """Text for log.txt alone."""
         self.console.log(lines)

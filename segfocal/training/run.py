@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from segfocal.config.load import LoadedConfig, check_config, load_config
 from segfocal.data.split import write_split
 from segfocal.errors import UserError
 from segfocal.files import check_checkpoint_path, write_json
+from segfocal.training.follow import Job
+from segfocal.training.launch import Launch, check_launch
 from segfocal.training.preflight import Plan, check_images, preflight
+from segfocal.training.progress import Outcome
+from segfocal.training.ranks import Ranks, join
 from segfocal.training.reporter import Reporter
-from segfocal.training.run_folder import RunFolder
+from segfocal.training.run_folder import RunFolder, begun_by
 
-if TYPE_CHECKING:
-    from segfocal.training.progress import Outcome
+_RESTART_S = 60.0
+"""How long a restart waits for loader processes of a killed rank to leave the run folder."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,15 @@ class TrainRequest:
     quiet: bool = False
 
 
-def train(request: TrainRequest, reporter: Reporter | None = None) -> Outcome | None:
+def train(
+    request: TrainRequest, reporter: Reporter | None = None, launch: Launch | None = None
+) -> Outcome | None:
     """Runs a training from config to report.
 
     Args:
         request: What to do.
         reporter: Who tells of it; None for the terminal.
+        launch: That this is the first of the ranks that torchrun started; the others `follow`.
 
     Returns:
         What was achieved; None for a dry run.
@@ -57,35 +64,63 @@ def train(request: TrainRequest, reporter: Reporter | None = None) -> Outcome | 
     Raises:
         UserError: For every mistake in arguments, config or data, before anything is written.
         RunFailedError: If training cannot go on.
+        SystemExit: If another rank failed, and told of it.
     """
     loaded, out = _resolve(request)
     if request.init_from is not None:
         check_checkpoint_path("--init-from", request.init_from)
-    folder = RunFolder(out, resume=request.resume)
     if reporter is None:
         reporter = Reporter(quiet=request.quiet)
+    if launch is not None:
+        check_launch(loaded, launch)
+    with join(launch) as ranks:
+        if launch is not None:
+            ranks.device(loaded.config.train.device)
+        return _train(request, loaded, out, reporter, ranks)
+
+
+def _train(
+    request: TrainRequest, loaded: LoadedConfig, out: Path, reporter: Reporter, ranks: Ranks
+) -> Outcome | None:
+    restarted = begun_by(out, ranks.agents)
+    resume = request.resume or restarted
+    folder = RunFolder(out, resume=resume, wait_s=_RESTART_S if restarted else 0)
     kept_split = folder / "split.json"
+    keeps_split = request.resume or (restarted and kept_split.is_file())
     with reporter.checking() as on_case:
-        plan = preflight(loaded, kept_split if request.resume else None, on_case)
+        plan = preflight(loaded, kept_split if keeps_split else None, on_case)
         if request.dry_run:
             check_images(loaded, plan)
     from segfocal.training.failure import failures_told
     from segfocal.training.session import Session
 
-    session = Session(
-        loaded, plan, folder, reporter, started_s=request.started_s, weights=request.init_from
+    make = partial(
+        Session,
+        loaded,
+        plan,
+        folder,
+        reporter,
+        started_s=request.started_s,
+        weights=request.init_from,
     )
     if request.dry_run:
-        reporter.dry_run(session)
+        reporter.dry_run(make())
+        ranks.announce(None)
         return None
+    ranks.announce(Job(loaded, plan, out, folder.goes_on, request.init_from, request.started_s))
+    session = make(ranks=ranks)
     with folder, contextlib.closing(reporter):
-        if request.resume and session.nothing_left and not folder.lacks_report:
+        is_over = resume and session.nothing_left and not folder.lacks_report
+        if is_over and not restarted:
             raise UserError(
                 f"{out} is done: {session.progress.epoch} epochs. Raise train.epochs or "
                 f"train.max_minutes to go on."
             )
+        ranks.exchange(is_over)
+        if is_over:
+            return Outcome(out, session.progress)
         with failures_told(session):
-            folder.begin(loaded.plain)
+            folder.begin(loaded.plain, ranks.agents())
             write_split(kept_split, plan.split)
             write_json(folder / "stats.json", statistics(plan))
             reporter.begin(session)

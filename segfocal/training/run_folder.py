@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from segfocal.files import atomic_write, remove_left_over, write_json
 _ENDINGS = ("DONE", "FAILED.txt", "report.html")
 """What tells how a run ended."""
 
+_LAUNCH = ".torchrun"
+"""Names of the torchruns that began the run, one a line: their restarts go on with it."""
+
 
 class RunFolder:
     """Paths of a run and its lock. Use as a context manager: two runs can't write one folder.
@@ -27,6 +30,9 @@ class RunFolder:
     Args:
         path: The folder.
         resume: Whether a run that is there is to go on.
+        is_ours: Whether another rank has checked it and writes it; `resume` then says that there
+            is a last.pt.
+        wait_s: How long to wait for another process to leave it.
 
     Raises:
         UserError: On construction, if the folder holds a run (without `resume`) or anything
@@ -34,10 +40,16 @@ class RunFolder:
             it.
     """
 
-    def __init__(self, path: Path, *, resume: bool) -> None:
+    def __init__(
+        self, path: Path, *, resume: bool, is_ours: bool = False, wait_s: float = 0
+    ) -> None:
         self.path = path
         self.resume = resume
         self.existed = path.exists()
+        self.goes_on = resume and (is_ours or (path / "last.pt").exists())
+        self._lock = FileLock(path / ".lock", timeout=wait_s)
+        if is_ours:
+            return
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file; --out needs a folder.")
         holds = sorted(p.name for p in path.iterdir()) if path.exists() else []
@@ -50,7 +62,6 @@ class RunFolder:
             )
         if resume and "config.yaml" not in holds:
             raise UserError(f"{path} holds no run to resume. Start it without --resume.")
-        self._lock = FileLock(path / ".lock", timeout=0)
 
     def __enter__(self) -> RunFolder:
         try:
@@ -72,8 +83,16 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def begin(self, config: Mapping[str, Any]) -> None:
-        """config.yaml (resolved), command.txt (a line a start) and env.json; no end from before."""
+    def begin(self, config: Mapping[str, Any], agents: Sequence[str] = ()) -> None:
+        """config.yaml (resolved), command.txt (a line a start) and env.json; no end from before.
+
+        Args:
+            config: Resolved settings.
+            agents: Names of the torchruns that started this run; none without.
+        """
+        (self / _LAUNCH).unlink(missing_ok=True)
+        if agents:
+            (self / _LAUNCH).write_text("\n".join(agents), encoding="utf-8")
         for name in _ENDINGS:
             (self / name).unlink(missing_ok=True)
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
@@ -101,6 +120,20 @@ class RunFolder:
             (self / "DONE").touch()
         else:
             (self / "FAILED.txt").write_text(failure + "\n", encoding="utf-8")
+
+
+def begun_by(path: Path, agents: Callable[[], Sequence[str]]) -> bool:
+    """Whether a folder holds a run that one of these torchruns began: this is a restart of it.
+
+    Args:
+        path: The folder.
+        agents: Their names, asked for only where the folder names some.
+    """
+    try:
+        began = (path / _LAUNCH).read_text(encoding="utf-8").split("\n")
+    except OSError:
+        return False
+    return bool({*began} & {*agents()}) and (path / "config.yaml").is_file()
 
 
 def versions(packages: Sequence[str] = ("torch", "monai", "numpy", "nibabel")) -> dict[str, str]:

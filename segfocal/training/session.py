@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from segfocal.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from segfocal.config.load import LoadedConfig
-from segfocal.data.cases import Case
 from segfocal.errors import RunFailedError, UserError
-from segfocal.inference.device import place_network, resolve_amp, resolve_device
+from segfocal.inference.device import place_network, resolve_amp
 from segfocal.inference.predictor import Predictor
 from segfocal.metrics.case_score import CaseScore, mean_dice, summarise
 from segfocal.training.build import (
@@ -23,7 +21,6 @@ from segfocal.training.build import (
     make_network,
     make_optimizer,
 )
-from segfocal.training.case_cache import CaseCache, default_folder, remove_unused
 from segfocal.training.case_store import CaseStore
 from segfocal.training.learner import Learner
 from segfocal.training.losses import (
@@ -33,14 +30,16 @@ from segfocal.training.losses import (
     loss_terms,
     make_loss,
 )
-from segfocal.training.memory import available_bytes
+from segfocal.training.parallel import distributed, equalise_buffers, share_layers
 from segfocal.training.patches import stable_seed
 from segfocal.training.preflight import Plan
 from segfocal.training.progress import Outcome, Progress
+from segfocal.training.ranks import ALONE, Ranks
 from segfocal.training.reporter import Reporter
 from segfocal.training.resume import resume_from
 from segfocal.training.run_folder import RunFolder, versions
 from segfocal.training.schedule import Budget
+from segfocal.training.stores import make_stores
 from segfocal.training.validate import Sample, validate
 
 _REPORT_S = 8.0
@@ -60,6 +59,7 @@ class Session:
         reporter: Where progress is told.
         started_s: `time.monotonic()` when the command began.
         weights: Checkpoint to start from (`--init-from`), or None.
+        ranks: Who shares the run; each has a session of its own.
 
     Raises:
         UserError: If network, device or a checkpoint to resume do not fit.
@@ -74,36 +74,46 @@ class Session:
         *,
         started_s: float,
         weights: Path | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.loaded = loaded
         self.config = config = loaded.config
         self.plan = plan
         self.folder = folder
         self.reporter = reporter
+        self.ranks = ranks
         self.progress = Progress()
         self._saved_epoch = 0
-        self.device = resolve_device(config.train.device)
+        self.device = ranks.device(config.train.device)
+        ranks.connect(self.device)
         amp_dtype = resolve_amp(config.train.amp, self.device)
         scheme = plan.dataset.scheme
         network = make_network(config, plan)
-        goes_on = folder.resume and (folder / "last.pt").exists()
+        goes_on = folder.goes_on
         self.init_lines = [] if weights is None or goes_on else init_from(network, weights, plan)
+        train = config.train
+        network, shared = share_layers(network, ranks, self.device, train.batch_size)
+        self.init_lines += shared
         network = place_network(network, self.device)
         try:
-            loss = make_loss(config.loss, scheme, plan.alpha).to(self.device)
+            loss = make_loss(config.loss, scheme, plan.alpha, across_ranks=ranks.count > 1)
+            loss = loss.to(self.device)
         except ValueError as error:
             raise UserError(f"loss: {error}") from None
         self.learner = Learner(
             network,
             loss_terms(loss),
-            make_optimizer(config.train, network),
-            config.train,
+            make_optimizer(train, network),
+            train,
             self.device,
             amp_dtype,
+            ranks,
         )
         self.started_s = started_s
         if goes_on:
             self._resume(load_checkpoint(folder / "last.pt"))
+        patch = len(plan.channels), *train.patch_size
+        self.learner.model = distributed(network, ranks, self.device, patch)
         prepare_val = CasePreparation(config, plan, for_training=False)
         self.predictor = Predictor(
             self.learner.evaluated,
@@ -135,11 +145,11 @@ class Session:
             RunFailedError: If a wall-clock budget is used up before the first step.
         """
         train, plan = self.config.train, self.plan
-        train_cases, val_cases = plan.cases(plan.split.train), plan.cases(plan.split.val)
-        store, val_store = self._stores(train_cases, val_cases)
-        loader = make_loader(self.config, plan.dataset.scheme, store, self.device)
+        ranks, val_cases = self.ranks, plan.split.val
+        stores = make_stores(self.config, plan, self._prepare_val, ranks, self.reporter)
+        loader = make_loader(self.config, plan.dataset.scheme, stores.train, self.device, ranks)
         self.budget = budget = self._budget()
-        self._loop_began = time.monotonic()
+        self._loop_began = ranks.now()
         self._first_progress = budget.progress(self.learner.step, self._loop_began)
         last = self._finished(budget)
         while not last:
@@ -150,19 +160,21 @@ class Session:
             with self.reporter.epoch(epoch, train.epochs, train.steps_per_epoch) as on_step:
                 means = self.learner.run_epoch(loader, budget, on_step)
             self.progress.epoch = epoch
-            self.progress.elapsed_s = time.monotonic() - self.started_s
+            self.progress.elapsed_s = ranks.now() - self.started_s
             last = self._finished(budget)
             summary = None
             if val_cases and (last or self._validation_due(epoch, budget)):
-                scores, sample = self._validate(val_store)
+                scores, sample = self._validate(stores.val)
                 summary = summarise(scores)
                 budget.reserve_s = 1.3 * self.progress.validation_s + _REPORT_S
                 is_best = self._keep_best(mean_dice(summary), epoch)
-                self.reporter.validated(epoch, scores, sample, is_best=is_best)
+                if ranks.is_first:
+                    self.reporter.validated(epoch, scores, sample, is_best=is_best)
             elif last and not val_cases:
                 self._save("best.pt", resume=False)
-            self.progress.elapsed_s = time.monotonic() - self.started_s
-            self.reporter.epoch_done(epoch, self.learner.step, means, summary, self.progress)
+            self.progress.elapsed_s = ranks.now() - self.started_s
+            if ranks.is_first:
+                self.reporter.epoch_done(epoch, self.learner.step, means, summary, self.progress)
             self._save("last.pt", resume=True)
             self._saved_epoch = epoch
         if not self.progress.epoch:
@@ -172,43 +184,10 @@ class Session:
             )
         return Outcome(self.folder.path, self.progress)
 
-    def _stores(
-        self, train_cases: Sequence[Case], val_cases: Sequence[Case]
-    ) -> tuple[CaseStore, CaseStore]:
-        """Prepared cases, and a line about where they are."""
-        data, note = self.config.data, self.reporter.note
-        prepare = CasePreparation(self.config, self.plan, for_training=True)
-        folder = data.cache_dir or default_folder()
-        if data.cache in ("auto", "disk"):
-            remove_unused(folder)
-        ram_gb = data.cache_ram_gb
-        with self.reporter.loading(len(train_cases) + len(val_cases)) as on_case:
-            store = CaseStore(
-                train_cases,
-                prepare,
-                mode=data.cache,
-                cache=CaseCache(folder, prepare.description, note),
-                budget_bytes=None if ram_gb is None else int(ram_gb * 2**30),
-                on_case=on_case,
-                on_note=note,
-            )
-            val_store = CaseStore(
-                val_cases,
-                self._prepare_val,
-                mode=data.cache,
-                cache=CaseCache(folder, self._prepare_val.description, note),
-                budget_bytes=available_bytes() // 4,
-                on_case=on_case,
-                on_note=note,
-            )
-        held = f"; validation cases: {val_store.summary()}" if val_cases else ""
-        note(f"cache  training cases: {store.summary()}{held}")
-        return store, val_store
-
     def _finished(self, budget: Budget) -> bool:
         if self.progress.epoch >= self.config.train.epochs:
             return True
-        return budget.progress(self.learner.step, time.monotonic()) >= 1
+        return budget.progress(self.learner.step, self.ranks.now()) >= 1
 
     def _budget(self) -> Budget:
         train = self.config.train
@@ -218,7 +197,7 @@ class Session:
             guess = self.progress.validation_s or (0.1 * max_seconds if self.plan.split.val else 0)
             reserve_s = min(1.3 * guess + _REPORT_S, 0.5 * max_seconds)
         if self.progress.loop_began_s is None:
-            self.progress.loop_began_s = time.monotonic() - self.started_s
+            self.progress.loop_began_s = self.ranks.now() - self.started_s
         return Budget(
             train.epochs * train.steps_per_epoch,
             max_seconds,
@@ -234,22 +213,28 @@ class Session:
         if budget.max_seconds is None or self.progress.validation_s == 0:
             return True
         spent_s = self.progress.validations_s + self.progress.validation_s
-        room_s = budget.remaining_s(time.monotonic()) - 3 * self.progress.validation_s
+        room_s = budget.remaining_s(self.ranks.now()) - 3 * self.progress.validation_s
         return spent_s <= _VALIDATION_SHARE * budget.max_seconds and room_s > 0
 
     def _validate(self, store: CaseStore) -> tuple[list[CaseScore], Sample | None]:
-        began = time.monotonic()
-        with self.reporter.validating(len(store)) as on_case:
+        """Scores of all cases, on every rank; the first one has the case for the picture."""
+        ranks, began = self.ranks, self.ranks.now()
+        equalise_buffers(self.learner.evaluated, ranks)
+        own = ranks.share(len(store))
+        with self.reporter.validating(len(own)) as on_case:
             scores, sample = validate(
                 self.predictor,
-                store,
+                (store[number] for number in own),
                 self.plan.dataset.scheme,
                 on_case=on_case,
                 annotated=self.plan.annotated_targets,
             )
-        self.progress.validation_s = time.monotonic() - began
+        told = ranks.exchange((scores, -1 if sample is None else sample.lesion_voxels))
+        sizes = [size for _, size in told]
+        sample = ranks.to_first(sample, sizes.index(max(sizes)))
+        self.progress.validation_s = ranks.now() - began
         self.progress.validations_s += self.progress.validation_s
-        return scores, sample
+        return [score for scores, _ in told for score in scores], sample
 
     def _keep_best(self, score: float, epoch: int) -> bool:
         """Saves best.pt if this is the best validation so far, or the first; whether it is."""
@@ -261,6 +246,8 @@ class Session:
         return True
 
     def _save(self, name: str, *, resume: bool) -> None:
+        if not self.ranks.is_first:
+            return
         plan, progress = self.plan, self.progress
         save_checkpoint(
             self.folder / name,
@@ -305,7 +292,14 @@ class Session:
 
     @property
     def device_name(self) -> str:
-        """`cpu`, or `cuda:0` and the card."""
+        """`cpu`, or `cuda:0` and the card; of several ranks how many there are."""
+        count = self.ranks.count
+        if count > 1 and self.device.type == "cuda":
+            return f"{count} x cuda {torch.cuda.get_device_name(self.device)}"
+        if count > 1:
+            return (
+                f"{count} ranks on the {self.device.type} ({torch.get_num_threads()} threads each)"
+            )
         if self.device.type != "cuda":
             return f"{self.device.type} ({torch.get_num_threads()} threads)"
         return f"{self.device} {torch.cuda.get_device_name(self.device)}"

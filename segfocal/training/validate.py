@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ class Sample:
         reference: Class indices `(*S)`.
         prediction: Class indices `(*S)`.
         zooms_mm: Voxel size.
+        lesion_voxels: How many voxels the reference has that are not background, on its own grid.
     """
 
     case_id: str
@@ -31,11 +32,12 @@ class Sample:
     reference: ClassMap
     prediction: ClassMap
     zooms_mm: tuple[float, ...]
+    lesion_voxels: int
 
 
 def validate(
     predictor: Predictor,
-    cases: Sequence[Mapping[str, Any]],
+    cases: Iterable[Mapping[str, Any]],
     scheme: LabelScheme,
     on_case: Callable[[], None] = lambda: None,
     *,
@@ -55,7 +57,7 @@ def validate(
         A score per case, and the case with the most lesion voxels for a picture (None of none).
     """
     scores: list[CaseScore] = []
-    sample, most = None, -1
+    sample: Sample | None = None
     for case in cases:
         predicted = predictor.segment(case["image"])
         reference: ClassMap = case["reference"]
@@ -71,14 +73,13 @@ def validate(
             )
         )
         lesion = int(np.count_nonzero((reference > 0) & (reference < scheme.num_classes)))
-        if lesion > most:
-            most = lesion
-            sample = _sample(case, predicted.on_image)
+        if sample is None or lesion > sample.lesion_voxels:
+            sample = _sample(case, predicted.on_image, lesion)
         on_case()
     return scores, sample
 
 
-def _sample(case: Mapping[str, Any], prediction: ClassMap) -> Sample:
+def _sample(case: Mapping[str, Any], prediction: ClassMap, lesion_voxels: int) -> Sample:
     image = case["image"]
     zooms = image.affine[:3, :3].double().norm(dim=0)
     return Sample(
@@ -87,4 +88,5 @@ def _sample(case: Mapping[str, Any], prediction: ClassMap) -> Sample:
         case["label"].as_tensor()[0].numpy(),
         prediction,
         tuple(float(z) for z in zooms),
+        lesion_voxels,
     )

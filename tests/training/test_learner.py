@@ -6,10 +6,11 @@ from torch import nn
 
 from segfocal.config.schema import TrainConfig
 from segfocal.training.learner import Learner, NonFiniteLossError
+from segfocal.training.ranks import ALONE, PeerFailedError, Ranks
 from segfocal.training.schedule import Budget
 
 
-def make(**settings):
+def make(*, ranks=ALONE, **settings):
     torch.manual_seed(0)
     network = nn.Conv3d(1, 1, 1)
     train = TrainConfig(warmup_fraction=0.0, schedule="constant", lr=0.1, **settings)
@@ -18,7 +19,7 @@ def make(**settings):
         return {"loss": ((logits - label) ** 2).mean(), "part": logits.detach().mean()}
 
     optimizer = torch.optim.SGD(network.parameters(), train.lr)
-    return Learner(network, terms, optimizer, train, torch.device("cpu"))
+    return Learner(network, terms, optimizer, train, torch.device("cpu"), ranks=ranks)
 
 
 def batches(count, size=2):
@@ -135,3 +136,71 @@ def test_what_a_case_was_annotated_for_reaches_the_loss():
     learner.run_epoch([*batches(1), partial], budget(), ignore)
     assert given[0] is None
     assert torch.equal(given[1], partial["annotated"].view(2, 1, 1, 1, 1).expand(2, 1, 2, 2, 2))
+
+
+class OneOfThree(Ranks):
+    """The second of three ranks; the others are told what this one says, or what a test has."""
+
+    rank, count = 1, 3
+
+    def __init__(self, told):
+        self.told = told
+        self.time = 0.0
+
+    def any(self, flag):
+        return flag or any(guilty for guilty, _ in self.told.values())
+
+    def exchange(self, value):
+        return [self.told.get(rank, value) for rank in range(3)]
+
+    def now(self):
+        self.time += 1.0
+        return self.time
+
+
+def broken_on(told, *, here):
+    learner = make(ranks=OneOfThree(told))
+    (batch,) = batches(1)
+    if here:
+        batch["image"][0, 0, 0, 0, 0] = float("inf")
+    return learner, batch
+
+
+def test_of_a_loss_that_is_not_finite_the_rank_with_the_bad_logits_tells():
+    learner, batch = broken_on({0: (False, ["a"]), 2: (True, ["c"])}, here=True)
+    with pytest.raises(NonFiniteLossError) as error:
+        learner.run_epoch([batch], budget(), ignore)
+    assert error.value.cases == ["x", "x"]
+    learner, batch = broken_on({0: (True, ["a"]), 2: (False, ["c"])}, here=True)
+    with pytest.raises(PeerFailedError):
+        learner.run_epoch([batch], budget(), ignore)
+
+
+def test_a_loss_that_is_not_finite_elsewhere_takes_no_step_here():
+    learner, batch = broken_on({0: (True, ["a"]), 2: (False, ["c"])}, here=False)
+    before = learner.network.weight.detach().clone()
+    with pytest.raises(PeerFailedError):
+        learner.run_epoch([batch], budget(), ignore)
+    assert torch.equal(learner.network.weight, before)
+
+
+def test_where_no_logits_are_to_blame_the_first_rank_names_all_cases():
+    learner, batch = broken_on({0: (False, ["a"]), 2: (False, ["c"])}, here=False)
+    learner.terms = lambda *_: {"loss": torch.tensor(float("nan"), requires_grad=True)}
+    with pytest.raises(PeerFailedError):
+        learner.run_epoch([batch], budget(), ignore)
+    learner.ranks.rank = 0
+    learner.ranks.told = {1: (False, ["b"]), 2: (False, ["c"])}
+    with pytest.raises(NonFiniteLossError) as error:
+        learner.run_epoch([batch], budget(), ignore)
+    assert error.value.cases == ["x", "x", "b", "c"]
+
+
+def test_the_clock_that_ends_an_epoch_is_that_of_the_ranks():
+    learner = make(ranks=OneOfThree({}))
+    by_clock = Budget(100, 7.0, started_s=0.0, loop_started_s=0.0)
+    # Two readings a step: for its learning rate, and whether there is another.
+    assert learner.run_epoch(batches(10), by_clock, ignore).steps == 4
+    learner = make(ranks=OneOfThree({}))
+    learner.run_epoch(batches(2), budget(), ignore)
+    assert learner.ranks.time == 0  # without a limit nobody asks

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 from segfocal.config.schema import AugmentConfig
 from segfocal.labels import IGNORE_CLASS, LabelScheme
 from segfocal.training.patches import EpochSampler, PatchDataset, stable_seed
+from segfocal.training.ranks import share
 from segfocal.transforms.pipelines import augmentation, crop_preparation
 
 SCHEME = LabelScheme(("background", "a", "b"), (0, 1, 2))
@@ -115,3 +116,21 @@ def test_a_seed_is_the_same_in_every_process_and_version():
     assert stable_seed(0, "round", 3) == 3343011836
     assert len({stable_seed(1, i) for i in range(1000)}) == 1000
     assert np.random.default_rng(stable_seed("x")).random() < 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_ranks_draw_the_patches_of_one_process_in_its_batches(count):
+    whole = EpochSampler(4, 20, seed=1)
+    whole.epoch = 3
+    keys = list(whole)
+    batches = [keys[start : start + 5] for start in range(0, 20, 5)]
+    parts = []
+    for rank in range(count):
+        part = EpochSampler(4, 20, seed=1, batch_size=5, rows=share(5, rank, count))
+        part.epoch = 3
+        drawn = list(part)
+        assert len(drawn) == len(part)
+        size = len(part.rows)
+        parts.append([drawn[start : start + size] for start in range(0, len(drawn), size)])
+    for number, batch in enumerate(batches):
+        assert [key for part in parts for key in part[number]] == batch

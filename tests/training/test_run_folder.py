@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from segfocal.errors import UserError
-from segfocal.training.run_folder import RunFolder
+from segfocal.training.run_folder import RunFolder, begun_by
 
 
 def message(path, *, resume=False):
@@ -96,3 +96,22 @@ def test_what_a_killed_run_left_half_written_goes_when_it_goes_on(tmp_path):
     with RunFolder(tmp_path, resume=True):
         assert not any((tmp_path / name).exists() for name in left)
         assert all((tmp_path / name).exists() for name in kept)
+
+
+def test_a_restart_knows_the_folder_that_its_own_torchrun_began(tmp_path):
+    assert not begun_by(tmp_path, lambda: ["a"])
+    with RunFolder(tmp_path, resume=False) as folder:
+        folder.begin({}, ["a", "b"])
+    assert begun_by(tmp_path, lambda: ["b", "c"])
+    assert not begun_by(tmp_path, lambda: ["c"])
+    (tmp_path / "config.yaml").unlink()
+    assert not begun_by(tmp_path, lambda: ["a"])  # killed before there was a run
+
+
+def test_a_run_without_torchrun_is_nobody_s_restart(tmp_path):
+    with RunFolder(tmp_path, resume=False) as folder:
+        folder.begin({}, ["a"])
+        folder.begin({})
+    assert not begun_by(tmp_path, lambda: ["a"])
+    assert not begun_by(tmp_path, tuple)
+    assert not (tmp_path / ".torchrun").exists()
