@@ -14,6 +14,8 @@ from segfocal.statistics.partial_labels import partial_region_alpha
 ORGANS = LabelScheme(("background", "liver", "spleen"), (0, 1, 2), ignore_values=(9,))
 BRATS = LabelScheme.preset("brats23")
 
+UNITS = ("voxels", "lesions", "volumes")
+
 
 def stats_of(scheme, tmp_path, **cases):
     """Statistics of cases given as (annotated, voxels by class and ignored, lesions)."""
@@ -49,8 +51,12 @@ def test_a_class_is_counted_in_the_cases_annotated_for_it(tmp_path):
         ("class", "spleen"): (160, 160 / 3000, 3, 3, (10.0, 40.0, 50.0, 60.0)),
     }
     known = stats.counts.subset(["whole", "both"])
-    assert stats.alpha == {scheme: class_alpha(known, scheme) for scheme in SCHEMES}
-    assert stats.alpha["balanced"].provenance["num_cases"] == 2
+    assert stats.alpha == {
+        unit: {scheme: class_alpha(known, scheme, unit=unit) for scheme in SCHEMES}
+        for unit in UNITS
+    }
+    assert stats.alpha["voxels"]["balanced"].provenance["num_cases"] == 2
+    assert stats.alpha["lesions"]["balanced"].provenance["lesions"] == {"liver": 1, "spleen": 3}
     record = stats.to_dict()
     assert record["annotated"] == {
         "livers": ["liver"],
@@ -73,7 +79,7 @@ def test_without_a_case_annotated_for_every_class_there_is_no_background_and_no_
         ("class", "liver"): (100, 0.1, 1, 1, (100.0,)),
         ("class", "spleen"): (10, 0.01, 1, 1, (10.0,)),
     }
-    assert stats.alpha == {}
+    assert stats.alpha == {unit: {} for unit in UNITS}
     assert stats.alpha_note.startswith(
         "loss.alpha: inverse compares the classes' voxels in cases that were annotated for every "
         "class, and there is none."
@@ -99,7 +105,11 @@ def test_regions_and_their_classes_are_known_apart(tmp_path):
     assert found["region", "ET"] == (20, 20 / 300, 3, 3, (5.0, 5.0, 10.0))
     known = {name: annotated_outputs(BRATS, annotated) for name, (annotated, _, _) in cases.items()}
     assert stats.alpha == {
-        scheme: partial_region_alpha(stats.counts, known, scheme) for scheme in SCHEMES
+        unit: {
+            scheme: partial_region_alpha(stats.counts, known, scheme, unit=unit)
+            for scheme in SCHEMES
+        }
+        for unit in UNITS
     }
 
 
@@ -110,8 +120,8 @@ def test_a_region_that_its_annotated_cases_lack_weighs_nothing_and_the_note_says
         a=(None, (70, 20, 10, 0, 0), {}),
         b=(("WT", "TC"), (70, 10, 10, 10, 0), {}),
     )
-    assert stats.alpha["balanced"].weights[2] == 0
-    assert stats.alpha["balanced"].weights[0] == pytest.approx(140 / 200)
+    assert stats.alpha["voxels"]["balanced"].weights[2] == 0
+    assert stats.alpha["voxels"]["balanced"].weights[0] == pytest.approx(140 / 200)
     assert stats.alpha_note == (
         "Class ET has no voxel in the 1 case annotated for it: alpha is undefined. Change the "
         "split, drop the class, or set loss.alpha."
