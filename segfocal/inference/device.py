@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from segfocal.errors import UserError
+from segfocal.inference.lone_samples import quicken_lone_samples
 
 _CPU_ALLOCATOR = "can't allocate memory"
 """Words of torch's error: its CPU allocator raises a bare RuntimeError."""
@@ -44,7 +45,12 @@ def resolve_amp(amp: str, device: torch.device) -> torch.dtype | None:
 
 
 def place_network(network: nn.Module, device: torch.device) -> nn.Module:
-    """Moves a network, its convolutions in channels-last layout: 15 % faster on the CPU here."""
+    """Moves a network, its convolutions in channels-last layout: 15 % faster on the CPU here.
+
+    On the CPU, where torch is slow at batches of one small window, those are made two.
+    """
+    if device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        quicken_lone_samples(network)
     formatted: nn.Module = network.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return formatted
 
