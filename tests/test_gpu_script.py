@@ -49,10 +49,14 @@ def test_a_stage_without_time_is_left_out(script, tmp_path):
     assert not (tmp_path / "late.txt").exists()
 
 
-def test_every_test_that_needs_a_gpu_is_run_first(script):
-    tests, *benchmarks = script.stages(1)
+def test_every_test_that_needs_a_gpu_is_run_and_the_kernels_first(script):
+    tests, *benchmarks, ranks = script.stages(1)
     marked = {Path(word).name for word in tests.command if word.startswith("tests/")}
     assert {"test_triton_gpu.py", "test_triton_loss_gpu.py", "test_modules.py"} <= marked
+    assert [word for word in ranks.command if word.startswith("tests/")] == [
+        "tests/ranks/test_gpu.py"
+    ]
+    assert "tests/ranks/test_gpu.py" not in tests.command
     for stage in benchmarks:
         assert (SCRIPT.parents[1] / stage.command[1]).exists()
 

@@ -182,15 +182,6 @@ def test_devices_are_those_asked_for(monkeypatch):
     assert asked == [("meta", 3 * 4**3 * 4)]
 
 
-@pytest.mark.gpu
-def test_labels_of_a_volume_in_host_memory_computed_on_the_gpu():
-    network, volume = make_network(4).cuda(), noisy(1, 2, 20, 24, 40)
-    arguments = {"roi_size": 8, "overlap": 0.5, "mode": "gaussian", "sw_device": "cuda"}
-    labels = SlidingWindowLabelInferer(**arguments)(volume, network)
-    assert labels.device.type == "cpu"
-    assert_argmax(labels, of_monai(volume, network, **arguments).cpu())
-
-
 class TestInMonai:
     """In an evaluator, between a transform and its inverse."""
 
