@@ -51,8 +51,11 @@ def place_network(network: nn.Module, device: torch.device) -> nn.Module:
     """
     if device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         quicken_lone_samples(network)
-    formatted: nn.Module = network.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    return formatted
+    placed = network.to(device)
+    for weight in placed.parameters():
+        if weight.dim() == 5:  # the layout has no meaning for others, and torch refuses four axes
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
+    return placed
 
 
 def with_room(device: torch.device, num_bytes: int) -> torch.device:

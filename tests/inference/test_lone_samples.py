@@ -113,3 +113,15 @@ def test_a_placed_network_has_them_where_they_can_matter():
     assert kinds == [torch.backends.mkldnn.is_available(), False, False, False, False, False]
     assert list(placed.state_dict()) == names
     assert type(pickle.loads(pickle.dumps(placed))[0]) is type(placed[0])
+
+
+def test_a_placed_network_may_have_weights_of_other_axes():
+    network = nn.ModuleDict({"volume": nn.Conv3d(4, 6, 3), "plane": nn.Conv2d(4, 4, 3)})
+    network["free"] = nn.ParameterList([torch.ones(1, 2, 3, 4), torch.ones(5)])
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    weights = list(network.parameters())
+    placed = place_network(network, CPU)
+    assert placed["volume"].weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert all(ours is theirs for ours, theirs in zip(placed.parameters(), weights, strict=True))
+    for name, value in placed.state_dict().items():
+        assert torch.equal(value, before[name])
