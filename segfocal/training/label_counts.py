@@ -60,7 +60,7 @@ def count_labels(
     return total
 
 
-def count_lesions(dataset: Dataset, counts: VoxelCounts, max_voxels: int) -> None:
+def add_lesions(dataset: Dataset, counts: VoxelCounts, max_voxels: int, on_case: OnCase) -> None:
     """Adds the lesions of the cases counted, on the grids of their files; two labels are held."""
     by_id = {case.case_id: case for case in dataset.cases}
 
@@ -72,5 +72,7 @@ def count_lesions(dataset: Dataset, counts: VoxelCounts, max_voxels: int) -> Non
         return lesion_counts(classes, dataset.scheme)
 
     with ThreadPoolExecutor(2) as pool:
-        for case_id, lesions in zip(counts.case_ids, pool.map(count, counts.case_ids), strict=True):
+        found = zip(counts.case_ids, pool.map(count, counts.case_ids), strict=True)
+        for number, (case_id, lesions) in enumerate(found, 1):
             counts.add_lesions(lesions, case_id=case_id)
+            on_case(number, counts.num_cases)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segfocal.config.load import LoadedConfig
-from segfocal.config.schema import AlphaScheme
+from segfocal.config.schema import AlphaScheme, Config
 from segfocal.data.cases import Case, Dataset, channel_indices
 from segfocal.data.defects import Problem
 from segfocal.data.header_defects import CaseGrid
@@ -29,7 +29,7 @@ from segfocal.errors import UserError
 from segfocal.statistics.class_alpha import ClassAlpha
 from segfocal.statistics.partial_labels import partial_class_alpha, partial_region_alpha
 from segfocal.statistics.voxel_counts import VoxelCounts
-from segfocal.training.label_counts import OnCase, count_labels, count_lesions
+from segfocal.training.label_counts import OnCase, add_lesions, count_labels
 
 _FEWEST_VOXELS = 4
 """Along an axis after resampling: less is a spacing in the wrong unit or order."""
@@ -157,9 +157,7 @@ def preflight(
     _check_resampled(loaded, grids)
     if not config.data.pad:
         _check_patch(loaded, training_grids)
-    counts = count_labels(dataset, split, config.data.max_voxels, on_case, doubts)
-    if isinstance(config.loss.alpha, str) and config.loss.alpha_unit == "lesions":
-        count_lesions(dataset, counts, config.data.max_voxels)
+    counts = _count(config, dataset, split, on_case, doubts)
     alpha = _alpha(loaded, dataset, counts)
     return Plan(
         dataset,
@@ -220,6 +218,19 @@ def _split(loaded: LoadedConfig, dataset: Dataset, split_path: Path | None) -> S
         seed=config.train.seed,
         patients=patients,
     )
+
+
+def _count(
+    config: Config, dataset: Dataset, split: Split, on_case: OnCase, doubts: list[Problem]
+) -> VoxelCounts:
+    """Voxels, and lesions where alpha is derived from them: then training labels are read twice."""
+    by_lesions = isinstance(config.loss.alpha, str) and config.loss.alpha_unit == "lesions"
+    labels = len(split.train) + len(split.val)
+    total, most = labels + by_lesions * len(split.train), config.data.max_voxels
+    counts = count_labels(dataset, split, most, lambda done, _: on_case(done, total), doubts)
+    if by_lesions:
+        add_lesions(dataset, counts, most, lambda done, _: on_case(labels + done, total))
+    return counts
 
 
 def _alpha(loaded: LoadedConfig, dataset: Dataset, counts: VoxelCounts) -> ClassAlpha | None:

@@ -3,19 +3,17 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-import segfocal
 from segfocal.cli.evaluate import main
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.inference.predict_cases import PredictRequest, predict_cases
 from segfocal.metrics.overlap import dice
+from tests.cli.evaluations import evaluate_by_two_processes, modules_of_an_evaluation
 from tests.data.nifti_files import TURNED, label_of, msd, nnunet, save
 from tests.runs import tiny_run
 
@@ -230,25 +228,15 @@ def test_a_narrow_terminal_keeps_names_and_numbers_whole(run, data, pred):
 
 def test_two_processes_write_the_bytes_that_one_writes(run, data, pred, tmp_path):
     run("--pred", pred, "--ref", data, "--quiet", "--out", "one")
-    command = [sys.executable, "-m", "segfocal.cli.evaluate", "--pred", pred, "--ref", data]
-    subprocess.run(
-        [*command, "--out", "two", "--workers", "2", "--quiet"],
-        check=True,
-        env={"PYTHONPATH": str(Path(segfocal.__file__).parents[1])},
-    )
+    evaluate_by_two_processes(pred, data, "two")
     for name in ("cases.csv", "lesions.csv", "summary.json"):
         assert Path("one", name).read_bytes() == Path("two", name).read_bytes()
 
 
 def test_no_torch_is_imported_by_plain_rules(data, pred):
-    code = (
-        "import sys\nfrom segfocal.evaluation.run import EvaluationRequest, evaluate\n"
-        "from pathlib import Path\n"
-        f"evaluate(EvaluationRequest(Path({str(pred)!r}), Path({str(data)!r}), workers=1))\n"
-        "heavy = {'torch', 'monai', 'matplotlib'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    modules, _ = modules_of_an_evaluation(pred, data)
+    assert "numpy" in modules
+    assert not {"torch", "monai", "matplotlib"} & modules
 
 
 REFERENCE = np.zeros((8, 9, 7), np.uint8)

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -11,13 +9,13 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-import segfocal
 from segfocal.cli.evaluate import main
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.evaluation.curve_files import CURVE_FILES
 from segfocal.inference.predict_cases import PredictRequest, predict_cases
 from segfocal.metrics.lesionwise import count_lesions
 from segfocal.metrics.overlap import dice
+from tests.cli.evaluations import evaluate_by_two_processes, modules_of_an_evaluation
 from tests.data.nifti_files import TURNED, nnunet, save
 from tests.runs import tiny_run
 
@@ -219,26 +217,16 @@ def test_both_options_at_once_are_refused(run, data, pred):
 
 def test_two_processes_write_the_bytes_that_one_writes(run, data, pred):
     run("--pred", pred, "--ref", data, "--quiet", "--out", "one")
-    command = [sys.executable, "-m", "segfocal.cli.evaluate", "--pred", pred, "--ref", data]
-    subprocess.run(
-        [*command, "--out", "two", "--workers", "2", "--quiet"],
-        check=True,
-        env={"PYTHONPATH": str(Path(segfocal.__file__).parents[1])},
-    )
+    evaluate_by_two_processes(pred, data, "two")
     for name in (*CURVE_FILES[:-1], "summary.json"):
         assert Path("one", name).read_bytes() == Path("two", name).read_bytes()
 
 
 def test_no_torch_is_imported_for_probabilities(data, pred):
-    code = (
-        "import sys\nfrom segfocal.evaluation.run import EvaluationRequest, evaluate\n"
-        "from pathlib import Path\n"
-        f"evaluate(EvaluationRequest(Path({str(pred)!r}), Path({str(data)!r}), workers=1))\n"
-        "heavy = {'torch', 'monai', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert "AUROC" in done.stdout
+    modules, said = modules_of_an_evaluation(pred, data)
+    assert "numpy" in modules
+    assert not {"torch", "monai", "matplotlib", "sklearn"} & modules
+    assert "AUROC" in said
 
 
 def test_what_segfocal_predict_writes_is_found_and_the_phantom_is_named(run, phantom, tmp_path):

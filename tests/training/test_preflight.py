@@ -97,6 +97,16 @@ def test_alpha_by_lesions_counts_the_components_of_the_training_labels(tmp_path)
     assert plan.alpha.summary().count(f" · lesions core {core} rim {rim} · ignore 9: ") == 1
 
 
+@pytest.mark.parametrize(("unit", "total"), [("voxels", 4), ("lesions", 6)])
+def test_every_label_that_is_read_moves_the_bar(tmp_path, unit, total):
+    root, told = msd(tmp_path / "data", cases=("c1", "c2", "c3", "c4")), []
+    settings = ("loss.alpha=balanced", f"loss.alpha_unit={unit}")
+    data = {"root": str(root), "val_fraction": 0.5}
+    config = config_of({"data": data}, settings, "test", {})
+    preflight(config, None, lambda done, of: told.append((done, of)))
+    assert told == [(done, total) for done in range(1, total + 1)]
+
+
 def test_a_class_without_lesions_is_told_before_the_run(tmp_path):
     labels = {"background": 0, "core": 1, "rim": 2}
     root = msd(tmp_path / "data", labels=labels)
