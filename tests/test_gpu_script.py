@@ -57,6 +57,7 @@ def test_every_test_that_needs_a_gpu_is_run_and_the_kernels_first(script):
         "tests/ranks/test_gpu.py"
     ]
     assert "tests/ranks/test_gpu.py" not in tests.command
+    assert "--continue-on-collection-errors" in tests.command
     for stage in benchmarks:
         assert (SCRIPT.parents[1] / stage.command[1]).exists()
 

@@ -244,7 +244,7 @@ def _exclusive(loss: Callable[..., Tensor]) -> bool | None:
 
 def _checked(weights: object) -> tuple[float, ...]:
     plain = weights.tolist() if hasattr(weights, "tolist") else weights
-    values = plain if isinstance(plain, Sequence) and not isinstance(plain, str) else ()
+    values = plain if isinstance(plain, Sequence) else ()
     if not all(isinstance(value, int | float) and 0 <= value < math.inf for value in values):
         values = ()
     if sum(values) == 0:
