@@ -104,7 +104,7 @@ def test_foreign_and_newer_files_are_told_apart(tmp_path):
 
 def test_weights_come_from_a_checkpoint_with_all_that_it_tells(tmp_path):
     save_checkpoint(tmp_path / "a.pt", make())
-    weights, told = load_weights(tmp_path / "a.pt")
+    weights, told = load_weights(str(tmp_path / "a.pt"))
     assert torch.equal(weights["weight"], torch.arange(4.0))
     assert told.channels == ("T1", "FLAIR")
 
