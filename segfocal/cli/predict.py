@@ -10,7 +10,8 @@ from segfocal.cli import common
 EPILOG = """examples:
   segfocal-predict --ckpt runs/a/best.pt -i Dataset101_Sarcoma/imagesTs -o predictions
   segfocal-predict --ckpt runs/a/best.pt -i scan.nii.gz -o predictions --tta flips
-  segfocal-predict --ckpt runs/a/best.pt --ckpt runs/b/best.pt -i scans -o predictions"""
+  segfocal-predict --ckpt runs/a/best.pt --ckpt runs/b/best.pt -i scans -o predictions
+  segfocal-predict --ckpt runs/a-fold*/best.pt --held-out -i Dataset101_Sarcoma/imagesTr -o folds"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -21,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--ckpt",
         type=Path,
-        action="append",
+        action="extend",
+        nargs="+",
         required=True,
         metavar="RUN/best.pt",
         help="best.pt of a run, or last.pt for its last epoch; several are an ensemble",
@@ -39,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         dest="go_on",
         action="store_true",
         help="leave the predictions that OUT already holds",
+    )
+    parser.add_argument(
+        "--held-out",
+        action="store_true",
+        help="each case by the runs that validated on it, no other (cross-validation)",
     )
     parser.add_argument(
         "--probabilities",
@@ -64,6 +71,7 @@ def _work(args: object) -> None:
             device=options["device"],
             go_on=options["go_on"],
             probabilities=options["probabilities"],
+            held_out=options["held_out"],
         ),
         console.line,
         console.warning,

@@ -101,7 +101,13 @@ class DataConfig(Section):
     pad: bool = True
     """Pad a volume smaller than the patch (padded voxels are ignored); false: refuse it."""
     split: Path | None = None
-    """A split.json to use; default: one is drawn from `train.seed` and written to the run."""
+    """A split.json to use, or a list of such splits (nnU-Net's splits_final.json) of which `fold`
+    is one; default: a split is drawn from `train.seed` and written to the run."""
+    folds: int | None = Field(None, ge=2)
+    """Cross-validation: the patients are dealt out over so many folds by `train.seed`, and `fold`
+    validates, in place of `val_fraction`. Start a run for each fold."""
+    fold: int | None = Field(None, ge=0)
+    """The fold that validates, 0 for the first; the run's default folder is called after it."""
     val_fraction: float = Field(0.2, ge=0, lt=1)
     """Share of the patients held out for validation; 0 trains on all and validates on none. A
     resumed run keeps its split."""
@@ -130,6 +136,23 @@ class DataConfig(Section):
         if spacing_mm is not None and min(spacing_mm) <= 0:
             raise ValueError("expected three numbers > 0")
         return spacing_mm
+
+    @field_validator("folds")
+    @classmethod
+    def _one_way_to_split(cls, folds: int | None, info: ValidationInfo) -> int | None:
+        if folds is not None and info.data.get("split") is not None:
+            raise ValueError("expected none beside data.split, which says who validates")
+        return folds
+
+    @field_validator("fold")
+    @classmethod
+    def _fold_of_folds(cls, fold: int | None, info: ValidationInfo) -> int | None:
+        folds, has_file = info.data.get("folds"), info.data.get("split") is not None
+        if folds is not None and (fold is None or fold >= folds):
+            raise ValueError(f"expected the fold that validates, 0 to {folds - 1}")
+        if fold is not None and folds is None and not has_file:
+            raise ValueError("expected none without data.folds, or a data.split that holds folds")
+        return fold
 
     @field_validator("normalize")
     @classmethod

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from segfocal.errors import UserError
-from segfocal.files import read_json, write_json
+from segfocal.files import read_json_value, write_json
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,14 @@ class Split:
     train: tuple[str, ...]
     val: tuple[str, ...]
     made_by: Mapping[str, str | int | float] = field(default_factory=dict)
+
+    @property
+    def fold_words(self) -> str:
+        """`fold 0 of 5` of a cross-validation, `fold 0` of a file's; "" for another split."""
+        if "fold" not in self.made_by:
+            return ""
+        of = f" of {self.made_by['folds']}" if "folds" in self.made_by else ""
+        return f"fold {self.made_by['fold']}{of}"
 
 
 def make_split(
@@ -77,39 +85,55 @@ def make_split(
         "val_fraction": val_fraction,
         "seed": seed,
     }
-    if len(ranked) < len(ids):
-        made_by["patients"] = len(ranked)
-    return _split(
-        [case_id for case_id in ids if patient[case_id] not in held_out],
-        [case_id for case_id in ids if patient[case_id] in held_out],
-        made_by,
-    )
+    return _hold_out(ids, patient, held_out, made_by)
 
 
-def make_fold(case_ids: Iterable[str], *, folds: int, fold: int, seed: int) -> Split:
+def make_fold(
+    case_ids: Iterable[str],
+    *,
+    folds: int,
+    fold: int,
+    seed: int,
+    patients: Mapping[str, str] | None = None,
+) -> Split:
     """One fold of a cross-validation: every case validates in exactly one fold.
 
     Args:
         case_ids: Unique ids, in any order.
-        folds: Number of folds, 2 to the number of cases; their sizes differ by one at most.
+        folds: Number of folds, 2 to the number of patients; they differ by one patient at most.
         fold: Which one to validate on, 0 to `folds` - 1.
         seed: Another seed gives other folds.
+        patients: The patient of each case; None for a patient each, called like the case.
 
     Raises:
-        UserError: If a number is out of range or an id stands twice.
+        UserError: If a number is out of range, an id stands twice, or there are fewer patients
+            than folds.
+
+    Example:
+        >>> [make_fold("abcd", folds=2, fold=fold, seed=0).val for fold in (0, 1)]
+        [('c', 'd'), ('a', 'b')]
     """
     if folds < 2 or not 0 <= fold < folds:
         raise UserError(
             f"folds: expected at least 2 and a fold from 0 to folds - 1, "
             f"got fold {fold} of {folds}."
         )
-    ranked = _ranked(case_ids, seed, at_least=folds)
-    val = ranked[fold::folds]
-    return _split(
-        set(ranked).difference(val),
-        val,
-        {"method": "folds", "folds": folds, "fold": fold, "seed": seed},
-    )
+    ids = _ranked(case_ids, seed, at_least=2)
+    patient = patients or {case_id: case_id for case_id in ids}
+    ranked = _by_hash({patient[case_id] for case_id in ids}, seed)
+    if len(ranked) < folds:
+        raise UserError(
+            f"split: expected at least {folds} patients for data.folds: {folds}, got "
+            f"{len(ranked)}. Set fewer folds."
+        )
+    held_out = set(ranked[fold::folds])
+    made_by: dict[str, str | int | float] = {
+        "method": "folds",
+        "folds": folds,
+        "fold": fold,
+        "seed": seed,
+    }
+    return _hold_out(ids, patient, held_out, made_by)
 
 
 def train_on_all(case_ids: Iterable[str]) -> Split:
@@ -129,18 +153,21 @@ def write_split(path: Path, split: Split) -> None:
     )
 
 
-def read_split(path: Path, case_ids: Iterable[str]) -> Split:
+def read_split(path: Path, case_ids: Iterable[str], *, fold: int | None = None) -> Split:
     """The split in a file, checked against the data set.
 
     Args:
-        path: What `write_split` wrote, or a JSON object with lists `train` and `val`.
+        path: What `write_split` wrote; a JSON object with lists `train` and `val`; or a list of
+            such objects, one for each fold (nnU-Net's splits_final.json).
         case_ids: Every id of the data set. Cases that the file does not name are left out.
+        fold: Which one of a list, 0 for the first.
 
     Raises:
         UserError: If the file is not such JSON, names a case that does not exist, one twice, or
-            one in both lists, or leaves nothing to train on.
+            one in both lists, or leaves nothing to train on; or if it holds folds and none of them
+            was chosen, or a fold was and it does not hold it.
     """
-    plain = read_json(path)
+    plain = _fold_of(path, read_json_value(path), fold)
     train, val = _ids(path, plain, "train"), _ids(path, plain, "val")
     both = sorted(set(train).intersection(val))
     if both:
@@ -158,7 +185,44 @@ def read_split(path: Path, case_ids: Iterable[str]) -> Split:
     made_by = plain.get("made_by", {})
     if not isinstance(made_by, dict):
         raise UserError(f"{path}: made_by: expected an object, got {type(made_by).__name__}.")
+    if fold is not None:
+        made_by = {"method": path.name, "fold": fold}
     return _split(train, val, made_by)
+
+
+def _fold_of(path: Path, plain: Any, fold: int | None) -> dict[str, Any]:
+    """The object with `train` and `val`, out of a list of them where the file holds one."""
+    if isinstance(plain, list):
+        if fold is None or fold >= len(plain):
+            raise UserError(
+                f"{path}: holds {len(plain)} folds; set data.fold to one from 0 to "
+                f"{len(plain) - 1}, got {fold}."
+            )
+        plain = plain[fold]
+    elif fold is not None:
+        raise UserError(
+            f"{path}: holds one split and no folds. Leave data.fold out, or give a list of splits."
+        )
+    if not isinstance(plain, dict):
+        raise UserError(f"{path}: expected a JSON object, got {type(plain).__name__}.")
+    return plain
+
+
+def _hold_out(
+    ids: Sequence[str],
+    patient: Mapping[str, str],
+    held_out: Collection[str],
+    made_by: dict[str, str | int | float],
+) -> Split:
+    """Some patients validate, the others train, each with all of their cases."""
+    num_patients = len({patient[case_id] for case_id in ids})
+    if num_patients < len(ids):
+        made_by["patients"] = num_patients
+    return _split(
+        [case_id for case_id in ids if patient[case_id] not in held_out],
+        [case_id for case_id in ids if patient[case_id] in held_out],
+        made_by,
+    )
 
 
 def _split(

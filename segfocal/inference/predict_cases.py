@@ -21,6 +21,7 @@ from segfocal.data.spacing import is_outside, range_text, spacing_range
 from segfocal.data.verify import verify_headers
 from segfocal.errors import RunFailedError, UserError
 from segfocal.files import check_checkpoint_path, make_writable
+from segfocal.inference.held_out import held_out_groups
 from segfocal.inference.probability_files import PROBABILITIES, probability_stem
 from segfocal.labels import ClassMap, LabelScheme
 
@@ -46,6 +47,8 @@ class PredictRequest:
         go_on: Leave what `output` already holds; else that is the user's mistake.
         probabilities: Write the probability of each output too, which takes the memory for all of
             them.
+        held_out: Predict each case by the checkpoints whose runs validated on it, and leave out
+            the others.
     """
 
     checkpoints: Sequence[Path]
@@ -55,6 +58,7 @@ class PredictRequest:
     device: str = "auto"
     go_on: bool = False
     probabilities: bool = False
+    held_out: bool = False
 
 
 def _say_nothing(_line: str) -> None:
@@ -94,35 +98,41 @@ def predict_cases(
 
     loaded = {path: load_checkpoint(path) for path in request.checkpoints}
     check_alike(loaded)
-    checkpoint, *others = loaded.values()
+    checkpoint = loaded[request.checkpoints[0]]
     cases = list_inputs(
         request.source,
         checkpoint.file_channels,
         image_pattern=checkpoint.config["data"].get("image_pattern"),
     )
-    targets = [request.output / f"{case.case_id}.nii.gz" for case in cases]
-    _refuse_overwriting(cases, targets, request)
+    groups = _groups(request, cases, say)
+    cases = [case for group in groups.values() for case in group]
+    targets = {case.case_id: request.output / f"{case.case_id}.nii.gz" for case in cases}
+    _refuse_overwriting(cases, list(targets.values()), request)
     grids = _check_headers(cases, checkpoint)
     _doubt_spacing(grids, checkpoint, warn)
     from segfocal.inference.predictor import Predictor
 
-    predictor = Predictor.from_checkpoint(
-        checkpoint, *others, device=request.device, tta=request.tta
-    )
-    make_writable(request.output)
-    if request.probabilities:
-        make_writable(request.output / PROBABILITIES)
     failed = []
-    for number, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
-        if target.exists():
-            continue
-        try:
-            told = _predict(case, target, predictor, with_probabilities=request.probabilities)
-        except UserError as error:
-            warn(str(error))
-            failed.append(case.case_id)
-        else:
-            say(f"{number}/{len(cases)} {case.case_id} {told}")
+    number = 0
+    for members, group in groups.items():
+        predictor = Predictor.from_checkpoint(
+            *(loaded[path] for path in members), device=request.device, tta=request.tta
+        )
+        make_writable(request.output)
+        if request.probabilities:
+            make_writable(request.output / PROBABILITIES)
+        for case in group:
+            number += 1
+            target = targets[case.case_id]
+            if target.exists():
+                continue
+            try:
+                told = _predict(case, target, predictor, with_probabilities=request.probabilities)
+            except UserError as error:
+                warn(str(error))
+                failed.append(case.case_id)
+            else:
+                say(f"{number}/{len(cases)} {case.case_id} {told}")
     if failed:
         raise RunFailedError(
             f"{len(failed)} of {_some(len(cases), 'case')} could not be predicted: "
@@ -131,7 +141,23 @@ def predict_cases(
     say(f"{_some(len(cases), 'label file')} in {request.output}")
     if any(member.synthetic for member in loaded.values()):
         say(f"Trained on a {STAMP}")
-    return targets
+    return list(targets.values())
+
+
+def _groups(
+    request: PredictRequest, cases: Sequence[Case], say: Say
+) -> dict[tuple[Path, ...], list[Case]]:
+    """The cases by the checkpoints that predict them: all of them, unless cases were held out."""
+    if not request.held_out:
+        return {tuple(request.checkpoints): list(cases)}
+    by_id = {case.case_id: case for case in cases}
+    groups = held_out_groups(request.checkpoints, list(by_id))
+    for members, ids in groups.items():
+        say(f"held out by {', '.join(map(str, members))}: {_some(len(ids), 'case')}")
+    left_out = len(by_id) - sum(map(len, groups.values()))
+    if left_out:
+        say(f"left out: {_some(left_out, 'case')} that no run validated on")
+    return {members: [by_id[case_id] for case_id in ids] for members, ids in groups.items()}
 
 
 def _check_paths(request: PredictRequest) -> None:

@@ -173,7 +173,8 @@ def _not_prepared(case_id: str, error: BaseException) -> str:
 
 def _description(config: Config, plan: Plan, *, for_training: bool) -> dict[str, Any]:
     """Plain values; a setting of the data section that is added later is part of it by itself."""
-    elsewhere = {"root", "layout", "split", "val_fraction", "num_workers"}
+    elsewhere = {"root", "layout", "num_workers"}
+    elsewhere |= {"split", "val_fraction", "folds", "fold", "patient_pattern"}
     elsewhere |= {"cache", "cache_dir", "cache_ram_gb"}
     elsewhere |= {"case_list", "image_pattern", "label_pattern", "exclude", "partial"}
     train = config.train

@@ -23,7 +23,7 @@ from segfocal.data.layouts.found import FileRules
 from segfocal.data.partial import annotated_outputs, annotated_targets
 from segfocal.data.patients import patients_of
 from segfocal.data.spacing import SpacingRange, spacing_range
-from segfocal.data.split import Split, make_split, read_split
+from segfocal.data.split import Split, make_fold, make_split, read_split
 from segfocal.data.verify import load_case, verify_headers
 from segfocal.errors import UserError
 from segfocal.statistics.class_alpha import ClassAlpha
@@ -199,24 +199,26 @@ def check_images(loaded: LoadedConfig, plan: Plan) -> None:
 
 
 def _split(loaded: LoadedConfig, dataset: Dataset, split_path: Path | None) -> Split:
-    config = loaded.config
-    path = split_path or config.data.split
-    if path is not None:
-        if not path.is_file():
-            raise loaded.error("data.split", f"{path} does not exist.")
-        return read_split(path, dataset.case_ids)
-    if config.data.val_fraction == 0:
+    data, seed = loaded.config.data, loaded.config.train.seed
+    if split_path is not None:
+        return read_split(split_path, dataset.case_ids)
+    if data.split is not None:
+        if not data.split.is_file():
+            raise loaded.error("data.split", f"{data.split} does not exist.")
+        return read_split(data.split, dataset.case_ids, fold=data.fold)
+    if data.folds is None and data.val_fraction == 0:
         return Split(tuple(dataset.case_ids), ())
-    pattern = config.data.patient_pattern
     try:
-        patients = patients_of(dataset.case_ids, pattern, layout=dataset.layout)
+        patients = patients_of(dataset.case_ids, data.patient_pattern, layout=dataset.layout)
     except UserError as error:
         raise loaded.error("data.patient_pattern", str(error)) from None
+    if data.folds is not None:
+        assert data.fold is not None
+        return make_fold(
+            dataset.case_ids, folds=data.folds, fold=data.fold, seed=seed, patients=patients
+        )
     return make_split(
-        dataset.case_ids,
-        val_fraction=config.data.val_fraction,
-        seed=config.train.seed,
-        patients=patients,
+        dataset.case_ids, val_fraction=data.val_fraction, seed=seed, patients=patients
     )
 
 

@@ -95,7 +95,7 @@ class Reporter:
         parameters = sum(p.numel() for p in session.learner.network.parameters())
         self.console.header(shown, session.device_name, session.amp_name, config.train.seed)
         self.console.data(
-            dataset.name,
+            self._data_name,
             len(plan.split.train),
             len(plan.split.val),
             plan.channels,
@@ -284,7 +284,7 @@ class Reporter:
             session.folder.path,
             title=session.loaded.name,
             facts={
-                "data": f"{plan.dataset.name}: {len(plan.split.train)} cases trained, "
+                "data": f"{self._data_name}: {len(plan.split.train)} cases trained, "
                 f"{len(plan.split.val)} validated; {targets}",
                 "channels": ", ".join(plan.channels),
                 "network": f"{config.network.name} {config.network.args or ''}",
@@ -335,6 +335,12 @@ class Reporter:
     def _running(self) -> Session:
         assert self._session is not None
         return self._session
+
+    @property
+    def _data_name(self) -> str:
+        plan = self._running.plan
+        fold = plan.split.fold_words
+        return f"{plan.dataset.name}, {fold}" if fold else plan.dataset.name
 
     @property
     def _note(self) -> str:

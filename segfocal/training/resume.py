@@ -16,6 +16,8 @@ _FIXED = {
     "train.optimizer": "last.pt holds the other one's state",
     "data.val_fraction": "the run goes on with its split.json",
     "data.split": "the run goes on with its split.json",
+    "data.folds": "the run goes on with its split.json",
+    "data.fold": "the run goes on with its split.json",
 }
 """Settings that a run keeps from its start, and why."""
 

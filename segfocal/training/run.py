@@ -164,4 +164,10 @@ def _resolve(request: TrainRequest) -> tuple[LoadedConfig, Path]:
     loaded = load_config(config_path, request.overrides)
     if request.resume and loaded.name == "config" and out is not None:
         loaded = check_config(loaded.plain, out.name, loaded.lines)
-    return loaded, out or loaded.config.out or Path("runs") / loaded.name
+    return loaded, out or loaded.config.out or Path("runs") / _folder_name(loaded)
+
+
+def _folder_name(loaded: LoadedConfig) -> str:
+    """The config's name, and the fold's: those of one cross-validation lie side by side."""
+    fold = loaded.config.data.fold
+    return loaded.name if fold is None else f"{loaded.name}-fold{fold}"

@@ -190,6 +190,36 @@ def test_a_section_that_is_none_is_named(write):
     )
 
 
+@pytest.mark.parametrize(
+    ("lines", "wrong"),
+    [
+        ("folds: 5", ": data.fold: expected the fold that validates, 0 to 4, got None."),
+        ("folds: 5\n  fold: 5", ":4: data.fold: expected the fold that validates, 0 to 4, got 5."),
+        ("folds: 1\n  fold: 0", ":3: data.folds: expected greater than or equal to 2, got 1."),
+        (
+            "fold: 0",
+            (
+                ":3: data.fold: expected none without data.folds, or a data.split that holds "
+                "folds, got 0."
+            ),
+        ),
+        (
+            "split: a.json\n  folds: 5\n  fold: 0",
+            ":4: data.folds: expected none beside data.split, which says who validates, got 5.",
+        ),
+    ],
+)
+def test_folds_say_which_of_them_validates(write, lines, wrong):
+    assert mistake(write(f"{BASE}  {lines}\n")).removeprefix("brats.yaml").endswith(wrong)
+
+
+def test_a_fold_of_a_cross_validation_or_of_a_file_is_taken(write):
+    data = load_config(write(f"{BASE}  folds: 5\n  fold: 4\n")).config.data
+    assert (data.folds, data.fold) == (5, 4)
+    data = load_config(write(f"{BASE}  split: splits_final.json\n  fold: 7\n")).config.data
+    assert (data.folds, data.fold) == (None, 7)
+
+
 def test_a_message_ends_in_one_dot(write):
     line = mistake(write(BASE + "loss: {name: DiceLoss, alpha: 0.5}\n"))
     assert line.endswith("weighted cross-entropy).")

@@ -91,8 +91,32 @@ def test_folds_cover_every_case_once_in_even_shares(count, folds):
 def test_a_fold_out_of_range_is_refused(folds, fold):
     with pytest.raises(UserError, match=f"got fold {fold} of {folds}"):
         make_fold(IDS, folds=folds, fold=fold, seed=0)
-    with pytest.raises(UserError, match="expected at least 6 cases, got 5"):
+    with pytest.raises(UserError) as error:
         make_fold(IDS[:5], folds=6, fold=0, seed=0)
+    assert str(error.value) == (
+        "split: expected at least 6 patients for data.folds: 6, got 5. Set fewer folds."
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(ids_of_cases.map(lambda ids: ids[0]), st.integers(0, 9), min_size=2),
+    st.integers(2, 5),
+)
+def test_over_all_folds_every_patient_validates_once_with_all_scans(scans, folds):
+    patients = {case_id: f"patient {number}" for case_id, number in scans.items()}
+    if len(set(patients.values())) < folds:
+        return
+    held_out = []
+    for fold in range(folds):
+        split = make_fold(scans, folds=folds, fold=fold, seed=3, patients=patients)
+        assert sorted([*split.train, *split.val]) == sorted(scans)
+        validated = {patients[case_id] for case_id in split.val}
+        assert validated.isdisjoint(patients[case_id] for case_id in split.train)
+        held_out.append(validated)
+    assert sorted(name for names in held_out for name in names) == sorted(set(patients.values()))
+    sizes = [len(names) for names in held_out]
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_training_on_all_validates_on_none():
@@ -115,6 +139,25 @@ def test_a_split_comes_back_from_its_file(tmp_path, split):
     assert json.loads((tmp_path / "split.json").read_text())["made_by"]["method"]
 
 
+def test_a_fold_of_nnunets_splits_is_taken(tmp_path):
+    path = tmp_path / "splits_final.json"
+    halves = [IDS[:25], IDS[25:]]
+    path.write_text(json.dumps([{"train": halves[1], "val": halves[0]},
+                                {"train": halves[0], "val": halves[1]}]))  # fmt: skip
+    split = read_split(path, IDS, fold=1)
+    assert (list(split.train), list(split.val)) == (halves[0], halves[1])
+    assert split.made_by == {"method": "splits_final.json", "fold": 1}
+    for fold in (None, 2):
+        with pytest.raises(UserError) as error:
+            read_split(path, IDS, fold=fold)
+        assert str(error.value) == (
+            f"{path}: holds 2 folds; set data.fold to one from 0 to 1, got {fold}."
+        )
+    path.write_text(json.dumps({"train": halves[0], "val": halves[1]}))
+    with pytest.raises(UserError, match=r"holds one split and no folds. Leave data.fold out"):
+        read_split(path, IDS, fold=1)
+
+
 def test_a_split_made_by_hand_may_leave_cases_out(tmp_path):
     path = tmp_path / "split.json"
     path.write_text(json.dumps({"train": ["case_003", "case_001"], "val": ["case_002"]}))
@@ -131,6 +174,8 @@ def test_a_split_made_by_hand_may_leave_cases_out(tmp_path):
         ('{"train": ["case_001", "case_001"], "val": []}', "case_001 stand twice in train"),
         ('{"train": ["case_001"], "val": ["case_001"]}', "case_001 both train and validate"),
         ('{"train": ["case_001", "x", "y"], "val": ["z"]}', "does not have: x, y, z. Was the"),
+        ("[]", "holds 0 folds"),
+        ('"case_001"', "expected a JSON object, got str"),
         ('{"train": ["case_001"], "val": [], "made_by": 3}', "made_by: expected an object"),
         ('{"train": [\n"case_001"\n"val"]}', r"split.json:3: is not valid JSON"),
     ],

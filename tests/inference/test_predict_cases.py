@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import json
 import shutil
 
 import nibabel as nib
@@ -288,3 +289,73 @@ def test_channels_on_another_axis_train_and_predict(phantom, tmp_path, axis):
     tiny_run(root, tmp_path / "run", "train.epochs=1", f"data.channel_dim={axis}")
     (path,) = predict(tmp_path / "run" / "best.pt", root, tmp_path / "out")
     assert nib.load(path).shape == nib.load(phantom / "imagesTs" / path.name).shape[:3]
+
+
+@pytest.fixture(scope="module")
+def folds(phantom, tmp_path_factory):
+    """Two folds of a cross-validation: their checkpoints."""
+    where = tmp_path_factory.mktemp("folds")
+    settings = ("train.epochs=1", "network.prior_bias=false", "data.folds=2")
+    for fold in (0, 1):
+        tiny_run(phantom, where / str(fold), *settings, f"data.fold={fold}")
+    return [where / "0/best.pt", where / "1/best.pt"]
+
+
+def test_held_out_cases_are_predicted_by_the_run_that_did_not_learn_from_them(
+    folds, phantom, tmp_path
+):
+    together = PredictRequest(folds, phantom / "imagesTr", tmp_path / "both", held_out=True)
+    said = []
+    written = {path.name for path in predict_cases(together, said.append)}
+    splits = [json.loads((path.parent / "split.json").read_text()) for path in folds]
+    assert written == {f"{case}.nii.gz" for split in splits for case in split["val"]}
+    assert len(written) == len(list((phantom / "labelsTr").glob("*.nii.gz")))
+    half = len(splits[0]["val"])
+    assert said[:2] == [f"held out by {path}: {half} cases" for path in folds]
+    for fold, split, path in zip("01", splits, folds, strict=True):
+        predict(path, phantom / "imagesTr", tmp_path / fold)
+        for case in split["val"]:
+            alone = (tmp_path / fold / f"{case}.nii.gz").read_bytes()
+            assert (tmp_path / "both" / f"{case}.nii.gz").read_bytes() == alone
+    other = min(splits[0]["train"])
+    alone = (tmp_path / "0" / f"{other}.nii.gz").read_bytes()
+    assert (tmp_path / "both" / f"{other}.nii.gz").read_bytes() != alone
+
+
+def test_cases_that_no_run_held_out_are_left_out_and_counted(folds, phantom, tmp_path, capsys):
+    images = str(phantom / "imagesTr")
+    with pytest.raises(SystemExit) as stop:
+        main(["--ckpt", str(folds[0]), "-i", images, "-o", str(tmp_path / "a"), "--held-out"])
+    assert stop.value.code == 0
+    split = json.loads((folds[0].parent / "split.json").read_text())
+    assert names(tmp_path / "a") == sorted(f"{case}.nii.gz" for case in split["val"])
+    left_out = len(split["train"])
+    assert f"left out: {left_out} cases that no run validated on\n" in capsys.readouterr().out
+
+
+def test_held_out_cases_that_cannot_be_told_are_a_mistake(folds, phantom, tmp_path):
+    with pytest.raises(UserError) as error:
+        predict(folds[0], phantom, tmp_path / "out", held_out=True)
+    assert str(error.value) == (
+        "--held-out: none of the 1 cases of -i was held out by the runs of --ckpt. Pass the images "
+        "that the runs were started with (imagesTr)."
+    )
+    alone = tmp_path / "best.pt"
+    shutil.copy(folds[0], alone)
+    with pytest.raises(UserError, match=r"--held-out: .*split.json does not exist. Pass checkp"):
+        predict(alone, phantom / "imagesTr", tmp_path / "out", held_out=True)
+    (tmp_path / "split.json").write_text('{"train": []}')
+    with pytest.raises(UserError, match=r"split.json: val: expected a list of case ids"):
+        predict(alone, phantom / "imagesTr", tmp_path / "out", held_out=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_checkpoints_may_follow_one_option(folds, phantom, tmp_path):
+    paths = [str(path) for path in folds]
+    twice = ["--ckpt", paths[0], "--ckpt", paths[1]]
+    for name, options in (("a", ["--ckpt", *paths]), ("b", twice)):
+        with pytest.raises(SystemExit) as stop:
+            main([*options, "-i", str(phantom), "-o", str(tmp_path / name)])
+        assert stop.value.code == 0
+    (label,) = names(tmp_path / "a")
+    assert (tmp_path / "a" / label).read_bytes() == (tmp_path / "b" / label).read_bytes()

@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -344,6 +345,29 @@ def test_training_on_every_case_needs_no_validation(phantom, tmp_path):
     outcome = tiny_run(phantom, tmp_path / "a", "data.val_fraction=0")
     assert outcome.progress.best_epoch == 0
     assert load_checkpoint(tmp_path / "a" / "best.pt").progress["epoch"] == 2
+
+
+def test_the_folds_of_a_cross_validation_lie_side_by_side_and_share_prepared_cases(
+    phantom, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    made_files = []
+    for fold in (0, 1):
+        settings = ("data.folds=3", f"data.fold={fold}", "train.epochs=1")
+        tiny_run(phantom, None, "data.cache=disk", "data.cache_dir=cache", *settings)
+        made_files.append({path.name for path in Path("cache").iterdir()})
+    runs = [Path(f"runs/phantom-fold{fold}") for fold in (0, 1)]
+    splits = [json.loads((run / "split.json").read_text()) for run in runs]
+    assert set(splits[0]["val"]).isdisjoint(splits[1]["val"])
+    assert splits[1]["made_by"] == {"method": "folds", "folds": 3, "fold": 1, "seed": 0}
+    in_both = set(splits[0]["train"]) & set(splits[1]["train"])
+    assert in_both
+    made_anew = {name.split("-")[0] for name in made_files[1] - made_files[0]}
+    assert made_anew == {*splits[0]["val"], *splits[1]["val"]}  # once to train, once to validate
+    assert f", fold 1 of 3: {len(splits[1]['train'])} train / " in (runs[1] / "log.txt").read_text()
+    assert ", fold 1 of 3: " in (runs[1] / "report.html").read_text()
+    with pytest.raises(UserError, match=r"data.fold was 1 at the start of the run and is 0 now"):
+        tiny_run(phantom, runs[1], "data.folds=3", "data.fold=0", resume=True)
 
 
 def test_a_wall_clock_budget_ends_the_run_in_time_and_at_rate_zero(phantom, tmp_path):
