@@ -63,6 +63,8 @@ def _type(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_type(argument) for argument in arguments if argument is not type(None))
+    if origin is typing.Annotated:
+        return _type(arguments[0])
     if origin is typing.Literal:
         return ", ".join(map(str, arguments))
     if origin is list:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -115,8 +115,9 @@ class DataConfig(Section):
     """Where patients were scanned more than once, how a case's id names the patient: `{patient}_T*`
     (`*` for anything). All scans of a patient train, or all validate. Default: in BIDS the
     subject, else every case is a patient."""
-    num_workers: int = Field(0, ge=0)
-    """Processes that cut and augment patches, of each rank; the result does not depend on it."""
+    num_workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Processes that cut and augment patches, of each rank; the result does not depend on it. auto:
+    none on the CPU, whose cores compute; for a GPU up to four, as the machine has cores."""
     cache: Literal["auto", "ram", "disk", "none"] = "auto"
     """Where prepared cases are kept. `ram`: in memory up to `cache_ram_gb`, the rest prepared anew
     at every access; `disk`: in files of `cache_dir` that are mapped, not read, and found again by

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from segfocal.checkpoint import Checkpoint, load_weights
 from segfocal.config.schema import Config, TrainConfig
 from segfocal.data.cases import Case
 from segfocal.data.partial import annotated_outputs
+from segfocal.data.processes import available_cores
 from segfocal.errors import RunFailedError, UserError, one_line
 from segfocal.inference.device import is_out_of_memory
 from segfocal.labels import LabelScheme
@@ -32,6 +34,11 @@ from segfocal.transforms.pipelines import (
     crop_preparation,
     preprocessing,
 )
+
+_MOST_LOADERS = 4
+"""Processes of `data.num_workers: auto`: one makes a patch of 4 x 128^3 in some 50 ms."""
+
+_WAITING_TOLD = 0.2
 
 
 def make_network(config: Config, plan: Plan) -> nn.Module:
@@ -220,7 +227,7 @@ def make_loader(
         batch_size=train.batch_size,
         rows=ranks.share(train.batch_size),
     )
-    workers = config.data.num_workers
+    workers = num_loader_workers(config.data.num_workers, device, ranks)
     return DataLoader(
         PatchDataset(store, changes, seed=train.seed, annotated=annotated),
         batch_size=len(sampler.rows),
@@ -228,4 +235,36 @@ def make_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
+        # Prepared cases in memory are shared by a fork; every other start would copy them.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+    )
+
+
+def num_loader_workers(setting: int | Literal["auto"], device: torch.device, ranks: Ranks) -> int:
+    """Processes that make the patches of one rank, by `data.num_workers`."""
+    if setting != "auto":
+        return setting
+    if device.type == "cpu":
+        return 0
+    return min(available_cores() // ranks.num_here - 1, _MOST_LOADERS)
+
+
+def slow_loading(waited: float, num_workers: int, device: torch.device, ranks: Ranks) -> str:
+    """What to tell a user whose GPU waits for patches while cores are idle; else "".
+
+    Args:
+        waited: Share of an epoch's time that went into waiting for patches.
+        num_workers: Processes that make them.
+        device: Where the network computes.
+        ranks: Who shares the machine's cores.
+    """
+    spare = available_cores() // ranks.num_here - 1 - num_workers
+    if device.type == "cpu" or waited < _WAITING_TOLD or spare < 1:
+        return ""
+    made_by = f"{num_workers} process{'' if num_workers == 1 else 'es'}"
+    return (
+        f"loader {waited:.0%} of the time went into waiting for patches, which "
+        f"{made_by if num_workers else 'the training process itself'} made. Set "
+        f"data.num_workers: {min(max(2 * num_workers, 2), num_workers + spare)}; the result stays "
+        f"the same."
     )

@@ -35,12 +35,21 @@ class NonFiniteLossError(ArithmeticError):
 
 @dataclass(frozen=True)
 class EpochMeans:
-    """Means over the steps of an epoch."""
+    """Means over the steps of an epoch.
+
+    Attributes:
+        terms: Of each term of the loss.
+        steps: How many there were.
+        lr: Learning rate of the last one.
+        steps_per_s: Of all of them.
+        waited: Share of the time that went into waiting for batches, the first step's left out.
+    """
 
     terms: dict[str, float]
     steps: int
     lr: float
     steps_per_s: float
+    waited: float = 0.0
 
 
 @dataclass
@@ -104,12 +113,18 @@ class Learner:
         self.network.train()
         sums: dict[str, float] = {}
         began, taken, lr = time.monotonic(), 0, 0.0
+        went_on, waited_s = began, 0.0
         iterator = iter(batches)
         # One step at least: a clock that runs out between two epochs must not make an empty one.
         while taken == 0 or self._progress(budget) < 1:
+            asked = time.monotonic()
             group = [b for _, b in zip(range(self.train.accumulate), iterator, strict=False)]
             if not group:
                 break
+            if taken == 0:
+                went_on = time.monotonic()  # starting the processes that make batches is no wait
+            else:
+                waited_s += time.monotonic() - asked
             lr = self._set_lr(self._progress(budget))
             terms = self._optimise(group)
             self.step += 1
@@ -118,8 +133,9 @@ class Learner:
                 sums[name] = sums.get(name, 0.0) + value
             on_step(taken, terms)
         means = {name: total / max(taken, 1) for name, total in sums.items()}
-        rate = taken / max(time.monotonic() - began, 1e-9)
-        return EpochMeans(means, taken, lr, rate)
+        now = time.monotonic()
+        rate, waited = taken / max(now - began, 1e-9), waited_s / max(now - went_on, 1e-9)
+        return EpochMeans(means, taken, lr, rate, waited)
 
     def _progress(self, budget: Budget) -> float:
         """Share of the run that is done. Only a wall-clock budget makes ranks ask for the time."""

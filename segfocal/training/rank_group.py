@@ -52,6 +52,7 @@ class RankGroup(Ranks):
     def __init__(self, launch: Launch) -> None:
         self.launch = launch
         self.rank, self.count = launch.rank, launch.world_size
+        self.num_here = launch.local_world_size
         self._exchanges = 0
         self._claimed: bool | None = None
         self._announced = False
@@ -82,11 +83,6 @@ class RankGroup(Ranks):
         self.warnings.uninstall()
         if error is None and dist.is_initialized():
             dist.destroy_process_group()
-
-    @property
-    def share_machines(self) -> bool:
-        """Whether this machine has more than one of the ranks."""
-        return self.launch.local_world_size > 1
 
     def agents(self) -> tuple[str, ...]:
         """Names of the torchruns that started the ranks."""

@@ -28,10 +28,12 @@ class Ranks:
     Attributes:
         rank: Number of this one.
         count: How many there are.
+        num_here: How many of them are on this machine.
     """
 
     rank = 0
     count = 1
+    num_here = 1
 
     def __enter__(self) -> Ranks:
         return self
@@ -48,11 +50,6 @@ class Ranks:
     def is_first(self) -> bool:
         """Whether this rank writes the run folder and prints."""
         return self.rank == 0
-
-    @property
-    def share_machines(self) -> bool:
-        """Whether this machine has more than one of the ranks."""
-        return False
 
     def agents(self) -> tuple[str, ...]:
         """Names of the torchruns that started the ranks (`Launch.agent`); none here."""

@@ -20,6 +20,7 @@ from segfocal.training.build import (
     make_loader,
     make_network,
     make_optimizer,
+    slow_loading,
 )
 from segfocal.training.case_store import CaseStore
 from segfocal.training.learner import Learner
@@ -151,7 +152,7 @@ class Session:
         self.budget = budget = self._budget()
         self._loop_began = ranks.now()
         self._first_progress = budget.progress(self.learner.step, self._loop_began)
-        last = self._finished(budget)
+        last, first_epoch = self._finished(budget), self.progress.epoch + 1
         while not last:
             epoch = self.progress.epoch + 1
             loader.sampler.epoch = epoch  # type: ignore[attr-defined]
@@ -159,6 +160,10 @@ class Session:
             torch.manual_seed(stable_seed(train.seed, "epoch", epoch))
             with self.reporter.epoch(epoch, train.epochs, train.steps_per_epoch) as on_step:
                 means = self.learner.run_epoch(loader, budget, on_step)
+            if epoch == first_epoch and ranks.is_first:
+                hint = slow_loading(means.waited, loader.num_workers, self.device, ranks)
+                if hint:
+                    self.reporter.note(hint)
             self.progress.epoch = epoch
             self.progress.elapsed_s = ranks.now() - self.started_s
             last = self._finished(budget)

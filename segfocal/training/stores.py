@@ -48,7 +48,7 @@ def make_stores(
             prepare,
             mode=data.cache,
             cache=CaseCache(folder, prepare.description, reporter.note),
-            budget_bytes=0 if ranks.share_machines else budget_bytes,
+            budget_bytes=0 if ranks.num_here > 1 else budget_bytes,
             on_case=on_case,
             on_note=reporter.note,
         )

@@ -9,8 +9,9 @@ from segfocal.data.cases import Case
 from segfocal.errors import RunFailedError, UserError
 from segfocal.inference.device import resolve_amp, resolve_device
 from segfocal.labels import LabelScheme
-from segfocal.training.build import CasePreparation
+from segfocal.training.build import CasePreparation, num_loader_workers, slow_loading
 from segfocal.training.case_store import CaseStore
+from segfocal.training.ranks import ALONE, Ranks
 
 
 def test_a_cpu_is_never_given_bfloat16_unasked():
@@ -119,3 +120,56 @@ def test_another_version_of_a_package_makes_new_files(monkeypatch, package):
         metadata, "version", lambda name: "0.0" if name == package else version(name)
     )
     assert described() != before
+
+
+@pytest.fixture
+def cores(monkeypatch):
+    def have(count):
+        monkeypatch.setattr("segfocal.training.build.available_cores", lambda: count)
+
+    return have
+
+
+def ranks_here(count):
+    ranks = Ranks()
+    ranks.num_here = count
+    return ranks
+
+
+@pytest.mark.parametrize(
+    ("num_cores", "num_ranks", "expected"),
+    [(16, 1, 4), (4, 1, 3), (1, 1, 0), (16, 4, 3), (4, 4, 0)],
+)
+def test_patches_for_a_gpu_are_made_by_processes_as_the_cores_allow(
+    cores, num_cores, num_ranks, expected
+):
+    cores(num_cores)
+    ranks = ranks_here(num_ranks)
+    assert num_loader_workers("auto", torch.device("cuda"), ranks) == expected
+    assert num_loader_workers("auto", torch.device("cpu"), ranks) == 0
+    for device in ("cpu", "cuda"):
+        assert num_loader_workers(7, torch.device(device), ranks) == 7
+
+
+def test_a_gpu_that_waits_for_patches_is_told_of_with_the_number_to_set(cores):
+    cores(16)
+    cuda = torch.device("cuda")
+    assert slow_loading(0.43, 4, cuda, ALONE) == (
+        "loader 43% of the time went into waiting for patches, which 4 processes made. Set "
+        "data.num_workers: 8; the result stays the same."
+    )
+    assert "which the training process itself made. Set data.num_workers: 2;" in slow_loading(
+        0.43, 0, cuda, ALONE
+    )
+    assert "which 1 process made. Set data.num_workers: 2;" in slow_loading(0.43, 1, cuda, ALONE)
+    assert "Set data.num_workers: 15;" in slow_loading(0.43, 10, cuda, ALONE)
+    assert "Set data.num_workers: 3;" in slow_loading(0.43, 2, cuda, ranks_here(4))
+
+
+def test_nobody_is_told_to_take_cores_that_are_not_there_or_compute(cores):
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    cores(16)
+    assert slow_loading(0.19, 4, cuda, ALONE) == ""
+    assert slow_loading(0.9, 0, cpu, ALONE) == ""
+    assert slow_loading(0.9, 15, cuda, ALONE) == ""
+    assert slow_loading(0.9, 3, cuda, ranks_here(4)) == ""

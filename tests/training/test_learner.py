@@ -122,6 +122,24 @@ def test_epoch_means_are_over_the_steps():
     assert means.lr == 0.1
 
 
+def test_the_wait_for_batches_is_measured_without_the_first(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+
+    def slow(parts):
+        for number, part in enumerate(parts):
+            clock[0] += 50.0 if number == 0 else 3.0
+            yield part
+
+    def compute(_step, _terms):
+        clock[0] += 1.0
+
+    means = make().run_epoch(slow(batches(5)), budget(), compute)
+    assert means.waited == pytest.approx(4 * 3 / (4 * 3 + 5 * 1))
+    assert means.steps_per_s == pytest.approx(5 / (50 + 4 * 3 + 5))
+    assert make().run_epoch([], budget(), ignore).waited == 0
+
+
 def test_what_a_case_was_annotated_for_reaches_the_loss():
     learner = make()
     given, inner = [], learner.terms

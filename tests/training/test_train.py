@@ -370,6 +370,19 @@ def test_the_folds_of_a_cross_validation_lie_side_by_side_and_share_prepared_cas
         tiny_run(phantom, runs[1], "data.folds=3", "data.fold=0", resume=True)
 
 
+def test_slow_loading_is_told_once(phantom, tmp_path, monkeypatch):
+    asked = []
+
+    def slow(waited, num_workers, device, _ranks):
+        asked.append((0 <= waited <= 1, num_workers, device.type))
+        return "loader is slow"
+
+    monkeypatch.setattr("segfocal.training.session.slow_loading", slow)
+    tiny_run(phantom, tmp_path / "a", "data.num_workers=1", "train.device=cpu")
+    assert asked == [(True, 1, "cpu")]
+    assert (tmp_path / "a" / "log.txt").read_text().count("loader is slow") == 1
+
+
 def test_a_wall_clock_budget_ends_the_run_in_time_and_at_rate_zero(phantom, tmp_path):
     import time
 
