@@ -57,6 +57,7 @@ def stages(num_processes):
         Stage("tests", [*pytest, *several, *kernels], 240),
         Stage("losses", [*losses, "--no-compile"], 180),
         Stage("kernels", [*python, "benchmarks/triton_times.py"], 240),
+        Stage("training_step", [*python, "benchmarks/training_step.py"], 120),
         Stage("losses_beside_compiled", [*losses, "--only-compiled"], 600),
         Stage("ranks", [*pytest, *ranks], 240),
     ]
