@@ -166,7 +166,7 @@ def generalized_dice_of_sums(
     volume_weight = _volume_weights(each, options)
     numerator = 2 * (volume_weight * each.tp).sum(1, keepdim=True) + options.smooth_nr
     denominator = (volume_weight * (each.p + each.t)).sum(1, keepdim=True) + options.smooth_dr
-    counted = (volume_weight > 0).any(1, keepdim=True) & (denominator > 0)
+    counted = (volume_weight > 0).any(1, keepdim=True) & (denominator != 0)  # NaN counts
     loss = torch.where(counted, 1 - safe_ratio(numerator, denominator), 0)
     if options.reduction == "none":
         return append_axes(loss, voxels.logits)

@@ -110,6 +110,13 @@ def test_an_all_ignored_batch_costs_nothing_and_backward_runs(batch, smooth):
     assert (logits.grad == 0).all()
 
 
+@pytest.mark.parametrize("options", [{}, {"batch": True}, {"reduction": "sum"}, NO_SMOOTHING])
+def test_nan_is_not_hidden(options):
+    logits, labels = make_case()
+    logits.detach()[0, 0, 0, 0] = torch.nan
+    assert generalized_dice_loss(logits, labels, **options).isnan()
+
+
 def test_an_all_ignored_sample_is_not_part_of_the_mean():
     logits, labels = make_case()
     labels[0] = 255

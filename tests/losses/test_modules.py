@@ -646,6 +646,14 @@ def test_printing_a_unified_loss_shows_its_own_arguments_alone():
     assert not {"include_background", "reduction", "focal_share"} & set(re.split(r"\W", shown))
 
 
+@EVERY
+def test_a_nan_logit_makes_the_loss_nan(name):
+    """Else a run that has diverged reports a loss, and trains on."""
+    logits, labels = make_case(name)
+    logits.detach()[0, :, 0, 0] = torch.nan
+    assert MODULES[name]()(logits, labels).sum().isnan()
+
+
 def test_the_package_offers_the_losses_lazily():
     assert segfocal.DiceFocalLoss is DiceFocalLoss
     assert segfocal.FocalLoss is FocalLoss

@@ -519,6 +519,13 @@ MUTANTS = (
         GDL,
     ),
     Mutant(
+        "a generalized Dice of NaN is 0",
+        "functional/generalized_dice.py",
+        "(denominator != 0)",
+        "(denominator > 0)",
+        GDL,
+    ),
+    Mutant(
         "rare classes focused away in the asymmetric form",
         "functional/unified.py",
         "return 0.0 if options.asymmetric else options.gamma",
