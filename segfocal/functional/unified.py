@@ -32,7 +32,7 @@ class UnifiedOptions(NamedTuple):
     """What a unified focal loss is; `unified_focal_loss` explains each."""
 
     asymmetric: bool = True
-    focal_share: float = 0.5
+    weight: float = 0.5
     delta: float = 0.6
     gamma: float = 0.5
     batch: bool = False
@@ -123,7 +123,7 @@ def unified_focal_loss(
     read = VoxelOptions(activation, ignore_index, regions, check_target, backend)
     options = UnifiedOptions(
         asymmetric=asymmetric,
-        focal_share=weight,
+        weight=weight,
         delta=delta,
         gamma=gamma,
         batch=batch,
@@ -142,7 +142,7 @@ def check_unified_options(options: UnifiedOptions) -> None:
     Raises:
         ValueError: Naming the argument.
     """
-    for name, value in (("weight", options.focal_share), ("delta", options.delta)):
+    for name, value in (("weight", options.weight), ("delta", options.delta)):
         checks.check_number(name, value)
         if not 0 <= value <= 1:
             raise ValueError(f"{name} of a unified focal loss must be in [0, 1]: got {value:g}.")

@@ -32,7 +32,7 @@ class LogitsLoss(nn.Module):
             numbers. It is part of the `state_dict`.
     """
 
-    weight: Tensor | None
+    weight: float | Tensor | None
     alpha: float | Tensor | None
     gamma: float | Tensor
     _device = torch.device("cpu")  # where a buffer belongs that is made later

@@ -72,6 +72,7 @@ class DiceCELoss(OverlapFocalLoss):
     """
 
     lambda_names = ("lambda_dice", "lambda_ce")
+    background_name = "ce_include_background"
 
     def __init__(
         self,
@@ -125,7 +126,7 @@ class DiceCELoss(OverlapFocalLoss):
         self.normalizer: Normalizer = normalizer
         self.top_k = top_k
         self.absent: Absent = absent
-        self.focal_include_background = ce_include_background
+        self.ce_include_background = ce_include_background
         self._hold_gamma(0.0)
         self._hold_alpha(None)
         self.check_numbers()

@@ -23,7 +23,7 @@ class OverlapFocalLoss(LogitsLoss):
     """Two terms of one pass over the voxels, and their weighted sum."""
 
     lambda_names: ClassVar[tuple[str, str]] = ("lambda_dice", "lambda_focal")
-    focal_include_background: bool | None
+    background_name: ClassVar[str] = "focal_include_background"
 
     @abstractmethod
     def overlap_options(self) -> OverlapTerm:
@@ -46,7 +46,7 @@ class OverlapFocalLoss(LogitsLoss):
 
     def focal_options(self) -> FocalOptions:
         """The voxelwise term's arguments."""
-        background = self.focal_include_background
+        background: bool | None = getattr(self, self.background_name)
         options = self._options(FocalOptions)
         return options if background is None else options._replace(include_background=background)
 

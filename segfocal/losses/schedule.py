@@ -159,8 +159,8 @@ class LossSchedule:
 
     Args:
         loss: The loss.
-        values: A `Ramp` or `Steps` for each name: an attribute of the loss, with dots for the loss
-            inside a wrapper (`"loss.gamma"`).
+        values: A `Ramp` or `Steps` for each name: an argument of the loss that is a number, with
+            dots for the loss inside a wrapper (`"loss.gamma"`).
         total_steps: Number of `step` calls in the whole training; None if only `set_progress` is
             used.
 

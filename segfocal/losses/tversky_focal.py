@@ -27,17 +27,18 @@ class TverskyFocalTerms(NamedTuple):
 class TverskyFocalLoss(OverlapFocalLoss):
     """Tversky plus focal loss, both of one pass.
 
-    `segfocal.functional.tversky_loss` and `focal_loss` explain the arguments. `alpha` and `beta`
-    are the Tversky index's, as in `TverskyLoss`; the focal term's balance is `focal_alpha`, which
-    the `state_dict` holds as `alpha`, as for every focal loss.
+    `segfocal.functional.tversky_loss` and `focal_loss` explain the arguments. `alpha` and `gamma`
+    are the focal term's, as in `DiceFocalLoss`; those of the Tversky term are `tversky_alpha`,
+    `tversky_beta` and `tversky_gamma`. `alpha`, `weight` and a per-class `gamma` are buffers, and
+    so in the `state_dict`.
 
     Args:
         include_background: Whether channel 0 counts.
         to_onehot_y: Integer labels are recognised without it; True refuses a one-hot target.
         sigmoid: Each channel is its own yes-or-no question.
         softmax: The channels exclude each other.
-        alpha: Tversky term: weight >= 0 of false positives.
-        beta: Tversky term: weight >= 0 of false negatives.
+        tversky_alpha: Tversky term: weight >= 0 of false positives.
+        tversky_beta: Tversky term: weight >= 0 of false negatives.
         tversky_gamma: Tversky term: exponent >= 1 of its focal form.
         reduction: "mean", "sum" or "none".
         smooth_nr: Added to the overlap's numerator, >= 0.
@@ -47,7 +48,8 @@ class TverskyFocalLoss(OverlapFocalLoss):
         weight: Weight >= 0 in both terms, one number or one per channel.
         lambda_tversky: Weight >= 0 of the Tversky term.
         lambda_focal: Weight >= 0 of the focal term.
-        focal_alpha: Focal term: balance, one number or one per channel, or a derived record.
+        alpha: Focal term: balance, one number or one per channel, or the record that
+            `segfocal.statistics` derives.
         soft_label: Overlap min(p, t), for targets between 0 and 1.
         ignore_index: Label or labels whose voxels do not count, in either term.
         regions: Class indices that make up each channel.
@@ -66,7 +68,9 @@ class TverskyFocalLoss(OverlapFocalLoss):
 
     Example:
         >>> import torch
-        >>> loss = TverskyFocalLoss(softmax=True, alpha=0.3, beta=0.7, ignore_index=255)
+        >>> loss = TverskyFocalLoss(
+        ...     softmax=True, tversky_alpha=0.3, tversky_beta=0.7, ignore_index=255
+        ... )
         >>> labels = torch.tensor([[[0, 1, 255]]], dtype=torch.uint8)
         >>> round(loss(torch.zeros(1, 2, 3), labels).item(), 4)
         0.6733
@@ -81,8 +85,8 @@ class TverskyFocalLoss(OverlapFocalLoss):
         sigmoid: bool = False,
         softmax: bool = False,
         *,
-        alpha: float = 0.5,
-        beta: float = 0.5,
+        tversky_alpha: float = 0.5,
+        tversky_beta: float = 0.5,
         tversky_gamma: float = 1.0,
         reduction: Reduction = "mean",
         smooth_nr: float = 1e-5,
@@ -92,7 +96,7 @@ class TverskyFocalLoss(OverlapFocalLoss):
         weight: ClassNumbers | None = None,
         lambda_tversky: float = 1.0,
         lambda_focal: float = 1.0,
-        focal_alpha: Alpha | None = None,
+        alpha: Alpha | None = None,
         soft_label: bool = False,
         ignore_index: IgnoreIndex = None,
         regions: Regions = None,
@@ -117,8 +121,8 @@ class TverskyFocalLoss(OverlapFocalLoss):
             check_target=check_target,
             backend=backend,
         )
-        self.tversky_alpha = alpha
-        self.tversky_beta = beta
+        self.tversky_alpha = tversky_alpha
+        self.tversky_beta = tversky_beta
         self.tversky_gamma = tversky_gamma
         self.smooth_nr = smooth_nr
         self.smooth_dr = smooth_dr
@@ -126,7 +130,7 @@ class TverskyFocalLoss(OverlapFocalLoss):
         self._hold_gamma(gamma)
         self.lambda_tversky = lambda_tversky
         self.lambda_focal = lambda_focal
-        self._hold_alpha(focal_alpha)
+        self._hold_alpha(alpha)
         self.soft_label = soft_label
         self.label_smoothing = label_smoothing
         self.normalizer: Normalizer = normalizer

@@ -53,6 +53,8 @@ class UnifiedFocalLoss(LogitsLoss):
         0.4317
     """
 
+    weight: float
+
     def __init__(
         self,
         to_onehot_y: bool = False,
@@ -83,7 +85,8 @@ class UnifiedFocalLoss(LogitsLoss):
             backend=backend,
         )
         self.asymmetric = asymmetric
-        self.focal_share = weight
+        del self.weight  # of the classes, which this loss has none of
+        self.weight = weight
         self.delta = delta
         self.gamma = gamma
         self.batch = batch
@@ -98,14 +101,13 @@ class UnifiedFocalLoss(LogitsLoss):
         Raises:
             ValueError: Naming it.
         """
-        super().check_numbers()
         check_unified_options(self._options(UnifiedOptions))
 
     def settings(self) -> dict[str, Any]:
         """What the loss was told, by name: neither `include_background` nor `reduction`."""
         kept = super().settings()
         del kept["include_background"], kept["reduction"]
-        return {"weight" if name == "focal_share" else name: kept[name] for name in kept}
+        return kept
 
     def forward(
         self,
@@ -120,7 +122,7 @@ class UnifiedFocalLoss(LogitsLoss):
 
     def lambdas(self) -> tuple[float, float]:
         """Weights of the two terms."""
-        return self.focal_share, 1 - self.focal_share
+        return self.weight, 1 - self.weight
 
     def terms(
         self,

@@ -117,22 +117,20 @@ def make_loss(
         return DiceCELoss(
             lambda_dice=loss.lambda_dice, lambda_ce=loss.lambda_focal, **overlap, **focal, **read
         )
-    focal |= {"gamma": loss.gamma, "lambda_focal": loss.lambda_focal}
+    focal |= {"gamma": loss.gamma, "alpha": weights, "lambda_focal": loss.lambda_focal}
     focal |= {"focal_include_background": True}
     if loss.name == "TverskyFocalLoss":
         return TverskyFocalLoss(
+            tversky_alpha=loss.tversky_alpha,
+            tversky_beta=loss.tversky_beta,
             tversky_gamma=loss.tversky_gamma,
-            focal_alpha=weights,
             lambda_tversky=loss.lambda_dice,
-            **overlap,
             **focal,
             **read,
         )
     if loss.name == "GeneralizedDiceFocalLoss":
-        return GeneralizedDiceFocalLoss(
-            alpha=weights, lambda_gdl=loss.lambda_dice, **overlap, **focal, **read
-        )
-    return DiceFocalLoss(alpha=weights, lambda_dice=loss.lambda_dice, **overlap, **focal, **read)
+        return GeneralizedDiceFocalLoss(lambda_gdl=loss.lambda_dice, **overlap, **focal, **read)
+    return DiceFocalLoss(lambda_dice=loss.lambda_dice, **overlap, **focal, **read)
 
 
 def loss_terms(loss: LogitsLoss) -> Terms:

@@ -64,7 +64,11 @@ MODULES = {
     "gdl": lambda: GeneralizedDiceLoss(softmax=True, ignore_index=255, batch=True),
     "gdl focal": lambda: GeneralizedDiceFocalLoss(softmax=True, alpha=0.8, ignore_index=255),
     "tversky focal": lambda: TverskyFocalLoss(
-        softmax=True, alpha=0.3, beta=0.7, focal_alpha=[0.2, 1.1, 1.3, 1.4], ignore_index=255
+        softmax=True,
+        tversky_alpha=0.3,
+        tversky_beta=0.7,
+        alpha=[0.2, 1.1, 1.3, 1.4],
+        ignore_index=255,
     ),
     "unified": lambda: UnifiedFocalLoss(softmax=True, ignore_index=255),
     "unified regions": lambda: AsymmetricUnifiedFocalLoss(
@@ -407,11 +411,11 @@ def test_the_terms_of_the_other_compounds_are_those_of_their_functions():
     focal = focal_loss(logits, labels, alpha=[0.2, 1.1, 1.3, 1.4], gamma=1.0, ignore_index=255)
     loss = TverskyFocalLoss(
         softmax=True,
-        alpha=0.3,
-        beta=0.7,
+        tversky_alpha=0.3,
+        tversky_beta=0.7,
         tversky_gamma=1.5,
         gamma=1.0,
-        focal_alpha=[0.2, 1.1, 1.3, 1.4],
+        alpha=[0.2, 1.1, 1.3, 1.4],
         ignore_index=255,
         lambda_tversky=0.3,
         lambda_focal=2.0,
@@ -643,7 +647,37 @@ def test_printing_a_loss_shows_the_numbers_of_the_classes():
 def test_printing_a_unified_loss_shows_its_own_arguments_alone():
     shown = repr(AsymmetricUnifiedFocalLoss(weight=0.25))
     assert "weight=0.25" in shown
-    assert not {"include_background", "reduction", "focal_share"} & set(re.split(r"\W", shown))
+    assert not {"include_background", "reduction"} & set(re.split(r"\W", shown))
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        (FocalLoss, {"alpha": 0.3, "gamma": 1.5, "weight": 2.5, "top_k": 5.5}),
+        (DiceCELoss, {"softmax": True, "ce_include_background": False, "lambda_ce": 0.5}),
+        (DiceFocalLoss, {"softmax": True, "focal_include_background": False, "alpha": 0.3}),
+        (GeneralizedDiceFocalLoss, {"softmax": True, "alpha": 0.3, "lambda_gdl": 0.5}),
+        (
+            TverskyFocalLoss,
+            {
+                "softmax": True,
+                "alpha": 0.3,
+                "tversky_alpha": 0.4,
+                "tversky_beta": 0.6,
+                "gamma": 1.5,
+            },
+        ),
+        (TverskyLoss, {"softmax": True, "alpha": 0.4, "beta": 0.6, "gamma": 1.5}),
+        (UnifiedFocalLoss, {"softmax": True, "weight": 0.3, "delta": 0.7, "gamma": 0.2}),
+        (AsymmetricUnifiedFocalLoss, {"num_classes": 2, "weight": 0.3}),
+        (OneVsRestFocalLoss, {"alpha": 0.3, "p_smoothing": 0.1}),
+    ],
+)
+def test_a_loss_holds_and_prints_its_numbers_by_the_names_that_it_takes(kind, arguments):
+    loss = kind(**arguments)
+    for name, given in arguments.items() - {("softmax", True)}:
+        assert float(getattr(loss, name)) == pytest.approx(float(given))
+        assert f"{name}={given}" in repr(loss)
 
 
 @EVERY

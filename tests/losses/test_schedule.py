@@ -12,6 +12,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from segfocal.losses import (
     DeepSupervisionLoss,
+    DiceCELoss,
     DiceFocalLoss,
     DiceLoss,
     FocalLoss,
@@ -20,6 +21,7 @@ from segfocal.losses import (
     OneVsRestFocalLoss,
     Ramp,
     Steps,
+    TverskyFocalLoss,
     TverskyLoss,
     UnifiedFocalLoss,
 )
@@ -218,10 +220,10 @@ def test_a_step_between_forward_and_backward_is_refused_by_torch():
             ),
         ),
         (
-            lambda: LossSchedule(UnifiedFocalLoss(softmax=True), {"weight": Ramp(0.1, 0.2)}),
+            lambda: LossSchedule(UnifiedFocalLoss(softmax=True), {"alpha": Ramp(0.1, 0.2)}),
             (
-                "the loss has no number 'weight' to schedule: UnifiedFocalLoss holds delta, "
-                "focal_share, gamma, smooth_dr, smooth_nr."
+                "the loss has no number 'alpha' to schedule: UnifiedFocalLoss holds delta, gamma, "
+                "smooth_dr, smooth_nr, weight."
             ),
         ),
         (
@@ -232,7 +234,7 @@ def test_a_step_between_forward_and_backward_is_refused_by_torch():
             ),
         ),
         (
-            lambda: LossSchedule(UnifiedFocalLoss(softmax=True), {"focal_share": Ramp(0.0, 2.0)}),
+            lambda: LossSchedule(UnifiedFocalLoss(softmax=True), {"weight": Ramp(0.0, 2.0)}),
             "weight of a unified focal loss must be in [0, 1]: got 2.",
         ),
         (
@@ -341,6 +343,27 @@ def test_a_gamma_of_no_focal_term_stays_a_number(kind):
     assert loss.gamma == first + 0.25
     logits, labels = torch.zeros(1, 2, 4), torch.tensor([[0, 1, 1, 0]])
     truth = kind(softmax=True, gamma=first + 0.25)(logits, labels)
+    torch.testing.assert_close(loss(logits, labels), truth)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (UnifiedFocalLoss, "weight"),
+        (UnifiedFocalLoss, "delta"),
+        (TverskyFocalLoss, "alpha"),
+        (TverskyFocalLoss, "tversky_alpha"),
+        (TverskyFocalLoss, "tversky_beta"),
+        (TverskyFocalLoss, "lambda_focal"),
+        (TverskyLoss, "alpha"),
+        (DiceCELoss, "lambda_ce"),
+    ],
+)
+def test_a_schedule_moves_the_argument_of_that_name(kind, name):
+    logits, labels = make_case()
+    loss = kind(softmax=True, **{name: 0.9})
+    LossSchedule(loss, {name: Ramp(0.2, 0.6)}).set_progress(0.5)
+    truth = kind(softmax=True, **{name: 0.4})(logits, labels)
     torch.testing.assert_close(loss(logits, labels), truth)
 
 

@@ -158,7 +158,7 @@ MODULES = {
     "tversky": lambda **more: FocalTverskyLoss(alpha=0.3, beta=0.7, **more),
     "dice focal": lambda **more: DiceFocalLoss(alpha=WEIGHTS, lambda_focal=0.5, **more),
     "dice ce": lambda **more: DiceCELoss(weight=WEIGHTS, label_smoothing=0.1, **more),
-    "tversky focal": lambda **more: TverskyFocalLoss(focal_alpha=0.25, gamma=1.5, **more),
+    "tversky focal": lambda **more: TverskyFocalLoss(alpha=0.25, gamma=1.5, **more),
     "dice of the batch": lambda **more: DiceFocalLoss(
         batch=True, include_background=False, focal_include_background=True, **more
     ),
