@@ -49,7 +49,7 @@ def focal_weights(
     elif activation == "sigmoid":
         positive = per_channel(alpha, num_channels, like)
         negative = 1 - positive
-    elif _is_single(alpha):
+    elif is_single(alpha):
         foreground = per_channel(alpha, num_channels, like)
         positive = torch.cat([1 - foreground[:1], foreground[1:]])
         negative = ones
@@ -75,8 +75,11 @@ def per_channel(numbers: ClassNumbers, num_channels: int, like: Tensor) -> Tenso
     return torch.cat([values.new_zeros(missing), values]) if missing else values
 
 
-def _is_single(numbers: ClassNumbers) -> bool:
-    return numbers.ndim == 0 if isinstance(numbers, Tensor) else not isinstance(numbers, Sequence)
+def is_single(numbers: ClassNumbers | None) -> bool:
+    """Whether one number stands for all channels."""
+    if isinstance(numbers, Tensor):
+        return numbers.ndim == 0
+    return numbers is not None and not isinstance(numbers, Sequence)
 
 
 def background_alpha(alpha: float, num_classes: int) -> tuple[float, ...]:

@@ -105,7 +105,7 @@ def focal_loss(
         normalizer: What the mean divides by: "valid" voxels (under sigmoid valid voxels of each
             channel, as a mean over all elements), "positives" (voxels of a class other than 0, or
             the channels' positives; at least 1), "alpha" (the sum of the weights of all terms, as
-            `F.cross_entropy` with `weight`), or "none" (1).
+            `F.cross_entropy` with `weight` on labels), or "none" (1).
         top_k: Per cent of the valid voxels (sigmoid: of the valid elements), those with the largest
             loss over the whole batch, that count; None for all. Their mean divides by their number.
         reduction: "mean", "sum", or "none" for a value per voxel and channel.

@@ -10,7 +10,7 @@ from torch import Tensor
 from segfocal import checks
 from segfocal.checks import Activation, ClassNumbers, IgnoreIndex, Regions
 from segfocal.functional.across_ranks import Group, sum_over_ranks
-from segfocal.functional.class_weights import per_channel
+from segfocal.functional.class_weights import is_single, per_channel
 from segfocal.functional.overlap import Absent, Overlaps, check_overlap_options, overlaps
 from segfocal.functional.voxel_options import (
     Reduction,
@@ -81,7 +81,7 @@ def generalized_dice_loss(
         target: As for `dice_loss`.
         activation: "softmax" or "sigmoid".
         w_type: Weight of a class of t voxels: "square" 1 / t^2, "simple" 1 / t, "uniform" 1.
-        weight: Factor >= 0 of each class on top of that.
+        weight: Factor >= 0 of each class on top of that, `(C,)`. One number for all would cancel.
         include_background: As for `dice_loss`.
         soft_label: As for `dice_loss`.
         batch: Weights and sums over the batch in place of each sample.
@@ -146,6 +146,19 @@ def check_generalized_dice_options(options: GeneralizedDiceOptions) -> None:
     check_overlap_options(options)
 
 
+def check_volume_factors(weight: ClassNumbers | None) -> None:
+    """Refuse one number for all classes, which changes nothing.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    if is_single(weight):
+        raise ValueError(
+            "weight of a generalized Dice loss must be one number per class: one for all of them "
+            "cancels. Leave it out."
+        )
+
+
 def check_generalized_dice(voxels: Voxels, options: GeneralizedDiceOptions) -> None:
     """Refuse options that do not fit each other or the voxels.
 
@@ -153,6 +166,7 @@ def check_generalized_dice(voxels: Voxels, options: GeneralizedDiceOptions) -> N
         ValueError: Naming the argument.
     """
     check_generalized_dice_options(options)
+    check_volume_factors(options.weight)
     check_class_options(
         voxels, weight=options.weight, include_background=options.include_background
     )

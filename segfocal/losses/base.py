@@ -122,7 +122,8 @@ class LogitsLoss(nn.Module):
         error_msgs: list[str],
     ) -> None:
         key = f"{prefix}alpha_origin"
-        if key in state_dict or f"{prefix}alpha" in state_dict:
+        has_alpha = self._buffers.get("alpha") is not None
+        if has_alpha and (key in state_dict or f"{prefix}alpha" in state_dict):
             self.alpha_origin = state_dict.get(key)
         tensors = {name: value for name, value in state_dict.items() if name != key}
         super()._load_from_state_dict(

@@ -51,8 +51,10 @@ class DiceCELoss(OverlapFocalLoss):
         regions: Class indices that make up each channel.
         label_smoothing: Share in [0, 1) of each target that is spread over the classes.
         normalizer: What the mean of the cross-entropy divides by; "alpha", the sum of the weights,
-            is `F.cross_entropy`'s.
-        top_k: Per cent of the valid voxels that count, those with the largest loss.
+            is `F.cross_entropy`'s of labels. Of one-hot targets with a `weight` that one divides by
+            the voxels, as MONAI's then does; here they are the labels that they stand for.
+        top_k: Per cent of the valid voxels that count, those with the largest loss. Set
+            `normalizer="valid"` with it.
         absent: For a class that the target does not hold: "smooth", "skip" or "penalise".
         process_group: Ranks that share the batch: a group, or "world".
         check_target: Check the target's values on every device, not on the CPU alone.

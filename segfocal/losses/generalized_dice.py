@@ -10,6 +10,7 @@ from segfocal.functional.generalized_dice import (
     GeneralizedDiceOptions,
     VolumeWeight,
     check_generalized_dice_options,
+    check_volume_factors,
     generalized_dice_of_voxels,
 )
 from segfocal.functional.overlap import Absent
@@ -33,7 +34,7 @@ class GeneralizedDiceLoss(LogitsLoss):
         smooth_dr: Added to the overlap's denominator, >= 0.
         batch: Sum the overlap over the batch before dividing.
         soft_label: Overlap min(p, t), for targets between 0 and 1.
-        weight: Weight >= 0, one number or one per channel.
+        weight: Weight >= 0, one per channel. One number for all would cancel.
         ignore_index: Label or labels whose voxels do not count.
         regions: Class indices that make up each channel.
         absent: For a class that the target does not hold: "penalise" or "skip".
@@ -99,6 +100,7 @@ class GeneralizedDiceLoss(LogitsLoss):
             ValueError: Naming it.
         """
         super().check_numbers()
+        check_volume_factors(self.weight)
         check_generalized_dice_options(self.overlap_options())
 
     def overlap_options(self) -> GeneralizedDiceOptions:

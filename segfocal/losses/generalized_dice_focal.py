@@ -44,7 +44,8 @@ class GeneralizedDiceFocalLoss(OverlapFocalLoss):
         smooth_dr: Added to the overlap's denominator, >= 0.
         batch: Sum the overlap over the batch before dividing.
         gamma: Focusing exponent >= 0, one number or one per channel.
-        weight: Weight >= 0 in both terms, one number or one per channel.
+        weight: Weight >= 0 in both terms, one number (which cancels in the Dice term) or one per
+            channel.
         lambda_gdl: Weight >= 0 of the generalized Dice term.
         lambda_focal: Weight >= 0 of the focal term.
         alpha: Balance, one number or one per channel, or the record that `segfocal.statistics`

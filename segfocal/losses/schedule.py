@@ -166,7 +166,7 @@ class LossSchedule:
 
     Raises:
         ValueError: If the loss has no such number, a value has not its number of classes, or is one
-            that the loss's constructor would refuse.
+            that the loss's constructor would refuse, or is no `Ramp` or `Steps`.
 
     Reference:
         Mukhoti et al., Calibrating Deep Neural Networks using Focal Loss, 2020, arXiv:2002.09437.
@@ -259,6 +259,8 @@ class LossSchedule:
 
 def _prepare(loss: nn.Module, name: str, curve: Ramp | Steps) -> None:
     """Refuse a curve that does not fit the number it moves; make a single gamma a tensor."""
+    if not isinstance(curve, Ramp | Steps):
+        raise ValueError(f"{name} must be scheduled by a Ramp or Steps: got {curve!r}.")
     try:
         owner, attribute = _place(loss, name)
         held = getattr(owner, attribute)

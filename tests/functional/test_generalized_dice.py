@@ -16,6 +16,10 @@ EXACT = {"rtol": 1e-11, "atol": 1e-13}
 FLOAT32 = {"rtol": 2e-6, "atol": 1e-9}
 """MONAI's class weights are float32."""
 NO_SMOOTHING = {"smooth_nr": 0.0, "smooth_dr": 0.0}
+ONE_FOR_ALL = (
+    "weight of a generalized Dice loss must be one number per class: one for all of them cancels. "
+    "Leave it out."
+)
 
 
 def make_case(shape=(2, 4, 5, 6)):
@@ -151,9 +155,11 @@ def test_gradcheck(activation):
             {"absent": "smooth"},
             "absent of a generalized Dice must be one of penalise, skip: got 'smooth'.",
         ),
+        ({"weight": 2.0}, ONE_FOR_ALL),
+        ({"weight": torch.tensor(2.0)}, ONE_FOR_ALL),
     ],
 )
-def test_unknown_words_are_refused(options, message):
+def test_what_has_no_meaning_is_refused(options, message):
     logits, labels = make_case()
     with pytest.raises(ValueError, match="^" + re.escape(message) + "$"):
         generalized_dice_loss(logits, labels, **options)

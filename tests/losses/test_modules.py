@@ -361,6 +361,13 @@ def test_a_state_dict_without_the_loss_leaves_the_origin_of_alpha():
     assert loss[0].alpha_origin is None
 
 
+def test_a_loss_without_alpha_takes_no_origin_of_one():
+    loss = DiceFocalLoss(sigmoid=True)
+    loss.load_state_dict(FocalLoss(alpha=derived_alpha("region")).state_dict(), strict=False)
+    assert loss.alpha is None
+    assert loss.alpha_origin is None
+
+
 def test_an_alpha_of_the_other_activation_is_refused():
     with refused(
         "alpha holds region weights, but softmax takes class weights. Derive it with class_alpha."
@@ -611,6 +618,14 @@ def test_neither_sigmoid_nor_softmax_is_refused_with_the_cure(kind):
             DiceLoss,
             {"softmax": True, "smooth_dr": -1.0},
             "smooth_dr must be a finite number >= 0: got -1.0.",
+        ),
+        (
+            GeneralizedDiceLoss,
+            {"softmax": True, "weight": 2.0},
+            (
+                "weight of a generalized Dice loss must be one number per class: one for all of "
+                "them cancels. Leave it out."
+            ),
         ),
         (
             DiceFocalLoss,

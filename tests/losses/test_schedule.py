@@ -209,6 +209,10 @@ def test_a_step_between_forward_and_backward_is_refused_by_torch():
             "values must be alike, one number or one per class each: got (1.0, (2.0, 3.0)).",
         ),
         (
+            lambda: LossSchedule(FocalLoss(), {"gamma": 1.0}),
+            "gamma must be scheduled by a Ramp or Steps: got 1.0.",
+        ),
+        (
             lambda: LossSchedule(FocalLoss(), {"gama": Ramp(1.0, 2.0)}),
             ("the loss has no number 'gama' to schedule: FocalLoss holds gamma, label_smoothing."),
         ),
