@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from segfocal import checks
@@ -18,6 +17,7 @@ from segfocal.functional.overlap import (
     overlaps,
     ratio_formula,
     reduce_classes,
+    smallest_denominator,
     squared_target,
 )
 from segfocal.functional.voxel_options import (
@@ -126,6 +126,7 @@ def dice_loss(
         Missing or Empty Labels, 2022, arXiv:2207.09521.
 
     Example:
+        >>> import torch
         >>> logits = torch.tensor([[[9.0, -9.0], [-9.0, 9.0]]])
         >>> round(dice_loss(logits, torch.tensor([[0, 1]])).item(), 4)
         0.0
@@ -224,7 +225,8 @@ def _class_losses(each: Overlaps, options: DiceOptions) -> Tensor:
         union = 2 * (union - each.tp)
     denominator = union + options.smooth_dr
     numerator = 2 * each.tp + options.smooth_nr
-    if options.smooth_dr >= torch.finfo(denominator.dtype).tiny:
+    smallest = smallest_denominator(denominator.dtype)
+    if options.smooth_dr >= smallest:
         return 1 - numerator / denominator
-    empty = denominator == 0
+    empty = denominator < smallest
     return (1 - numerator / denominator.masked_fill(empty, 1)).masked_fill(empty, 0)

@@ -98,6 +98,16 @@ def ratio_formula(numbers: OverlapNumbers, options: OverlapOptions) -> OverlapFo
     )
 
 
+def smallest_denominator(dtype: torch.dtype) -> float:
+    """A class whose denominator is below this is neither there nor predicted.
+
+    The slope 1 / denominator of a smaller one is infinite in the dtype, or becomes so by a weight,
+    and times the 0 of a voxel that is no positive it would be NaN.
+    """
+    limits = torch.finfo(dtype)
+    return limits.tiny / limits.eps
+
+
 def squared_target(sums: ClassSums, voxels: Voxels, options: OverlapOptions) -> Tensor:
     """Sum of t squared, shaped as the fields of `overlaps`. What is 0 or 1 is its own square."""
     target, mask = voxels.target, voxels.mask

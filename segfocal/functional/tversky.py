@@ -17,6 +17,7 @@ from segfocal.functional.overlap import (
     overlaps,
     ratio_formula,
     reduce_classes,
+    smallest_denominator,
 )
 from segfocal.functional.voxel_options import (
     Reduction,
@@ -225,9 +226,9 @@ def tversky_index(
     smooth_nr: float,
     smooth_dr: float,
 ) -> Tensor:
-    """`(tp + smooth_nr) / (tp + alpha fp + beta fn + smooth_dr)`, and 1 where that is 0 / 0."""
+    """`(tp + smooth_nr) / (tp + alpha fp + beta fn + smooth_dr)`, and 1 for an empty class."""
     denominator = tp + alpha * fp + beta * fn + smooth_dr
-    empty = denominator == 0
+    empty = denominator < smallest_denominator(denominator.dtype)
     return torch.where(empty, 1, (tp + smooth_nr) / torch.where(empty, 1, denominator))
 
 

@@ -265,6 +265,32 @@ def test_an_empty_class_without_smoothing_is_finite():
     assert (logits.grad == 0).all()
 
 
+@pytest.mark.parametrize("gap", [40, 46, 50, 88, 95, 103])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize(
+    "options", [{}, {"squared_pred": True}, {"jaccard": True, "weight": 100.0}]
+)
+def test_an_all_but_empty_class_without_smoothing_is_finite(gap, activation, options):
+    """Between p = 0 and what 1 / p can hold, a slope of infinity met a voxel's 0."""
+    labels = torch.zeros(1, 4, dtype=torch.uint8)
+    for backend in ("chunked", "reference"):
+        logits = torch.full((1, 2, 4), float(gap))
+        logits[:, 1] *= -1 if activation == "sigmoid" else 0
+        logits.requires_grad_()
+        loss = dice_loss(
+            logits,
+            labels,
+            activation=activation,
+            smooth_nr=0.0,
+            smooth_dr=0.0,
+            backend=backend,
+            **options,
+        )
+        loss.backward()
+        assert loss.isfinite()
+        assert logits.grad.isfinite().all()
+
+
 def test_nan_is_not_hidden():
     logits, labels = make_case()
     with torch.no_grad():

@@ -97,6 +97,24 @@ def test_an_empty_class_without_smoothing_costs_nothing():
     assert (logits.grad == 0).all()
 
 
+@pytest.mark.parametrize("gap", [80, 95, 100, 103])
+@pytest.mark.parametrize("gamma", [1.0, 2.0])
+def test_an_all_but_empty_class_without_smoothing_is_finite(gap, gamma):
+    """p = exp(-gap) has no inverse in float32, and a slope of infinity met a voxel's 0."""
+    logits = torch.tensor([[[0.0, 0.0], [-gap, -gap]]], requires_grad=True)
+    loss = tversky_loss(
+        logits,
+        torch.tensor([[0, 0]]),
+        gamma=gamma,
+        smooth_nr=0.0,
+        smooth_dr=0.0,
+        backend="reference",
+    )
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad.isfinite().all()
+
+
 def test_an_all_ignored_batch_costs_nothing_and_backward_runs():
     logits, labels = make_case()
     loss = tversky_loss(logits, torch.full_like(labels, 7), ignore_index=7, gamma=1.3)
