@@ -11,6 +11,9 @@ from segfocal.ops.triton_formulas import number
 
 EPSILON_32 = tl.constexpr(2.0**-23)
 EPSILON_64 = tl.constexpr(2.0**-52)
+SMALLEST_32 = tl.constexpr(2.0**-103)
+SMALLEST_64 = tl.constexpr(2.0**-970)
+"""As `segfocal.functional.overlap.smallest_denominator`."""
 EXPECTED_SHARE = tl.constexpr(0.01)
 """As `segfocal.functional.overlap.EXPECTED_SHARE`."""
 
@@ -68,7 +71,7 @@ def overlap_term(sums, weight, at, channels, here, num_channels, numbers, FORM: 
     n_valid = fold_samples(load_field(sums, 6, at, num_channels, counts), FORM)
     numerator = of_overlap * tp + smooth_nr
     denominator = of_tp * tp + of_p * p + of_p_sq * p_sq + of_t * t + smooth_dr
-    empty = denominator == 0
+    empty = denominator < (SMALLEST_64 if FORM.acc == tl.float64 else SMALLEST_32)
     inverse = 1 / tl.where(empty, 1.0, denominator)
     ratio = numerator * inverse
     loss = tl.where(empty, 0.0, 1 - ratio)

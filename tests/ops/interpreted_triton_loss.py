@@ -10,6 +10,8 @@ import torch
 from segfocal.functional.dice import DiceOptions, dice_formula
 from segfocal.functional.focal import FocalOptions, focal_formula
 from segfocal.functional.one_step import loss_in_one_step
+from segfocal.functional.overlap import smallest_denominator
+from segfocal.functional.tversky import TverskyOptions
 from segfocal.functional.voxel_options import Summed, VoxelOptions, Voxels
 from segfocal.losses import (
     DiceCELoss,
@@ -29,6 +31,7 @@ from tests.ops.loss_cases import (
     LossCase,
     assert_kernel_equals_plain_torch,
     in_one_step,
+    in_plain_torch,
     make_sums,
     seeded,
 )
@@ -91,6 +94,31 @@ def test_a_batch_without_a_positive_or_a_voxel(case, emptied):
     sums = make_sums()
     sums[:, emptied] = 0
     assert_kernel_equals_plain_torch(case, sums, torch.float64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "overlap",
+    [
+        DiceOptions(smooth_nr=0.0, smooth_dr=0.0),
+        DiceOptions(smooth_nr=0.0, smooth_dr=0.0, jaccard=True, weight=100.0),
+        TverskyOptions(smooth_nr=0.0, smooth_dr=0.0, gamma=1.5),
+    ],
+)
+def test_an_absent_class_that_is_all_but_empty_costs_nothing_without_smoothing(overlap, dtype):
+    case = LossCase(overlap, None)
+    for share in (0.1, 8.0):
+        sums = make_sums().to(dtype)
+        sums[0, [2, 4, 5], 1] = 0
+        sums[0, 3, 1] = share * smallest_denominator(dtype)
+        slopes = []
+        for losses in (in_one_step, in_plain_torch):
+            given = sums.clone().requires_grad_()
+            (by_sums,) = torch.autograd.grad(losses(case, given, PLAIN)[0], given)
+            slopes.append(by_sums)
+        assert slopes[0].isfinite().all()
+        assert bool(slopes[0][0, 2, 1] == 0) is (share < 1)
+        torch.testing.assert_close(*slopes, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
