@@ -38,7 +38,8 @@ class SlidingWindowLabelInferer(Inferer):  # type: ignore[misc]
         activation: "softmax" for one class a voxel, "sigmoid" for channels of their own.
         threshold: Sigmoid: the probability above which a voxel is in a channel.
         scheme: Sigmoid: paints the regions to one class a voxel, as `segfocal-predict` does.
-        flip_axes: Spatial axes of test-time flips: logits are averaged over every combination.
+        flip_axes: Spatial axes of test-time flips, counted from 0: logits are averaged over every
+            combination.
         sw_device: Where the network computes; None is the input's device.
         device: Of the labels; None is the input's.
 
@@ -89,6 +90,7 @@ class SlidingWindowLabelInferer(Inferer):  # type: ignore[misc]
         self.threshold = threshold
         self.scheme = scheme
         self.flip_axes = tuple(flip_axes)
+        all_flips(self.flip_axes)  # refuses what is no axis
         self.sw_device = sw_device
         self.device = device
 

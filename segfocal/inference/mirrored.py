@@ -14,10 +14,22 @@ Axes = tuple[int, ...]
 def all_flips(axes: Sequence[int]) -> list[Axes]:
     """Every combination of the axes to flip along, none first.
 
+    Args:
+        axes: Spatial axes, counted from 0.
+
+    Raises:
+        ValueError: If one is negative, no integer, or there twice.
+
     Example:
         >>> all_flips([0, 2])
         [(), (0,), (2,), (0, 2)]
     """
+    whole = all(isinstance(axis, int) and axis >= 0 for axis in axes)
+    if not whole or len(set(axes)) < len(axes):
+        raise ValueError(
+            f"flip_axes must be spatial axes counted from 0, each once: got {tuple(axes)}. The "
+            f"channels are none of them."
+        )
     combined = (combinations(axes, count) for count in range(len(axes) + 1))
     return list(chain.from_iterable(combined))
 
@@ -34,8 +46,16 @@ def mean_logits(network: Callable[[Tensor], Any], windows: Tensor, flips: Sequen
         float32 `(N, K, *S)`.
 
     Raises:
-        ValueError: If the network returns anything but one tensor.
+        ValueError: If the network returns anything but one tensor, or a flip names an axis that
+            windows do not have.
     """
+    num_axes = windows.ndim - 2
+    beyond = [axis for flip in flips for axis in flip if axis >= num_axes]
+    if beyond:
+        raise ValueError(
+            f"flip_axes names axis {beyond[0]}, but the image has {num_axes} spatial axes, counted "
+            f"from 0. Leave it out."
+        )
     total: Tensor | None = None
     for flip in flips:
         axes = [axis + 2 for axis in flip]

@@ -115,6 +115,20 @@ def test_flips_average_the_logits():
     assert not torch.equal(labels[:, 0], plain)
 
 
+@pytest.mark.parametrize("axes", [(-1,), (0, 0), (1.0,)])
+def test_a_flip_is_along_spatial_axes_alone(axes):
+    """Counted from the end, -1 would be the axis before the first: the channels."""
+    said = r"flip_axes must be spatial axes counted from 0, each once: got \("
+    with pytest.raises(ValueError, match=said):
+        SlidingWindowLabelInferer(8, flip_axes=axes)
+
+
+def test_a_flip_along_an_axis_that_is_not_there_is_refused():
+    inferer = SlidingWindowLabelInferer(8, flip_axes=(0, 2))
+    with pytest.raises(ValueError, match="names axis 2, but the image has 2 spatial axes"):
+        inferer(noisy(1, 1, 8, 8), make_network(3, 1, 2))
+
+
 def test_arguments_reach_the_network():
     def network(windows, scale, *, shift):
         return torch.cat([windows * scale, torch.full_like(windows, shift)], 1)
