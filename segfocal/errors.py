@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
 
 class UserError(ValueError):
@@ -23,6 +25,33 @@ def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     foreseen = isinstance(error, (UserError, RunFailedError))
     return text if foreseen else f"{type(error).__name__}: {text}"
+
+
+def tell_user_errors_in_one_line() -> None:
+    """From now on a `UserError` that ends this process is told in its line, without a traceback.
+
+    For a program that is not ours, as `python -m monai.bundle run`, which raises errors of its own
+    from those it meets. Other errors are told as before, and the exit status stays 1.
+    """
+    before = sys.excepthook
+
+    def tell(
+        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
+        mistake = _user_error_behind(error)
+        if mistake is None:
+            before(kind, error, traceback)
+        else:
+            sys.stderr.write(f"{one_line(mistake)}\n")
+
+    sys.excepthook = tell
+
+
+def _user_error_behind(error: BaseException | None) -> UserError | None:
+    """The error itself, or the nearest one that it was raised from."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 class SegfocalWarning(UserWarning):

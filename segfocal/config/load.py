@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from segfocal.config.schema import Config, setting_names, tuple_length
+from segfocal.config.schema import Config, InferConfig, setting_names, tuple_length
 from segfocal.errors import UserError
 
 _SHIPPED = (Path(__file__).parents[1] / "_configs", Path(__file__).parents[2] / "configs")
@@ -121,6 +121,12 @@ def check_config(
     except ValidationError as error:
         raise UserError(_explain(error, settings, lines)) from None
     return LoadedConfig(config, name, lines)
+
+
+def check_infer(settings: Mapping[str, Any]) -> InferConfig:
+    """Checks settings of the section `infer` alone; what is not there has its default."""
+    data = {"root": "."}  # the one setting that has no default
+    return check_config({"data": data, "infer": dict(settings)}, "infer").config.infer
 
 
 def _plain(

@@ -21,7 +21,8 @@ _MEANS_SOMETHING = re.compile(r"^\s*[$+]|[@%#]|::")
 def inference_config(model: TrainedModel) -> dict[str, Any]:
     """The content of configs/inference.json."""
     return {
-        "imports": ["$import pathlib"],
+        "imports": ["$import pathlib", "$from segfocal.errors import tell_user_errors_in_one_line"],
+        "initialize": ["$tell_user_errors_in_one_line()"],
         "bundle_root": ".",
         "dataset_dir": "$@bundle_root + '/images'",
         "output_dir": "$@bundle_root + '/labels'",

@@ -11,7 +11,8 @@ from monai.data.utils import decollate_batch
 from monai.inferers.inferer import Inferer
 from torch import nn
 
-from segfocal.config.schema import InferConfig
+from segfocal.config.load import check_infer
+from segfocal.errors import UserError
 from segfocal.inference.device import resolve_amp
 from segfocal.inference.predictor import Predictor
 from segfocal.labels import LabelScheme
@@ -34,7 +35,7 @@ class PredictorInferer(Inferer):  # type: ignore[misc]
         amp: Precision of the forward pass, as `train.amp`: auto, bf16, fp16 or fp32.
 
     Raises:
-        ValueError: If a setting is unknown or out of its range.
+        UserError: If a setting is unknown or out of its range.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class PredictorInferer(Inferer):  # type: ignore[misc]
         self.preprocessing = preprocessing
         self.scheme = scheme
         self.patch_size = tuple(patch_size)
-        self.infer = InferConfig.model_validate(dict(infer or {}))
+        self.infer = check_infer(infer or {})
         self.flip_axes = tuple(flip_axes)
         self.amp = amp
 
@@ -74,10 +75,10 @@ class PredictorInferer(Inferer):  # type: ignore[misc]
             uint8 `(1, 1, X, Y, Z)`, a MetaTensor on the CPU.
 
         Raises:
-            ValueError: If there are more images: their files may be of different sizes.
+            UserError: If there are more images: their files may be of different sizes.
         """
         if len(inputs) != 1:
-            raise ValueError(
+            raise UserError(
                 f"expected a batch of one image, got {len(inputs)}. Set the loader's batch_size: 1."
             )
         # As segfocal-predict does: the volume stays on the CPU, windows go to the device

@@ -16,6 +16,7 @@ from monai.utils.enums import TransformBackends
 from segfocal.data.nifti import write_label
 from segfocal.data.nifti_header import case_stem
 from segfocal.errors import UserError
+from segfocal.files import make_writable
 from segfocal.labels import LabelScheme
 
 _logger = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ class SaveLabeld(MapTransform):
         allow_missing_keys: Pass over a missing key.
 
     Raises:
-        UserError: On call, if the file would be written over the image.
+        UserError: On call, if the file would be written over the image, or the folder cannot be
+            written to.
         ValueError: On call, if the class indices have another shape than the image file.
     """
 
@@ -71,7 +73,7 @@ class SaveLabeld(MapTransform):
             classes = out[key]
             plain = classes.as_tensor() if isinstance(classes, MetaTensor) else classes
             values = self.scheme.decode(np.asarray(plain).astype(np.uint8)[0])
-            self.output_dir.mkdir(parents=True, exist_ok=True)
+            make_writable(self.output_dir)
             write_label(path, values, like=source, channel_dim=self.channel_dim)
             _logger.info("%s", path)
             out["saved"] = path

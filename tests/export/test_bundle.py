@@ -44,6 +44,12 @@ MANDATORY_OF_A_TENSOR = (
 )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _own_excepthook(monkeypatch):
+    """A bundle changes it for its process, and many run in this one."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
 def write(run, **options):
     out = run / "bundle"
     export(ExportRequest("bundle", run=run, out=out, **options), lambda _line: None)
@@ -165,6 +171,31 @@ def test_monai_run_as_a_user_types_it(run_folder, phantom, tmp_path):
     assert "PHANTOM_TEST_001.nii.gz" in done.stdout
     for name, path in predict(run, images).items():
         assert (tmp_path / "labels" / name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (("--dataset_dir", "scans"), r"scans: does not exist\. Expected a volume or a folder .*"),
+        (("--datalist", "[{'image': 'x.nii.gz'}]"), r"x: x\.nii\.gz: does not exist\. .*"),
+    ],
+    ids=["folder", "file"],
+)
+def test_a_users_mistake_ends_in_a_line_and_no_traceback(run_folder, settings, said):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "monai.bundle", "run", "--bundle_root", "."),
+            *("--config_file", "configs/inference.json", *settings),
+        ],
+        cwd=write(run_folder()),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert re.fullmatch(said, done.stderr.splitlines()[-1])
 
 
 def test_files_may_be_named_in_place_of_a_folder(run_folder, phantom):

@@ -10,6 +10,7 @@ from torch import nn
 
 from segfocal.config.schema import DataConfig
 from segfocal.data.cases import Case
+from segfocal.errors import UserError
 from segfocal.inference.predictor_inferer import PredictorInferer
 from segfocal.labels import LabelScheme
 from segfocal.transforms.pipelines import preprocessing
@@ -48,13 +49,20 @@ def test_settings_reach_the_prediction(prepared):
     assert int(inferer(batch, Threshold()).sum()) == 0
 
 
-def test_an_unknown_setting_is_refused(prepared):
-    with pytest.raises(ValueError, match="overlapp"):
-        PredictorInferer(prepared[0], SCHEME, patch_size=[8, 8, 8], infer={"overlapp": 0.5})
+@pytest.mark.parametrize(
+    ("infer", "said"),
+    [
+        ({"overlapp": 0.5}, r"infer.overlapp is not a setting\. Did you mean infer.overlap\?"),
+        ({"overlap": 2}, r"infer.overlap: expected less than 1, got 2\."),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_a_line(prepared, infer, said):
+    with pytest.raises(UserError, match=f"^{said}$"):
+        PredictorInferer(prepared[0], SCHEME, patch_size=[8, 8, 8], infer=infer)
 
 
 def test_more_than_one_image_is_refused(prepared):
     steps, data, _ = prepared
     batch = list_data_collate([data, data])["image"]
-    with pytest.raises(ValueError, match=r"a batch of one image, got 2\. Set the loader's batch_s"):
+    with pytest.raises(UserError, match=r"a batch of one image, got 2\. Set the loader's batch_s"):
         PredictorInferer(steps, SCHEME, patch_size=[8, 8, 8])(batch, Threshold())

@@ -61,6 +61,12 @@ def test_the_image_itself_is_never_written_over(data, tmp_path):
     assert (tmp_path / "in" / "p7.nii.gz").read_bytes() == before
 
 
+def test_a_folder_that_cannot_be_made_is_told_in_a_line(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/out cannot be written: Not a directory\. Use"):
+        SaveLabeld("pred", SCHEME, tmp_path / "file" / "out")(data)
+
+
 def test_classes_on_another_grid_are_refused(data, tmp_path):
     data["pred"] = data["pred"][:, :-1]
     with pytest.raises(ValueError, match="must lie on the source's grid"):
