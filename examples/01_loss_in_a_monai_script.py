@@ -2,49 +2,92 @@
 
     python examples/01_loss_in_a_monai_script.py
 
-Writes a few cases of the synthetic phantom to a temporary folder and trains for some steps. What
-differs from a script with MONAI's own loss is marked `segfocal:`; the rest is MONAI and torch.
+Writes a few cases of the synthetic phantom to a temporary folder, trains for some steps and writes
+a label file. What differs from a script with MONAI's own loss is marked `segfocal:`; the rest is
+MONAI and torch.
 """
 
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
+from monai.data import CacheDataset, DataLoader, Dataset, decollate_batch
 from monai.networks.nets import SegResNet
-from monai.transforms import RandFlipd
-from torch.utils.data import DataLoader
+from monai.transforms import (
+    CastToTyped,
+    Compose,
+    EnsureChannelFirstd,
+    Invertd,
+    LoadImage,
+    LoadImaged,
+    NormalizeIntensityd,
+    Orientationd,
+    RandCropByLabelClassesd,
+    RandFlipd,
+    SaveImaged,
+)
 
 from segfocal import DiceFocalLoss, LabelScheme
-from segfocal.config.schema import DataConfig
-from segfocal.data.layouts import read_dataset
 from segfocal.data.phantom.dataset import write_phantom
+from segfocal.inference import SlidingWindowLabelInferer
 from segfocal.statistics import VoxelCounts, region_alpha
-from segfocal.transforms import preprocessing
+from segfocal.transforms import ClassCropIndicesd
 
-STEPS, PATCH = 5, (32, 32, 16)
+EPOCHS, PATCH = 3, (32, 32, 16)
+SCHEME = LabelScheme.preset("msd-task01", ignore_values=[255])
+"""What the values mean: WT, TC and ET are regions of 1, 2 and 3, and 255 is not annotated."""
+
+
+def steps_of(*keys):
+    """What training and prediction share."""
+    return [
+        LoadImaged(keys),
+        EnsureChannelFirstd(keys),
+        Orientationd(keys, axcodes="RAS", labels=None),
+        NormalizeIntensityd("image", nonzero=True, channel_wise=True),
+    ]
 
 
 def main() -> None:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "phantom"
-        # segfocal: cases to train on, labels checked (MONAI's LoadImaged would do as well)
-        write_phantom(root, num_cases=4, num_test=0, shape=(32, 36, 28))
-        dataset = read_dataset(root, labels="msd-task01", ignore_values=[255])
-        scheme: LabelScheme = dataset.scheme
-        prepare = preprocessing(
-            DataConfig(root=root, normalize="zscore_nonzero"),
-            scheme,
-            dataset.channels,
-            dataset.channels,
-        )
-        cases = [prepare(case) for case in dataset.cases]
+        write_phantom(Path(folder), num_cases=4, num_test=0, shape=(32, 36, 28))
+        labels = sorted(map(str, Path(folder, "labelsTr").glob("*.nii.gz")))
+        files = [{"image": path.replace("labelsTr", "imagesTr"), "label": path} for path in labels]
+        run(files, Path(folder, "predicted"))
+
+
+def run(files, out) -> None:
+    keys = ("image", "label")
+    transform = Compose(
+        [
+            *steps_of(*keys),
+            # segfocal: losses take labels as integers, which LoadImaged and Spacingd make floats
+            CastToTyped("label", np.uint8),
+            # segfocal: no crop is centred on an ignored voxel
+            ClassCropIndicesd("label", SCHEME.num_classes, ignore_index=255),
+            RandCropByLabelClassesd(
+                keys,
+                label_key="label",
+                spatial_size=PATCH,
+                num_classes=SCHEME.num_classes,
+                num_samples=2,
+                indices_key="label_cls_indices",
+                warn=False,
+            ),
+            RandFlipd(keys, prob=0.5, spatial_axis=0),
+        ]
+    )
+    transform.set_random_state(0)
+    cases = CacheDataset(files, transform, progress=False)
+    loader = DataLoader(cases, batch_size=2, shuffle=True)
 
     # segfocal: alpha from the voxels that somebody annotated
-    counts = VoxelCounts(scheme)
-    for case in cases:
-        counts.add(case["reference"], case_id=case["case_id"])
+    counts = VoxelCounts(SCHEME)
+    for file in files:
+        label = LoadImage()(file["label"])
+        counts.add(SCHEME.encode(label.numpy()), case_id=Path(file["label"]).name)
     alpha = region_alpha(counts, "balanced", max_ratio=20)
     print(alpha.summary())
 
@@ -52,35 +95,47 @@ def main() -> None:
     loss_function = DiceFocalLoss(
         sigmoid=True,
         gamma=2.0,
-        alpha=alpha.weights,
-        regions=scheme.region_table,
-        ignore_index=scheme.ignore_index,
+        alpha=alpha,
+        regions=SCHEME.region_table,
+        ignore_index=255,
     )
-    network = SegResNet(init_filters=8, in_channels=4, out_channels=scheme.num_outputs)
+    network = SegResNet(init_filters=8, in_channels=4, out_channels=SCHEME.num_outputs)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
-    flip = RandFlipd(["image", "label"], prob=0.5, spatial_axis=0)
+    step = 0
+    for _ in range(EPOCHS):
+        for batch in loader:
+            loss = loss_function(network(batch["image"]), batch["label"])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+            print(f"step {step}: loss {loss.item():.3f}")
 
-    def patch(case: dict) -> dict:
-        corner = [
-            torch.randint(0, n - p + 1, ())
-            for n, p in zip(case["label"].shape[1:], PATCH, strict=True)
+    # segfocal: labels instead of logits, which are never held for the whole volume
+    inferer = SlidingWindowLabelInferer(PATCH, 2, 0.5, activation="sigmoid", scheme=SCHEME)
+    prepare = Compose(steps_of("image"))
+    finish = Compose(
+        [
+            Invertd("pred", prepare, orig_keys="image", nearest_interp=True),
+            SaveImaged(
+                "pred",
+                output_dir=out,
+                output_postfix="seg",
+                output_dtype=np.uint8,
+                separate_folder=False,
+                print_log=False,
+            ),
         ]
-        window = (slice(None), *(slice(c, c + p) for c, p in zip(corner, PATCH, strict=True)))
-        return flip({key: case[key][window].as_tensor() for key in ("image", "label")})
-
-    for step in range(STEPS):
-        batch = next(iter(DataLoader([patch(case) for case in cases], batch_size=2, shuffle=True)))
-        loss = loss_function(network(batch["image"]), batch["label"])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        print(f"step {step + 1}: loss {loss.item():.3f}")
-
+    )
     network.eval()
-    with torch.no_grad():
-        volume = cases[0]["image"].as_tensor()[None]
-        logits = sliding_window_inference(volume, PATCH, 2, network)
-    print("predicted voxels per region:", (logits.sigmoid() > 0.5).sum((0, 2, 3, 4)).tolist())
+    scans = [{"image": file["image"]} for file in files[:1]]
+    for batch in DataLoader(Dataset(scans, prepare)):
+        batch["pred"] = inferer(batch["image"], network)
+        for case in decollate_batch(batch):
+            finish(case)
+            classes, sizes = case["pred"].unique(return_counts=True)
+            print("predicted voxels:", dict(zip(classes.tolist(), sizes.tolist(), strict=True)))
+            print("file:", *(path.name for path in out.iterdir()))
 
 
 if __name__ == "__main__":

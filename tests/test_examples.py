@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 
 FOUND = {
-    "01_loss_in_a_monai_script": [r"^step 5: loss \d"],
+    "01_loss_in_a_monai_script": [r"^step 6: loss \d", r"^file: PHANTOM_001_seg.nii.gz$"],
     "02_small_lesions": [r"^step 5: loss \d"],
     "03_nnunet_trainer": [r"^train_loss \d", r"^checkpoint written: True$"],
     "04_partial_labels": [
