@@ -33,7 +33,8 @@ class SlidingWindowLabelInferer(Inferer):  # type: ignore[misc]
     Args:
         roi_size: Window, one number or one for each spatial axis; 0 or less is the image's size.
         sw_batch_size: Windows a call of the network gets at most, of those that start on a plane.
-        overlap: Share of a window that the next one covers again, in [0, 1).
+        overlap: Share of a window that the next one covers again, in [0, 1); one number, or one for
+            each spatial axis.
         mode: "constant" or "gaussian": how overlapping windows are weighed.
         activation: "softmax" for one class a voxel, "sigmoid" for channels of their own.
         threshold: Sigmoid: the probability above which a voxel is in a channel.
@@ -59,7 +60,7 @@ class SlidingWindowLabelInferer(Inferer):  # type: ignore[misc]
         self,
         roi_size: Sequence[int] | int,
         sw_batch_size: int = 1,
-        overlap: float = 0.25,
+        overlap: float | Sequence[float] = 0.25,
         mode: Literal["constant", "gaussian"] = "constant",
         *,
         activation: Literal["softmax", "sigmoid"] = "softmax",
@@ -72,8 +73,12 @@ class SlidingWindowLabelInferer(Inferer):  # type: ignore[misc]
         super().__init__()
         check_word("activation", activation, ("softmax", "sigmoid"))
         check_word("mode", str(mode), ("constant", "gaussian"))
-        if not isinstance(overlap, (int, float)) or not 0 <= overlap < 1:
-            raise ValueError(f"overlap must be one number in [0, 1): got {overlap!r}.")
+        shares = tuple(overlap) if isinstance(overlap, (list, tuple)) else (overlap,)
+        if not shares or not all(isinstance(s, (int, float)) and 0 <= s < 1 for s in shares):
+            raise ValueError(
+                f"overlap must be in [0, 1), one number or one for each spatial axis: got "
+                f"{overlap!r}."
+            )
         if sw_batch_size < 1:
             raise ValueError(f"sw_batch_size must be 1 or more: got {sw_batch_size}.")
         if not 0 < threshold < 1:
@@ -84,7 +89,7 @@ class SlidingWindowLabelInferer(Inferer):  # type: ignore[misc]
             )
         self.roi_size = roi_size
         self.sw_batch_size = sw_batch_size
-        self.overlap = float(overlap)
+        self.overlap = float(shares[0]) if len(shares) == 1 else shares
         self.mode = str(mode)
         self.activation = activation
         self.threshold = threshold
@@ -132,6 +137,11 @@ class SlidingWindowLabelInferer(Inferer):  # type: ignore[misc]
     def _labels(self, volume: Tensor, network: Callable[[Tensor], Any]) -> Tensor:
         """Labels `(1 or K, *S)` of a volume `(C, *S)`."""
         shape = tuple(volume.shape[1:])
+        if isinstance(self.overlap, tuple) and len(self.overlap) != len(shape):
+            raise ValueError(
+                f"overlap must be one number or one for each of {len(shape)} spatial axes: got "
+                f"{self.overlap}."
+            )
         window = SlidingWindow(
             shape, tuple(fall_back_tuple(self.roi_size, shape)), self.overlap, self.mode
         )

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.utils.enums import BlendMode
+from monai.utils.misc import ensure_tuple_rep
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -44,13 +45,14 @@ class SlidingWindow:
     Args:
         shape: Spatial shape of the volume.
         patch_size: Of a window. A shorter volume is padded with 0 on both sides.
-        overlap: Share of a window that the next one covers again, in [0, 1).
+        overlap: Share of a window that the next one covers again, in [0, 1); one for all axes or
+            one for each.
         mode: "gaussian" or "constant": how overlapping windows are weighed.
     """
 
     shape: tuple[int, ...]
     patch_size: tuple[int, ...]
-    overlap: float
+    overlap: float | tuple[float, ...]
     mode: str
 
     @property
@@ -131,7 +133,11 @@ class SlidingWindow:
 
     def _rounds(self, shape: Sequence[int]) -> Iterator[tuple[list[tuple[int, ...]], int]]:
         """Windows that start on the same plane, and up to where planes are final after them."""
-        interval = [max(int(patch * (1 - self.overlap)), 1) for patch in self.patch_size]
+        overlaps = ensure_tuple_rep(self.overlap, len(self.patch_size))
+        interval = [
+            max(int(patch * (1 - overlap)), 1)
+            for patch, overlap in zip(self.patch_size, overlaps, strict=True)
+        ]
         ends = dense_patch_slices(shape, self.patch_size, interval, return_slice=False)
         starts = sorted(
             (tuple(int(first) for first, _ in place) for place in ends), key=self._along

@@ -45,6 +45,7 @@ def assert_argmax(labels, logits):
 @pytest.mark.parametrize("mode", ["gaussian", "constant"])
 @settings(max_examples=25, deadline=None)
 @example(shape=(5, 7, 30), roi=(8, -1, 7), overlap=0.5, batch=2, windows=3)
+@example(shape=(20, 23, 19), roi=(8, 8, 4), overlap=(0.75, 0.5, 0), batch=1, windows=2)
 @given(
     shape=st.tuples(*3 * (st.integers(3, 24),)),
     roi=st.tuples(*3 * (st.sampled_from([-1, 4, 5, 8, 10]),)),
@@ -127,6 +128,12 @@ def test_a_flip_along_an_axis_that_is_not_there_is_refused():
     inferer = SlidingWindowLabelInferer(8, flip_axes=(0, 2))
     with pytest.raises(ValueError, match="names axis 2, but the image has 2 spatial axes"):
         inferer(noisy(1, 1, 8, 8), make_network(3, 1, 2))
+
+
+def test_an_overlap_for_each_axis_counts_the_axes():
+    inferer = SlidingWindowLabelInferer(8, overlap=(0.5, 0.25))
+    with pytest.raises(ValueError, match=r"each of 3 spatial axes: got \(0.5, 0.25\)"):
+        inferer(noisy(1, 2, 9, 9, 9), make_network(3))
 
 
 def test_arguments_reach_the_network():
@@ -266,8 +273,8 @@ class TestInMonai:
     [
         ({"activation": "relu"}, "activation must be one of softmax, sigmoid"),
         ({"mode": "cosine"}, "mode must be one of constant, gaussian"),
-        ({"overlap": 1.0}, r"overlap must be one number in \[0, 1\): got 1.0"),
-        ({"overlap": (0.5, 0.5, 0.5)}, "overlap must be one number"),
+        ({"overlap": 1.0}, r"overlap must be in \[0, 1\), one number or .*: got 1.0"),
+        ({"overlap": (0.5, 1.0, 0.5)}, r"overlap must be in .*: got \(0.5, 1.0, 0.5\)"),
         ({"sw_batch_size": 0}, "sw_batch_size must be 1 or more: got 0"),
         ({"threshold": 0.0}, "threshold must lie between 0 and 1"),
         ({"scheme": BRATS}, "activation must be sigmoid for this scheme: got softmax"),
