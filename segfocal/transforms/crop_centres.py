@@ -157,8 +157,12 @@ def filled(
     return [thinned(i if i.size else anywhere, most).astype(smallest) for i in lists]
 
 
-def as_classes(label: Any) -> npt.NDArray[Any]:
+def as_classes(label: Any, name: str) -> npt.NDArray[Any]:
     """The integers `(*S)` of a label `(1, *S)`, tensor or array, floats that are whole included.
+
+    Args:
+        label: The label.
+        name: What to call the case in an error.
 
     Raises:
         ValueError: If the label has several channels.
@@ -166,7 +170,9 @@ def as_classes(label: Any) -> npt.NDArray[Any]:
     plain = label.as_tensor() if isinstance(label, MetaTensor) else label
     array: npt.NDArray[Any] = torch.as_tensor(plain).cpu().numpy()
     if array.shape[0] != 1:
-        raise ValueError(f"expected a label (1, *S) of class indices, got shape {array.shape}.")
+        raise ValueError(
+            f"{name}: expected a label (1, *S) of class indices, got shape {array.shape}."
+        )
     classes: npt.NDArray[Any] = array[0]
     return classes
 

@@ -76,8 +76,9 @@ class ForegroundCropIndicesd(MapTransform):
         """Writes two index arrays per key."""
         out = dict(data)
         for key in self.key_iterator(out):
-            classes = as_classes(out[key])
-            known = known_voxels(classes, self.ignored, case_name(out, key))
+            name = case_name(out, key)
+            classes = as_classes(out[key], name)
+            known = known_voxels(classes, self.ignored, name)
             inside = classes != 0 if self.foreground is None else np.isin(classes, self.foreground)
             lists = [np.flatnonzero(known & inside), np.flatnonzero(known & ~inside)]
             fg, bg = filled(lists, self.absent, self.max_samples, known)

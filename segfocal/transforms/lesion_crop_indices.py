@@ -94,8 +94,8 @@ class LesionCropIndicesd(MapTransform):
         """Writes the lists of every key."""
         out = dict(data)
         for key in self.key_iterator(out):
-            classes = as_classes(out[key])
             name = case_name(out, key)
+            classes = as_classes(out[key], name)
             known = known_voxels(classes, self.ignored, name)
             lists = class_indices(classes, known, self.num_classes, name)
             most = self.max_samples_per_class

@@ -13,6 +13,8 @@ from monai.transforms.transform import MapTransform
 from monai.utils.enums import TransformBackends
 from monai.utils.type_conversion import convert_to_dst_type, convert_to_tensor
 
+from segfocal.transforms.crop_centres import case_name
+
 ChannelRule = str | Sequence[float]
 """`zscore`, `zscore_nonzero`, `none`, or a window of two numbers."""
 
@@ -33,7 +35,8 @@ class NormalizeChannelsd(MapTransform):
         allow_missing_keys: Pass over a missing key.
 
     Raises:
-        ValueError: If a rule is unknown, or on call if the channel count differs.
+        ValueError: If a rule is unknown, or on call, naming the file, if the channel count
+            differs.
 
     Example:
         >>> image = torch.tensor([[[1.0, 3.0]], [[-50.0, 500.0]]])
@@ -59,7 +62,8 @@ class NormalizeChannelsd(MapTransform):
             image = convert_to_tensor(source, track_meta=False)
             if image.shape[0] != len(self.rules):
                 raise ValueError(
-                    f"expected {len(self.rules)} channels (one per rule), got {image.shape[0]}"
+                    f"{case_name(out, key)}: expected {len(self.rules)} channels (one per rule), "
+                    f"got {image.shape[0]}."
                 )
             scaled = image.clone() if image.is_floating_point() else image.float()
             for channel, rule in zip(scaled, self.rules, strict=True):

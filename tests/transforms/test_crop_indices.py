@@ -150,11 +150,20 @@ def test_values_that_all_mean_ignored_are_named():
         ForegroundCropIndicesd("label", ignore_index=(255, -1))({"label": label})
 
 
-def test_a_label_with_channels_is_refused():
-    with pytest.raises(
-        ValueError, match=r"expected a label \(1, \*S\) of class indices, got shape"
-    ):
-        ClassCropIndicesd("label", 2)({"label": torch.zeros(3, 4, 4)})
+@pytest.mark.parametrize(
+    "transform",
+    [
+        ClassCropIndicesd("label", 2),
+        ForegroundCropIndicesd("label"),
+        LesionCropIndicesd("label", 2),
+    ],
+    ids=lambda transform: type(transform).__name__,
+)
+def test_a_label_with_channels_is_refused_by_the_name_of_its_case(transform):
+    case = {"label": torch.zeros(3, 4, 4), "case_id": "c7"}
+    said = r"^c7: expected a label \(1, \*S\) of class indices, got shape \(3, 4, 4\)\.$"
+    with pytest.raises(ValueError, match=said):
+        transform(case)
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(24, np.int32), (23, np.int64)])

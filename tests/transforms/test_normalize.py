@@ -45,7 +45,7 @@ def test_wrong_rules_are_refused():
         NormalizeChannelsd("image", ["z"])
     with pytest.raises(ValueError, match="low < high"):
         NormalizeChannelsd("image", [(3.0, 3.0)])
-    with pytest.raises(ValueError, match=r"expected 1 channels \(one per rule\), got 2"):
+    with pytest.raises(ValueError, match=r"^image: expected 1 channels \(one per rule\), got 2"):
         scaled(torch.zeros(2, 3), "none")
 
 
