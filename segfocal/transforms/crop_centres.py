@@ -165,7 +165,7 @@ def as_classes(label: Any, name: str) -> npt.NDArray[Any]:
         name: What to call the case in an error.
 
     Raises:
-        ValueError: If the label has several channels.
+        ValueError: If the label has several channels, or values that are not whole.
     """
     plain = label.as_tensor() if isinstance(label, MetaTensor) else label
     array: npt.NDArray[Any] = torch.as_tensor(plain).cpu().numpy()
@@ -174,6 +174,12 @@ def as_classes(label: Any, name: str) -> npt.NDArray[Any]:
             f"{name}: expected a label (1, *S) of class indices, got shape {array.shape}."
         )
     classes: npt.NDArray[Any] = array[0]
+    broken = classes[classes != np.rint(classes)] if classes.dtype.kind == "f" else classes[:0]
+    if broken.size:
+        raise ValueError(
+            f"{name}: expected whole numbers, got {broken[0]:g}. Resample labels with mode nearest "
+            f'and cast them: CastToTyped("label", torch.uint8).'
+        )
     return classes
 
 
