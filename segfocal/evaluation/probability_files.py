@@ -16,7 +16,11 @@ from segfocal.data.partial import annotated_targets
 from segfocal.errors import UserError
 from segfocal.evaluation.label_files import by_name
 from segfocal.evaluation.pairs import Pair
-from segfocal.inference.probability_files import PROBABILITIES, probability_stem
+from segfocal.inference.probability_files import (
+    PROBABILITIES,
+    probability_stem,
+    probability_stems,
+)
 from segfocal.labels import LabelScheme
 
 _SHOWN = 3
@@ -89,7 +93,11 @@ def with_probabilities(
         case_ids = dict.fromkeys((case_stem(pair.prediction), pair.case.case_id))
         found = {}
         for target in targets:
-            stems = [probability_stem(case_id, target) for case_id in case_ids]
+            stems = [
+                stem
+                for case_id in case_ids
+                for stem in probability_stems(case_id, target, scheme.output_names)
+            ]
             paths = [folder.files[stem] for stem in (*stems, *case_ids) if stem in folder.files]
             # a label map of 0 and 1 would pass for probabilities of perfect confidence
             paths = [path for path in paths if path.resolve() != pair.prediction.resolve()]
@@ -98,10 +106,11 @@ def with_probabilities(
         equipped.append(dataclasses.replace(pair, probabilities=found))
         lacking = [target for target in targets if target not in found]
         if lacking:
-            problems.append(_missing(pair, folder, lacking, is_all=not found))
+            problems.append(_missing(pair, folder, lacking, scheme, is_all=not found))
     if folder.is_named and pairs and not any(pair.probabilities for pair in equipped):
         held = ", ".join(sorted(path.name for path in folder.files.values())[:_SHOWN])
-        stem = probability_stem(case_stem(pairs[0].prediction), scheme.target_names[0])
+        names = scheme.output_names
+        stem = probability_stem(case_stem(pairs[0].prediction), scheme.target_names[0], names)
         raise UserError(
             f"--probabilities {folder.path}: holds nothing of any case that is evaluated. Expected "
             f"files such as {stem}.nii.gz, found {held} ({len(folder.files)})."
@@ -109,12 +118,19 @@ def with_probabilities(
     return equipped, problems
 
 
-def _missing(pair: Pair, folder: ProbabilityFolder, lacking: list[str], *, is_all: bool) -> Problem:
+def _missing(
+    pair: Pair, folder: ProbabilityFolder, lacking: list[str], scheme: LabelScheme, *, is_all: bool
+) -> Problem:
     what = "" if is_all else f" of {', '.join(lacking)}"
-    name = f"{probability_stem(case_stem(pair.prediction), lacking[0])}.nii.gz"
+    stem = probability_stem(case_stem(pair.prediction), lacking[0], scheme.output_names)
+    of_regions = (
+        " of a network with these regions (those of classes are not added up)"
+        if scheme.regions
+        else ""
+    )
     return Problem(
         pair.case.case_id,
         "missing-file",
-        f"has no probabilities{what}: {folder.path / name} does not exist. Write it with "
-        f"segfocal-predict --probabilities, or pass --no-probabilities.",
+        f"has no probabilities{what}: {folder.path / stem}.nii.gz does not exist. Write it with "
+        f"segfocal-predict --probabilities{of_regions}, or pass --no-probabilities.",
     )

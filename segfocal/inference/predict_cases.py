@@ -232,7 +232,7 @@ def _predict(case: Case, target: Path, predictor: Predictor, *, with_probabiliti
     try:
         if probabilities is not None:
             for name, values in zip(scheme.output_names, probabilities, strict=True):
-                stem = probability_stem(case.case_id, name)
+                stem = probability_stem(case.case_id, name, scheme.output_names)
                 path = target.parent / PROBABILITIES / f"{stem}.nii.gz"
                 write_array(path, values.numpy(), like=like, channel_dim=channel_dim)
         write_label(target, scheme.decode(classes), like=like, channel_dim=channel_dim)

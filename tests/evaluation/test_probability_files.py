@@ -58,6 +58,33 @@ def test_what_is_missing_is_one_line_with_the_file_and_the_cure():
     assert problems == [f"c1: has no probabilities: {where} does not exist. {cure}"]
 
 
+def test_classes_whose_names_differ_by_a_sign_have_files_of_their_own():
+    scheme = LabelScheme(("background", "T1+", "T1-"), (0, 1, 2))
+    told, problems = equipped(folder("c1_T1%2B", "c1_T1-"), scheme=scheme)
+    assert told == {"T1+": "c1_T1%2B", "T1-": "c1_T1-"}
+    assert problems == []
+    told, (problem,) = equipped(folder("c1_T1-"), scheme=scheme)
+    assert told == {"T1-": "c1_T1-"}
+    assert problem.startswith(f"c1: has no probabilities of T1+: {Path('p/c1_T1%2B.nii.gz')} does")
+
+
+def test_a_name_that_was_encoded_beside_another_is_found_where_it_is_measured_alone():
+    scheme = LabelScheme(("background", "T1+"), (0, 1))
+    assert equipped(folder("c1_T1%2B", "c1_T1-"), scheme=scheme)[0] == {"T1+": "c1_T1%2B"}
+
+
+def test_of_regions_it_says_that_those_of_classes_are_not_added_up():
+    scheme = LabelScheme.preset("msd-task01")
+    names = ("oedema", "non-enhancing", "enhancing")
+    told, (problem,) = equipped(folder(*(f"c1_{name}" for name in names)), scheme=scheme)
+    assert told == {}
+    assert problem == (
+        f"c1: has no probabilities: {Path('p/c1_WT.nii.gz')} does not exist. Write it with "
+        f"segfocal-predict --probabilities of a network with these regions (those of classes are "
+        f"not added up), or pass --no-probabilities."
+    )
+
+
 def test_of_what_nobody_looked_for_no_file_is_needed():
     told, problems = equipped(folder("c1_liver"), annotated=("liver",))
     assert (list(told), problems) == (["liver"], [])

@@ -244,6 +244,25 @@ def test_probabilities_are_written_beside_the_labels(checkpoint, images, tmp_pat
     assert names(plain[0].parent) == ["a.nii.gz", "c.nii.gz"]
 
 
+def test_outputs_whose_names_differ_by_a_sign_keep_a_file_each(checkpoint, images, tmp_path):
+    loaded = load_checkpoint(checkpoint)
+    called = dict(zip(loaded.scheme.output_names, ("T1+", "T1-", "T1 "), strict=True))
+    regions = tuple(dataclasses.replace(r, name=called[r.name]) for r in loaded.scheme.regions)
+    renamed = tmp_path / "renamed.pt"
+    scheme = dataclasses.replace(loaded.scheme, regions=regions)
+    save_checkpoint(renamed, dataclasses.replace(loaded, scheme=scheme))
+    for ckpt, out in ((checkpoint, "as_before"), (renamed, "signs")):
+        predict_cases(
+            PredictRequest([ckpt], images / "a.nii.gz", tmp_path / out, probabilities=True)
+        )
+    stems = dict(zip(called, ("a_T1%2B", "a_T1-", "a_T1%20"), strict=True))
+    written = tmp_path / "signs" / "probabilities"
+    assert names(written) == sorted(f"{stem}.nii.gz" for stem in stems.values())
+    for name, stem in stems.items():
+        expected = labels(tmp_path / "as_before" / "probabilities" / f"a_{name}.nii.gz")
+        assert np.array_equal(labels(written / f"{stem}.nii.gz"), expected)
+
+
 def test_checkpoints_that_cannot_be_joined_are_told(checkpoint, images, tmp_path, capsys):
     twice = ["--ckpt", str(checkpoint)] * 2
     with pytest.raises(SystemExit) as stop:
