@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segfocal.data.cases import Case
+from segfocal.data.defects import Problem
 from segfocal.data.header_defects import CaseGrid
 from segfocal.data.layouts import list_inputs
 from segfocal.data.nifti import write_array, write_label
-from segfocal.data.nifti_header import MAX_VOXELS, SUFFIXES
+from segfocal.data.nifti_header import MAX_VOXELS, SUFFIXES, case_stem
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.data.spacing import is_outside, range_text, spacing_range
 from segfocal.data.verify import verify_headers
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from segfocal.checkpoint import Checkpoint
     from segfocal.inference.predictor import Predictor
 
+_SHOWN = 10
+"""Cases that a warning names."""
 
 Say = Callable[[str], None]
 """Takes one line."""
@@ -108,8 +111,12 @@ def predict_cases(
     cases = [case for group in groups.values() for case in group]
     targets = {case.case_id: request.output / f"{case.case_id}.nii.gz" for case in cases}
     _refuse_overwriting(cases, list(targets.values()), request)
-    grids = _check_headers(cases, checkpoint)
+    doubts: list[Problem] = []
+    grids = _check_headers(cases, checkpoint, doubts)
+    _tell_doubts(doubts, warn)
     _doubt_spacing(grids, checkpoint, warn)
+    if request.probabilities:
+        _doubt_probabilities(targets, checkpoint.scheme, warn)
     from segfocal.inference.predictor import Predictor
 
     failed = []
@@ -172,7 +179,9 @@ def _check_paths(request: PredictRequest) -> None:
         raise UserError(f"-o {request.output} is a file; it must be a folder.")
 
 
-def _check_headers(cases: Sequence[Case], checkpoint: Checkpoint) -> list[CaseGrid]:
+def _check_headers(
+    cases: Sequence[Case], checkpoint: Checkpoint, doubts: list[Problem]
+) -> list[CaseGrid]:
     """The grid of every case, once its header is one that the checkpoint's network can take."""
     data = checkpoint.config["data"]
     return [
@@ -183,9 +192,34 @@ def _check_headers(cases: Sequence[Case], checkpoint: Checkpoint) -> list[CaseGr
             affine_tolerance_mm=data["affine_tolerance_mm"],
             resample_channels=data.get("resample_channels", False),
             max_voxels=data.get("max_voxels", MAX_VOXELS),
+            doubts=doubts,
         )
         for case in cases
     ]
+
+
+def _tell_doubts(doubts: Sequence[Problem], warn: Say) -> None:
+    """A line for each kind: the first case in full, the others by name."""
+    for kind in dict.fromkeys(doubt.kind for doubt in doubts):
+        alike = [doubt for doubt in doubts if doubt.kind == kind]
+        others = [
+            case for case in dict.fromkeys(d.case_id for d in alike) if case != alike[0].case_id
+        ]
+        warn(f"{alike[0]}" + (f" The same in {_listed(others)}." if others else ""))
+
+
+def _doubt_probabilities(targets: Mapping[str, Path], scheme: LabelScheme, warn: Say) -> None:
+    """Says which labels that stay (`--continue`) have no probabilities beside them."""
+    without = [
+        case_id
+        for case_id, target in targets.items()
+        if target.exists() and not all(path.is_file() for path in _maps(target, scheme))
+    ]
+    if without:
+        warn(
+            f"{_listed(without)}: predicted before, without probabilities; what is there stays as "
+            f"it is. Remove the label to have both written, or take another -o."
+        )
 
 
 def _doubt_spacing(grids: Sequence[CaseGrid], checkpoint: Checkpoint, warn: Say) -> None:
@@ -198,7 +232,7 @@ def _doubt_spacing(grids: Sequence[CaseGrid], checkpoint: Checkpoint, warn: Say)
         return
     own = spacing_range([grid.spacing_ras_mm for grid in odd])
     warn(
-        f"{odd[0].case_id}{f' and {len(odd) - 1} more' if len(odd) > 1 else ''}: voxels of "
+        f"{_listed([grid.case_id for grid in odd])}: voxels of "
         f"{range_text(own)}; the network was trained on {range_text(trained)}, and nothing is "
         f"resampled (data.spacing_mm: null). Do not trust these labels unseen."
     )
@@ -231,9 +265,7 @@ def _predict(case: Case, target: Path, predictor: Predictor, *, with_probabiliti
     like = case.images[0]
     try:
         if probabilities is not None:
-            for name, values in zip(scheme.output_names, probabilities, strict=True):
-                stem = probability_stem(case.case_id, name, scheme.output_names)
-                path = target.parent / PROBABILITIES / f"{stem}.nii.gz"
+            for path, values in zip(_maps(target, scheme), probabilities, strict=True):
                 write_array(path, values.numpy(), like=like, channel_dim=channel_dim)
         write_label(target, scheme.decode(classes), like=like, channel_dim=channel_dim)
     except OSError as error:
@@ -243,6 +275,18 @@ def _predict(case: Case, target: Path, predictor: Predictor, *, with_probabiliti
         ) from None
     volumes = _volumes(classes, prepared["zooms_mm"], scheme)
     return f"{time.monotonic() - began:.1f} s · {volumes}"
+
+
+def _maps(target: Path, scheme: LabelScheme) -> list[Path]:
+    """The files for the probabilities of each output, beside the label's."""
+    case_id, names = case_stem(target), scheme.output_names
+    stems = [probability_stem(case_id, name, names) for name in names]
+    return [target.parent / PROBABILITIES / f"{stem}.nii.gz" for stem in stems]
+
+
+def _listed(case_ids: Sequence[str]) -> str:
+    shown, more = case_ids[:_SHOWN], len(case_ids) - _SHOWN
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
 def _some(count: int, what: str) -> str:

@@ -278,6 +278,41 @@ def test_checkpoints_that_cannot_be_joined_are_told(checkpoint, images, tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def test_doubtful_headers_are_told_with_every_case_and_predicted(checkpoint, images, tmp_path):
+    for name in "bc":
+        volume = nib.load(images / "a.nii.gz")
+        voxels, moved = np.asanyarray(volume.dataobj), volume.affine.copy()
+        moved[0, 3] += 7
+        volume.header.set_sform(volume.affine, 1)
+        volume.header.set_qform(moved, 1)
+        nib.save(nib.Nifti1Image(voxels, None, volume.header), images / f"{name}.nii.gz")
+    warned = []
+    written = predict_cases(PredictRequest([checkpoint], images, tmp_path), warn=warned.append)
+    assert len(written) == 3
+    assert warned == [
+        "b: image: qform and sform differ by 7 mm in x; programs read one or the other (segfocal: "
+        "the sform). Copy the right one over the other in b.nii.gz. The same in c."
+    ]
+
+
+def test_labels_that_stay_without_probabilities_are_named(checkpoint, images, tmp_path):
+    (images / "b.nii.gz").unlink()
+    (label,) = predict(checkpoint, images / "a.nii.gz", tmp_path)
+    label.write_bytes(b"mine")
+    request = PredictRequest([checkpoint], images, tmp_path, go_on=True, probabilities=True)
+    warned = []
+    predict_cases(request, warn=warned.append)
+    assert warned == [
+        "a: predicted before, without probabilities; what is there stays as it is. Remove the label "
+        "to have both written, or take another -o."
+    ]
+    assert label.read_bytes() == b"mine"
+    label.unlink()
+    warned = []
+    predict_cases(request, warn=warned.append)
+    assert warned == []
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["new checkpoint", "old checkpoint"])
 def test_voxels_of_another_size_than_those_trained_on_are_doubted(
     checkpoint, images, tmp_path, known
@@ -294,7 +329,7 @@ def test_voxels_of_another_size_than_those_trained_on_are_doubted(
         assert warned == []
         return
     (line,) = warned
-    assert line.startswith("a and 1 more: voxels of ")
+    assert line.startswith("a, c: voxels of ")
     assert "; the network was trained on 0.1x0.1x0.1 to 0.2x0.2x0.2 mm, and nothing" in line
 
 
