@@ -40,11 +40,15 @@ _OWN_CODE = (
     "data",
     "transforms",
     "labels.py",
+    "statistics/class_histogram.py",
     "training/build.py",
     "training/case_file.py",
     "training/case_tree.py",
 )
-"""What a prepared case depends on: readers, transforms, their composition, the file itself."""
+"""What a prepared case depends on: readers, transforms, their composition, the file itself.
+
+The histogram finds the values of a label, and the table that encodes its voxels is made of them.
+"""
 
 
 class CacheFolderError(UserError):

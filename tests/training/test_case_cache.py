@@ -1,16 +1,22 @@
 import errno
 import os
 import shutil
+import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+import segfocal
+from segfocal.config.load import config_of
 from segfocal.data.cases import Case
 from segfocal.errors import UserError
+from segfocal.training.build import CasePreparation
 from segfocal.training.case_cache import (
+    _OWN_CODE,
     SUFFIX,
     CacheFolderError,
     CaseCache,
@@ -19,6 +25,8 @@ from segfocal.training.case_cache import (
     file_hash,
     remove_unused,
 )
+from segfocal.training.preflight import preflight
+from tests.data.nifti_files import msd
 
 
 @pytest.fixture
@@ -277,11 +285,7 @@ def test_the_hash_is_of_the_bytes(tmp_path):
 
 
 def test_a_changed_source_file_of_ours_changes_the_fingerprint(tmp_path, monkeypatch):
-    import segfocal
-
     package = tmp_path / "segfocal"
-    from pathlib import Path
-
     shutil.copytree(
         Path(segfocal.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__")
     )
@@ -293,6 +297,28 @@ def test_a_changed_source_file_of_ours_changes_the_fingerprint(tmp_path, monkeyp
         changed.write_text(changed.read_text() + "\n# one comment more\n")
         assert code_fingerprint() != before
         before = code_fingerprint()
+
+
+@pytest.mark.parametrize("foreground_by", ["voxel", "lesion"])
+def test_all_our_code_that_prepares_a_case_is_in_the_fingerprint(tmp_path, foreground_by):
+    data = {"root": str(msd(tmp_path)), "val_fraction": 0.5, "spacing_mm": [1, 1, 1]}
+    settings = {"data": data, "train": {"patch_size": [8, 8, 8], "foreground_by": foreground_by}}
+    loaded = config_of(settings, [], "test", {})
+    plan = preflight(loaded)
+    prepare = CasePreparation(loaded.config, plan, for_training=True)
+    ran = set()
+    before = sys.getprofile()
+    sys.setprofile(lambda frame, _event, _argument: ran.add(frame.f_code.co_filename))
+    try:
+        prepare(plan.dataset.cases[0])
+    finally:
+        sys.setprofile(before)
+    package = Path(segfocal.__file__).parent
+    own = {
+        Path(name).relative_to(package).as_posix() for name in ran if name.startswith(f"{package}")
+    }
+    assert "data/verify.py" in own
+    assert [name for name in sorted(own) if not name.startswith(_OWN_CODE)] == []
 
 
 def test_the_default_folder_follows_the_systems_convention(monkeypatch, tmp_path):
