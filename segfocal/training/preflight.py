@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from segfocal.data.patients import patients_of
 from segfocal.data.spacing import SpacingRange, spacing_range
 from segfocal.data.split import Split, make_fold, make_split, read_split
 from segfocal.data.verify import load_case, verify_headers
-from segfocal.errors import UserError
+from segfocal.errors import SegfocalWarning, UserError
 from segfocal.statistics.class_alpha import ClassAlpha
 from segfocal.statistics.partial_labels import partial_class_alpha, partial_region_alpha
 from segfocal.statistics.voxel_counts import VoxelCounts
@@ -33,6 +34,9 @@ from segfocal.training.label_counts import OnCase, add_lesions, count_labels
 
 _FEWEST_VOXELS = 4
 """Along an axis after resampling: less is a spacing in the wrong unit or order."""
+
+_SHOWN = 10
+"""Patients that a warning names."""
 
 
 @dataclass(frozen=True)
@@ -200,18 +204,17 @@ def check_images(loaded: LoadedConfig, plan: Plan) -> None:
 
 def _split(loaded: LoadedConfig, dataset: Dataset, split_path: Path | None) -> Split:
     data, seed = loaded.config.data, loaded.config.train.seed
-    if split_path is not None:
-        return read_split(split_path, dataset.case_ids)
-    if data.split is not None:
-        if not data.split.is_file():
-            raise loaded.error("data.split", f"{data.split} does not exist.")
-        return read_split(data.split, dataset.case_ids, fold=data.fold)
+    path = split_path or data.split
+    if path is not None:
+        if not path.is_file():
+            raise loaded.error("data.split", f"{path} does not exist.")
+        fold = None if split_path else data.fold
+        split = read_split(path, dataset.case_ids, fold=fold)
+        _doubt_patients(path, split, _patients(loaded, dataset, (*split.train, *split.val)))
+        return split
     if data.folds is None and data.val_fraction == 0:
         return Split(tuple(dataset.case_ids), ())
-    try:
-        patients = patients_of(dataset.case_ids, data.patient_pattern, layout=dataset.layout)
-    except UserError as error:
-        raise loaded.error("data.patient_pattern", str(error)) from None
+    patients = _patients(loaded, dataset, dataset.case_ids)
     if data.folds is not None:
         assert data.fold is not None
         return make_fold(
@@ -220,6 +223,29 @@ def _split(loaded: LoadedConfig, dataset: Dataset, split_path: Path | None) -> S
     return make_split(
         dataset.case_ids, val_fraction=data.val_fraction, seed=seed, patients=patients
     )
+
+
+def _patients(loaded: LoadedConfig, dataset: Dataset, case_ids: Sequence[str]) -> dict[str, str]:
+    """The patient of each case."""
+    pattern = loaded.config.data.patient_pattern
+    try:
+        return patients_of(case_ids, pattern, layout=dataset.layout)
+    except UserError as error:
+        raise loaded.error("data.patient_pattern", str(error)) from None
+
+
+def _doubt_patients(path: Path, split: Split, patients: Mapping[str, str]) -> None:
+    """Warns of patients on both sides of a split that the user made."""
+    trained = {patients[case_id] for case_id in split.train}
+    both = sorted({patients[case_id] for case_id in split.val} & trained)
+    if both:
+        more = f" and {len(both) - _SHOWN} more" if len(both) > _SHOWN else ""
+        warnings.warn(
+            f"{path}: scans of {', '.join(both[:_SHOWN])}{more} both train and validate: "
+            f"validation looks better than it is. Keep a patient's scans in one list.",
+            SegfocalWarning,
+            stacklevel=2,
+        )
 
 
 def _count(

@@ -1,12 +1,15 @@
 """What a run says of its data before it loads torch, and does not stop for."""
 
+import json
+import warnings
+
 import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from segfocal.config.load import config_of
-from segfocal.errors import UserError
+from segfocal.errors import SegfocalWarning, UserError
 from segfocal.reports.text import doubts_line
 from segfocal.training.preflight import preflight
 from tests.data.nifti_files import label_of, msd, save
@@ -33,6 +36,42 @@ def test_doubts_of_headers_and_labels_are_told_for_every_case_of_the_split(tmp_p
     assert (c1, c1_kind, c2, c2_kind) == ("c1", "empty-label", "c2", "empty-label")
     assert (c3, c3_kind) == ("c3", "forms")
     assert "ignored voxels" in c2_text
+
+
+SCANS = ("P1_T1", "P1_T2", "P2_T1", "P3_T1")
+BY_PATIENT = "data.patient_pattern='{patient}_T*'"
+
+
+@pytest.fixture
+def own_split(tmp_path):
+    """A data set of three patients, and what writes a split of it."""
+    root = msd(tmp_path / "data", cases=SCANS)
+
+    def plan(val, *settings):
+        path = tmp_path / "split.json"
+        train = [case for case in SCANS if case not in val]
+        path.write_text(json.dumps({"train": train, "val": val}))
+        return plan_of(root, f"data.split={path}", *settings)
+
+    return plan
+
+
+def test_a_patient_on_both_sides_of_ones_own_split_is_told(own_split, tmp_path):
+    with pytest.warns(SegfocalWarning) as told:
+        plan = own_split(["P1_T2", "P3_T1"], BY_PATIENT)
+    (message,) = [str(warning.message) for warning in told]
+    assert message == (
+        f"{tmp_path / 'split.json'}: scans of P1 both train and validate: validation looks better "
+        "than it is. Keep a patient's scans in one list."
+    )
+    assert plan.split.val == ("P1_T2", "P3_T1")
+
+
+def test_ones_own_split_by_patients_is_taken_in_silence(own_split):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        own_split(["P1_T1", "P1_T2"], BY_PATIENT)
+        own_split(["P1_T2"])
 
 
 def test_doubts_are_one_line_whatever_their_number():
