@@ -53,7 +53,8 @@ class DataConfig(Section):
     """Where the cases are and what their files mean."""
 
     root: Path
-    """Folder of the data set; see docs/data.md for the layouts."""
+    """Folder of the data set; see docs/data.md for the layouts. A relative path counts from the
+    folder that the command is started in."""
     layout: Literal["auto", "msd", "nnunet", "brats", "bids", "list", "csv", "folder"] = "auto"
     """How the files lie in it; `auto` finds out; csv is another name for list."""
     case_list: Path | None = None

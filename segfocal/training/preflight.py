@@ -102,8 +102,9 @@ def open_dataset(
     data = loaded.config.data
     if not data.root.is_dir():
         what = "is a file; expected a folder" if data.root.exists() else "does not exist"
+        where = "" if data.root.is_absolute() else " Relative paths count from the current folder."
         raise loaded.error(
-            "data.root", f"{data.root} {what}. Pass --set data.root=... or try --demo."
+            "data.root", f"{data.root} {what}. Pass --set data.root=... or try --demo.{where}"
         )
     ignore = loaded.config.loss.ignore_index
     ignore_values = [ignore] if isinstance(ignore, int) else list(ignore or [])

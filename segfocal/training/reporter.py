@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -66,9 +67,10 @@ class Reporter:
         """What would run, and that nothing did."""
         self._session = session
         self._introduce()
+        split = session.plan.split
         self.console.line(
-            f"dry run: config, {len(session.plan.dataset.cases)} cases and network are in order; "
-            f"nothing was trained and nothing written to {session.folder.path}."
+            f"dry run: config, {_cases(len(split.train) + len(split.val))} and network are in "
+            f"order; nothing was trained and nothing written to {session.folder.path}."
         )
 
     def begin(self, session: Session) -> None:
@@ -269,8 +271,8 @@ class Reporter:
         if not self.closing_words:
             return
         if summary:
-            num_cases = next(iter(summary.values())).n
-            title = f"validation, {num_cases} cases, best.pt (epoch {best.best_epoch})"
+            num_cases = len(session.plan.split.val)
+            title = f"validation, {_cases(num_cases)}, best.pt (epoch {best.best_epoch})"
             self.console.results(title, {"network": summary}, self._note)
         self.console.line(f"next   {next_command(outcome.folder)}")
 
@@ -313,7 +315,7 @@ class Reporter:
         console = self.console
         results = {"network": network, "threshold baseline": threshold}
         console.results(
-            f"validation, {len(baseline.scores)} cases the network has not seen, best.pt (epoch "
+            f"validation, {_cases(len(baseline.scores))} the network has not seen, best.pt (epoch "
             f"{best_epoch})",
             results,
             STAMP,
@@ -327,8 +329,7 @@ class Reporter:
         pictures = [outcome.folder / "progress.png", *samples[-1:], outcome.folder / "report.html"]
         console.line("look   " + "  ".join(map(str, pictures)))
         console.line(
-            f"next   segfocal-predict --ckpt {outcome.folder / 'best.pt'} "
-            f"-i {base / 'phantom'} -o {base / 'predictions'}"
+            f"next   {next_command(outcome.folder, base / 'phantom', base / 'predictions')}"
         )
 
     @property
@@ -347,6 +348,15 @@ class Reporter:
         return STAMP if self._running.plan.dataset.synthetic else ""
 
 
-def next_command(run: Path) -> str:
-    """What to type after a training."""
-    return f"segfocal-predict --ckpt {run / 'best.pt'} -i FOLDER_OF_IMAGES -o predictions"
+def next_command(
+    run: Path,
+    images: Path = Path("FOLDER_OF_IMAGES"),
+    predictions: Path = Path("predictions"),
+) -> str:
+    """What to type after a training, as a shell takes it."""
+    words = ["segfocal-predict", "--ckpt", run / "best.pt", "-i", images, "-o", predictions]
+    return shlex.join(map(str, words))
+
+
+def _cases(count: int) -> str:
+    return f"{count} case{'' if count == 1 else 's'}"

@@ -56,6 +56,13 @@ def test_a_missing_folder(mistake, tmp_path):
     )
 
 
+def test_a_missing_folder_by_a_relative_path(mistake):
+    assert mistake("Task01") == (
+        "--set: data.root: Task01 does not exist. Pass --set data.root=... or try --demo. Relative "
+        "paths count from the current folder."
+    )
+
+
 def test_a_label_nobody_declared(mistake, data):
     rewrite(data / "labelsTr" / "PHANTOM_002.nii.gz", lambda v, a: (np.where(v == 3, 4, v), a))
     assert mistake(data) == (

@@ -77,6 +77,7 @@ def test_the_report_shows_scores_with_their_numbers_of_cases(tmp_path, records, 
     assert named[0][4] == "- · 0/0 · 0"
     assert named[1][0] == "A"
     assert named[1][2:4] == ["1.0", "1.0"]
+    assert "Lowest mean Dice first. \nDice, then lesions" in (tmp_path / "report.html").read_text()
 
 
 def test_text_from_files_cannot_become_markup(tmp_path, records, cases):

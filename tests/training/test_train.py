@@ -3,6 +3,7 @@ import csv
 import errno
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import yaml
 from segfocal.checkpoint import load_checkpoint
 from segfocal.errors import RunFailedError, UserError
 from segfocal.export.run import ExportRequest, export
+from segfocal.training.reporter import next_command
 from tests.runs import tiny_run
 
 
@@ -334,6 +336,20 @@ def test_the_log_names_what_computes_the_loss(phantom, tmp_path, smoothing, back
         "  loss   slower than it could be: backend numba cannot run: it has no label smoothing."
     )
     assert (slower in told) == (backend == "chunked")
+
+
+def test_a_dry_run_counts_the_cases_that_it_checked(phantom, tmp_path, capsys):
+    split = tmp_path / "split.json"
+    split.write_text('{"train": ["PHANTOM_001", "PHANTOM_002"], "val": ["PHANTOM_003"]}')
+    tiny_run(phantom, tmp_path / "a", f"data.split={split}", dry_run=True, quiet=False)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("dry run: config, 3 cases and network are in order;")
+
+
+def test_the_next_command_is_what_a_shell_takes():
+    words = ["segfocal-predict", "--ckpt", str(Path("my runs/größe/best.pt"))]
+    words += ["-i", "FOLDER_OF_IMAGES", "-o", "predictions"]
+    assert shlex.split(next_command(Path("my runs/größe"))) == words
 
 
 def test_a_dry_run_writes_nothing(phantom, tmp_path):
