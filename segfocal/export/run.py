@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -76,8 +77,10 @@ def export(request: ExportRequest, say: Say) -> dict[str, Any]:
         write_bundle(out, model)
         told = {}
         say(f"bundle {out}: {_described(model)}")
-        say(f"run it: cd {out} && python -m monai.bundle run --config_file configs/inference.json")
-        say("        --bundle_root . --dataset_dir IMAGES --output_dir LABELS")
+        place = shlex.quote(str(out))
+        say(f"run it: cd {place} && python -m monai.bundle run \\")
+        say("        --config_file configs/inference.json --bundle_root . \\")
+        say("        --dataset_dir IMAGES --output_dir LABELS")
     else:
         from segfocal.export.onnx import write_onnx
 

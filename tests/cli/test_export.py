@@ -1,6 +1,7 @@
 """segfocal-export: mistakes in one line with their cure, exit status, what it prints."""
 
 import json
+import shlex
 import sys
 
 import pytest
@@ -29,8 +30,18 @@ def test_a_bundle_is_written_into_the_run_and_how_to_run_it_is_told(export, run)
     lines = out.splitlines()
     assert lines[0].startswith(f"bundle {run / 'bundle'}: tests.export.run_folders.TwoLayers, ")
     assert lines[0].endswith("best.pt of epoch 3; FLAIR,T1w,T1gd,T2w to WT,TC,ET")
-    assert "python -m monai.bundle run --config_file configs/inference.json" in out
     assert STAMP in lines[-1]
+
+
+def test_how_to_run_a_bundle_is_a_command_that_a_shell_takes(export, run, tmp_path):
+    place = tmp_path / "my bundles" / "a"
+    _, out, _ = export("--run", run, "--format", "bundle", "--out", place)
+    told = out.split("run it: ")[1].split("LABELS")[0].replace("\\\n", " ")
+    assert shlex.split(told) == [
+        *("cd", str(place), "&&", "python", "-m", "monai.bundle", "run"),
+        *("--config_file", "configs/inference.json", "--bundle_root", "."),
+        *("--dataset_dir", "IMAGES", "--output_dir"),
+    ]
 
 
 def test_an_onnx_file_is_written_into_the_run(export, run):
