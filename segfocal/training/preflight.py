@@ -8,8 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,21 +21,18 @@ from segfocal.data.header_defects import CaseGrid
 from segfocal.data.layouts import read_dataset
 from segfocal.data.layouts.found import FileRules
 from segfocal.data.partial import annotated_outputs, annotated_targets
-from segfocal.data.patients import patients_of
 from segfocal.data.spacing import SpacingRange, spacing_range
-from segfocal.data.split import Split, make_fold, make_split, read_split
+from segfocal.data.split import Split
 from segfocal.data.verify import load_case, verify_headers
-from segfocal.errors import SegfocalWarning, UserError
+from segfocal.errors import UserError
 from segfocal.statistics.class_alpha import ClassAlpha
 from segfocal.statistics.partial_labels import partial_class_alpha, partial_region_alpha
 from segfocal.statistics.voxel_counts import VoxelCounts
 from segfocal.training.label_counts import OnCase, add_lesions, count_labels
+from segfocal.training.run_split import split_of_run
 
 _FEWEST_VOXELS = 4
 """Along an axis after resampling: less is a spacing in the wrong unit or order."""
-
-_SHOWN = 10
-"""Patients that a warning names."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,7 @@ def preflight(
     """
     config = loaded.config
     dataset, channels = open_dataset(loaded)
-    split = _split(loaded, dataset, split_path)
+    split = split_of_run(loaded, dataset, split_path)
     _check_known_outputs(dataset, split)
     cases = {case.case_id: case for case in dataset.cases}
     doubts: list[Problem] = []
@@ -201,52 +197,6 @@ def check_images(loaded: LoadedConfig, plan: Plan) -> None:
     with ThreadPoolExecutor(2) as pool:
         for _ in pool.map(read, cases):
             pass
-
-
-def _split(loaded: LoadedConfig, dataset: Dataset, split_path: Path | None) -> Split:
-    data, seed = loaded.config.data, loaded.config.train.seed
-    path = split_path or data.split
-    if path is not None:
-        if not path.is_file():
-            raise loaded.error("data.split", f"{path} does not exist.")
-        fold = None if split_path else data.fold
-        split = read_split(path, dataset.case_ids, fold=fold)
-        _doubt_patients(path, split, _patients(loaded, dataset, (*split.train, *split.val)))
-        return split
-    if data.folds is None and data.val_fraction == 0:
-        return Split(tuple(dataset.case_ids), ())
-    patients = _patients(loaded, dataset, dataset.case_ids)
-    if data.folds is not None:
-        assert data.fold is not None
-        return make_fold(
-            dataset.case_ids, folds=data.folds, fold=data.fold, seed=seed, patients=patients
-        )
-    return make_split(
-        dataset.case_ids, val_fraction=data.val_fraction, seed=seed, patients=patients
-    )
-
-
-def _patients(loaded: LoadedConfig, dataset: Dataset, case_ids: Sequence[str]) -> dict[str, str]:
-    """The patient of each case."""
-    pattern = loaded.config.data.patient_pattern
-    try:
-        return patients_of(case_ids, pattern, layout=dataset.layout)
-    except UserError as error:
-        raise loaded.error("data.patient_pattern", str(error)) from None
-
-
-def _doubt_patients(path: Path, split: Split, patients: Mapping[str, str]) -> None:
-    """Warns of patients on both sides of a split that the user made."""
-    trained = {patients[case_id] for case_id in split.train}
-    both = sorted({patients[case_id] for case_id in split.val} & trained)
-    if both:
-        more = f" and {len(both) - _SHOWN} more" if len(both) > _SHOWN else ""
-        warnings.warn(
-            f"{path}: scans of {', '.join(both[:_SHOWN])}{more} both train and validate: "
-            f"validation looks better than it is. Keep a patient's scans in one list.",
-            SegfocalWarning,
-            stacklevel=2,
-        )
 
 
 def _count(

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from segfocal.metrics import score_bins
 from segfocal.metrics.score_bins import NUM_BINS, ScoreHistogram, bin_of, score_histogram
 
+CORNERS = [0.0, -0.0, 0.5, 1.0, 2.0**-8, 2.0**-32, 1e-44, 1 - 2.0**-24, 0.1]
 SCORES = st.sampled_from([np.float32, np.float64]).flatmap(
     lambda kind: hnp.arrays(
         kind,
         st.integers(1, 40),
         elements=st.one_of(
             st.floats(0, 1, width=32),
-            st.sampled_from([0.0, -0.0, 0.5, 1.0, 2.0**-8, 2.0**-32, 1e-44, 1 - 2.0**-24, 0.1]),
+            st.sampled_from(np.array(CORNERS, np.float32).tolist()),
         ),
     )
 )

@@ -191,7 +191,7 @@ def test_what_lazy_resampling_leaves_of_background_is_no_foreground():
 
 @pytest.mark.parametrize(("limit", "expected"), [(24, np.int32), (23, np.int64)])
 def test_indices_are_as_small_as_the_volume_allows(monkeypatch, limit, expected):
-    monkeypatch.setattr(np, "iinfo", lambda _dtype: type("Limits", (), {"max": limit}))
+    monkeypatch.setattr(np, "iinfo", lambda _dtype: type("Limits", (), {"max": limit, "min": 0}))
     label = np.zeros((1, 2, 3, 4), dtype=np.uint8)
     label[0, 0, 0, 0] = 1
     found = ClassCropIndicesd("label", 3)({"label": label})["label_cls_indices"]
