@@ -24,6 +24,7 @@ AlphaScheme = Literal[
 ]
 AlphaUnit = Literal["voxels", "lesions", "volumes"]
 Normalization = Literal["zscore", "zscore_nonzero", "none"] | tuple[float, float]
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
 
 
 class Section(BaseModel):
@@ -388,6 +389,17 @@ class Config(Section):
     infer: InferConfig = InferConfig()
     out: Path | None = None
     """Folder of the run; default runs/<name of the config file>."""
+    trackers: list[Tracker] = []
+    """Where else the run can be followed, one or several: docs/trackers.md. `[tensorboard]` writes
+    into the run folder; `mlflow` and `wandb` go where their own environment variables say."""
+    send_pictures: bool = False
+    """Send sample pictures and report.html to MLflow and Weights & Biases. They show patients and
+    hold case ids; false: none leaves the run folder."""
+
+    @field_validator("trackers", mode="before")
+    @classmethod
+    def _one_or_several(cls, trackers: Any) -> Any:
+        return [trackers] if isinstance(trackers, str) else trackers
 
     @model_validator(mode="after")
     def _affordable(self) -> Config:

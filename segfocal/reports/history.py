@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -124,8 +125,14 @@ def _columns(term_names: Sequence[str], region_names: Sequence[str]) -> list[str
     ]
 
 
-def _row(record: EpochRecord, columns: Sequence[str], note: str) -> dict[str, str]:
-    values: dict[str, object] = {
+def measured(record: EpochRecord) -> dict[str, int | float]:
+    """The numbers of a row by the names of its columns; nothing for an empty cell."""
+    numbers = _numbers(record).items()
+    return {name: value for name, value in numbers if value is not None and math.isfinite(value)}
+
+
+def _numbers(record: EpochRecord) -> dict[str, int | float | None]:
+    values: dict[str, int | float | None] = {
         name: getattr(record, name)
         for name in ("epoch", "step", "elapsed_s", "steps_per_s", "lr", "loss")
     }
@@ -133,7 +140,11 @@ def _row(record: EpochRecord, columns: Sequence[str], note: str) -> dict[str, st
     values["val/mean_dice"] = record.mean_dice
     for region, summary in (record.val or {}).items():
         values.update({f"val/{region}/{name}": v for name, v in asdict(summary).items()})
-    values["note"] = note
+    return values
+
+
+def _row(record: EpochRecord, columns: Sequence[str], note: str) -> dict[str, str]:
+    values: dict[str, object] = {**_numbers(record), "note": note}
     unknown = sorted(set(values).difference(columns))
     assert not unknown, f"columns were not declared: {unknown}"
     return {name: cell(values.get(name)) for name in columns}

@@ -17,6 +17,8 @@ from segfocal.reports import text
 from segfocal.reports.case_table import write_case_scores
 from segfocal.reports.console import Console
 from segfocal.reports.history import EpochRecord, History
+from segfocal.reports.trackers.trackers import Trackers
+from segfocal.training.run_facts import best_so_far, data_name, run_facts, tracked_run
 
 if TYPE_CHECKING:
     from segfocal.training.learner import EpochMeans
@@ -36,6 +38,9 @@ class Reporter:
     Args:
         quiet: Write nothing to standard output; files are written all the same.
         closing_words: Whether `finish` prints the table of results and the next command.
+
+    Attributes:
+        trackers: Who else is told of the run.
     """
 
     def __init__(self, *, quiet: bool, closing_words: bool = True) -> None:
@@ -45,6 +50,7 @@ class Reporter:
         self._warnings: list[str] = []
         self._session: Session | None = None
         self._history: History | None = None
+        self.trackers = Trackers()
 
     @contextmanager
     def checking(self) -> Iterator[Callable[[int, int], None]]:
@@ -87,6 +93,9 @@ class Reporter:
             session.plan.dataset.scheme.target_names,
             self._note,
         )
+        run = tracked_run(session, self._note)
+        for line in self.trackers.begin(run, self._history.records):
+            self.console.line(line)
 
     def _introduce(self) -> None:
         session = self._running
@@ -97,7 +106,7 @@ class Reporter:
         parameters = sum(p.numel() for p in session.learner.network.parameters())
         self.console.header(shown, session.device_name, session.amp_name, config.train.seed)
         self.console.data(
-            self._data_name,
+            data_name(plan),
             len(plan.split.train),
             len(plan.split.val),
             plan.channels,
@@ -146,6 +155,10 @@ class Reporter:
     def note(self, line: str) -> None:
         """One line that a user should know, on the terminal and in log.txt."""
         self.console.line(line)
+
+    def warning(self, line: str) -> None:
+        """One line about what did not go well, on the error stream and in log.txt."""
+        self.console.warning(line)
 
     @contextmanager
     def loading(self, total: int) -> Iterator[Callable[[], None]]:
@@ -248,6 +261,11 @@ class Reporter:
                 synthetic=session.plan.dataset.synthetic,
             )
 
+    def epoch_saved(self, progress: Progress) -> None:
+        """The last row of metrics.csv, to the trackers: it is in last.pt, and stays."""
+        assert self._history is not None
+        self.trackers.log(self._history.records[-1], best_so_far(progress))
+
     def finish(self, outcome: Outcome) -> None:
         """The final pictures, report.html, and where everything is."""
         from segfocal.reports.figures import progress_figure
@@ -261,7 +279,8 @@ class Reporter:
         )
         best = outcome.progress
         summary = self._history.validation(best.best_epoch)
-        self._write_report({f"network, best.pt (epoch {best.best_epoch})": summary})
+        report = self._write_report({f"network, best.pt (epoch {best.best_epoch})": summary})
+        self.trackers.finish(report, best_so_far(best))
         chosen = (
             f"best.pt is epoch {best.best_epoch}, mean Dice {best.best_score:.3f}"
             if best.best_epoch
@@ -276,27 +295,16 @@ class Reporter:
             self.console.results(title, {"network": summary}, self._note)
         self.console.line(f"next   {next_command(outcome.folder)}")
 
-    def _write_report(self, results: Mapping[str, Mapping[str, RegionSummary]]) -> None:
+    def _write_report(self, results: Mapping[str, Mapping[str, RegionSummary]]) -> Path:
         from segfocal.reports.html import write_report
 
         session = self._running
-        plan, config = session.plan, session.config
-        targets = ", ".join(plan.dataset.scheme.target_names)
-        write_report(
+        return write_report(
             session.folder.path,
             title=session.loaded.name,
-            facts={
-                "data": f"{self._data_name}: {len(plan.split.train)} cases trained, "
-                f"{len(plan.split.val)} validated; {targets}",
-                "channels": ", ".join(plan.channels),
-                "network": f"{config.network.name} {config.network.args or ''}",
-                "loss": f"{config.loss.name}, gamma {config.loss.gamma}",
-                "alpha": plan.alpha.summary() if plan.alpha else str(config.loss.alpha or "none"),
-                "computed on": f"{session.device_name}, {session.amp_name}",
-                "versions": " · ".join(f"{n} {v}" for n, v in session.versions.items()),
-            },
+            facts=run_facts(session),
             results={name: summary for name, summary in results.items() if summary},
-            synthetic=plan.dataset.synthetic,
+            synthetic=session.plan.dataset.synthetic,
             done=True,
         )
 
@@ -336,12 +344,6 @@ class Reporter:
     def _running(self) -> Session:
         assert self._session is not None
         return self._session
-
-    @property
-    def _data_name(self) -> str:
-        plan = self._running.plan
-        fold = plan.split.fold_words
-        return f"{plan.dataset.name}, {fold}" if fold else plan.dataset.name
 
     @property
     def _note(self) -> str:

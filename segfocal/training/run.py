@@ -11,6 +11,7 @@ from segfocal.config.load import LoadedConfig, check_config, load_config
 from segfocal.data.split import write_split
 from segfocal.errors import UserError
 from segfocal.files import check_checkpoint_path, write_json
+from segfocal.reports.trackers.trackers import Trackers
 from segfocal.training.follow import Job
 from segfocal.training.launch import Launch, check_launch
 from segfocal.training.preflight import Plan, check_images, preflight
@@ -73,9 +74,19 @@ def train(
         reporter = Reporter(quiet=request.quiet)
     if launch is not None:
         check_launch(loaded, launch)
-    with join(launch) as ranks:
+    config = loaded.config
+    with (
+        join(launch) as ranks,
+        Trackers(
+            config.trackers,
+            reporter.warning,
+            send_pictures=config.send_pictures,
+            must_work=launch is None or launch.restarts == 0,
+        ) as reporter.trackers,
+    ):
         if launch is not None:
-            ranks.device(loaded.config.train.device)
+            ranks.device(config.train.device)
+        reporter.trackers.reach()
         return _train(request, loaded, out, reporter, ranks)
 
 
@@ -109,7 +120,7 @@ def _train(
         return None
     ranks.announce(Job(loaded, plan, out, folder.goes_on, request.init_from, request.started_s))
     session = make(ranks=ranks)
-    with folder, contextlib.closing(reporter):
+    with folder, contextlib.closing(reporter), reporter.trackers.ending():
         is_over = resume and session.nothing_left and not folder.lacks_report
         if is_over and not restarted:
             raise UserError(

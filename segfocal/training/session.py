@@ -182,6 +182,8 @@ class Session:
                 self.reporter.epoch_done(epoch, self.learner.step, means, summary, self.progress)
             self._save("last.pt", resume=True)
             self._saved_epoch = epoch
+            if ranks.is_first:
+                self.reporter.epoch_saved(self.progress)
         if not self.progress.epoch:
             raise RunFailedError(
                 f"train.max_minutes ({train.max_minutes:g}) was used up before the first step: "

@@ -1,5 +1,6 @@
 """A training that is killed or interrupted, by the real signals, in a real process."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from segfocal.checkpoint import load_checkpoint
+from tests.reports.trackers.test_tensorboard import STAMP, curve, events, texts
 from tests.runs import TINY, tiny_run
 
 pytestmark = pytest.mark.slow
@@ -53,6 +55,23 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(phantom, tmp_pat
     tiny_run(phantom, tmp_path / "whole", *settings)
     cut, whole = (load_checkpoint(tmp_path / n / "last.pt").model for n in ("cut", "whole"))
     assert all(torch.equal(cut[name], whole[name]) for name in whole)
+
+
+def test_a_killed_run_that_goes_on_has_one_curve_in_tensorboard(phantom, tmp_path):
+    settings = ("train.epochs=8", "trackers=[tensorboard]")
+    out = tmp_path / "run"
+    with start(phantom, out, *settings) as process:
+        wait_for(out / "samples" / "epoch_004.png", process)
+        process.send_signal(signal.SIGKILL)
+    assert load_checkpoint(out / "last.pt").progress["epoch"] < 8
+    tiny_run(phantom, out, *settings, resume=True)
+    read = events(out / "tensorboard" / STAMP)
+    with (out / "metrics.csv").open(newline="") as stream:
+        rows = {int(row["epoch"]): float(row["loss"]) for row in csv.DictReader(stream)}
+    assert curve(read, "loss") == [(e, pytest.approx(rows[e], rel=1e-6)) for e in range(1, 9)]
+    ends = ["interrupted" in text for text in texts(read, "end")]
+    assert ends == [True, False]
+    assert [image.step for image in read.Images("sample")] == [2, 4, 6, 8]
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])

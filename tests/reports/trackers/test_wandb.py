@@ -1,0 +1,63 @@
+"""In processes of their own, as in a training: wandb starts a service and leaves it running."""
+
+import os
+import time
+
+import pytest
+
+from segfocal.reports.trackers.process import TrackerProcess
+from tests.reports.trackers.test_tensorboard import PNG
+from tests.reports.trackers.told import STAMP, end, row, run
+from tests.reports.trackers.wandb_file import content
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+def tell(*messages):
+    process = TrackerProcess("wandb")
+    for message in messages:
+        process.send(**message)
+    answers = [
+        process.hear(word, time.monotonic() + 60) for word in ("reached", "opened", "closed")
+    ]
+    failure = process.failure
+    process.end()
+    assert failure is None
+    return answers
+
+
+def test_a_run_is_told_and_goes_on_under_its_id(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_TAGS", "mine")
+    (tmp_path / "a.png").write_bytes(PNG)
+    (tmp_path / "report.html").write_text("<html>")
+    _, place, _ = tell(run(tmp_path), row(1), row(2, dice=0.5), end("interrupted"))
+    assert place.startswith(str(tmp_path / "wandb" / "offline-run-"))
+    goes_on = run(tmp_path, epoch=3, **{"train.epochs": 9})
+    last = row(4, tmp_path / "a.png")
+    tell(goes_on, row(1), row(2), row(3), last, end(best_epoch=2, report=tmp_path / "report.html"))
+    told = content(tmp_path)
+    rows = {step: [row["loss"] for row in rows] for step, rows in told["history"].items()}
+    assert rows == {1: [1.0], 2: [0.5], 3: [1 / 3], 4: [0.25]}
+    assert told["history"][2][0]["dice"] == 0.5
+    assert len(told["ids"]) == 1
+    assert told["names"] == {("segfocal", tmp_path.name)}
+    assert told["exit"] == [130, 0]
+    assert told["summary"]["status"] == "done"
+    assert told["summary"]["best_epoch"] == 2
+    assert told["config"]["train.epochs"] == 9
+    assert told["config"]["run"]["note"] == STAMP
+    assert told["tags"] == {STAMP, "mine"}
+    assert told["notes"] == {STAMP}
+    (picture,) = tmp_path.glob("wandb/offline-run-*/files/media/images/sample_*.png")
+    assert picture.read_bytes() == PNG
+    assert told["files"] - {"wandb-summary.json", "config.yaml"} == {
+        str(picture.relative_to(picture.parents[2]))
+    }
+    ((report, staged),) = told["artifacts"]
+    assert report == "report.html"
+    assert tmp_path in staged.parents
