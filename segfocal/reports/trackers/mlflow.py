@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,6 @@ from segfocal.reports.trackers.tracker import (
 )
 
 _STATUS = {"done": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
-_AT_ONCE = 100
-"""Numbers, parameters and tags in one request; a server takes no more parameters."""
-
 _STRANGE = re.compile(r"[^\w./ :-]")
 """What MLflow takes in no name."""
 
@@ -135,25 +132,18 @@ class MLflow:
             tags[f"changed after epoch {run.epoch}"] = ", ".join(changed)
         tag, param = self._entities.RunTag, self._entities.Param
         new = [param(name, text) for name, text in settings.items() if name not in known]
-        self._client.log_batch(self._id, tags=[tag(name, text) for name, text in tags.items()])
-        for params in _parts(new):
-            self._client.log_batch(self._id, params=params)
+        told = [tag(name, text) for name, text in tags.items()]
+        self._client.log_batch(self._id, params=new, tags=told)
 
     def _metrics(self, numbers: Mapping[str, Number]) -> None:
         now_ms, metric = int(1000 * time.time()), self._entities.Metric
         metrics = [metric(_name(n), float(v), now_ms, self._epoch) for n, v in numbers.items()]
-        for part in _parts(metrics):
-            self._client.log_batch(self._id, metrics=part)
+        self._client.log_batch(self._id, metrics=metrics)
 
 
 def _name(name: str) -> str:
     """A name that MLflow takes: `Tumour+Core` is `Tumour_Core`."""
     return _STRANGE.sub("_", name)
-
-
-def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), _AT_ONCE):
-        yield items[start : start + _AT_ONCE]
 
 
 @contextmanager

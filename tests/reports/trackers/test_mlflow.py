@@ -116,7 +116,8 @@ def test_a_server_is_asked_first_and_sent_what_the_run_says_and_no_more(folder, 
     with mlflow_server() as server:
         uri = server.uri.replace("//", "//me:secret@")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        answers = tell("mlflow", run(folder), row(2, dice=0.5), end())
+        many = {f"x{number}": number for number in range(250)}
+        answers = tell("mlflow", run(folder, **many), row(2, dice=0.5), end())
     assert answers == [
         {"reached": True},
         {"opened": f"{server.uri}/#/experiments/7/runs/r1"},
@@ -127,6 +128,9 @@ def test_a_server_is_asked_first_and_sent_what_the_run_says_and_no_more(folder, 
     assert [(m["key"], m["value"], m["step"]) for m in metrics] == [
         *(("epoch", 2.0, 2), ("loss", 0.5, 2), ("dice", 0.5, 2)),
     ]
+    params = [len(sent.get("params", [])) for sent in server.sent("log-batch")]
+    assert sum(params) == 253
+    assert max(params) <= 100  # a server takes no more, and the client sees to it
     sent = b"\n".join(path.encode() + body for path, body in server.requests)
     assert str(folder.parent).encode() not in sent
     (created,) = server.sent("runs/create")

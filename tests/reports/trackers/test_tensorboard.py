@@ -76,3 +76,10 @@ def test_epochs_that_never_reached_it_are_caught_up(tmp_path):
     tell("tensorboard", run(tmp_path, note=""), row(1))
     tell("tensorboard", run(tmp_path, epoch=3, note=""), row(1), row(2), row(3), row(4), end())
     assert [step for step, _ in curve(events(tmp_path / "tensorboard"), "loss")] == [1, 2, 3, 4]
+
+
+def test_epochs_are_not_there_twice_where_its_memory_is_gone(tmp_path):
+    tell("tensorboard", run(tmp_path, note=""), row(1), row(2))
+    (tmp_path / ".trackers" / "tensorboard.json").unlink()
+    tell("tensorboard", run(tmp_path, epoch=2, note=""), row(1), row(2), row(3), end())
+    assert [step for step, _ in curve(events(tmp_path / "tensorboard"), "loss")] == [1, 2, 3]

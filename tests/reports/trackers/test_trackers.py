@@ -3,17 +3,20 @@
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
 import pytest
+from filelock import FileLock
 
 from segfocal.errors import UserError
 from segfocal.metrics.case_score import RegionSummary
 from segfocal.reports.history import EpochRecord
 from segfocal.reports.trackers import trackers as module
+from segfocal.reports.trackers.process import TrackerProcess
 from segfocal.reports.trackers.tracker import TrackedRun, without_password
 from segfocal.reports.trackers.trackers import Trackers
 from tests.reports.trackers.stand_in import stand_in
-from tests.reports.trackers.test_tensorboard import curve, events
+from tests.reports.trackers.test_tensorboard import curve, events, texts
 
 
 @pytest.fixture(name="stand_in")
@@ -125,6 +128,38 @@ def test_pictures_and_report_are_sent_only_where_the_config_says_so(
             trackers.log(record(2, VALIDATED))
             trackers.finish(tmp_path / "a" / "report.html", {})
     assert told.read_text() == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt, "interrupted"), (ValueError, "failed")]
+)
+def test_how_a_run_ended_is_told_and_no_process_is_left(tmp_path, error, status):
+    with Trackers(["tensorboard"], pytest.fail) as trackers:
+        trackers.reach()
+        (process,) = trackers._processes
+        trackers.begin(tracked(tmp_path / "a"), [])
+        trackers.log(record(1), {"best_epoch": 1})
+        with pytest.raises(error), trackers.ending():
+            raise error
+    (end,) = texts(events(tmp_path / "a" / "tensorboard"), "end")
+    assert end.endswith(f"| status | {status} |\n| best_epoch | 1 |")
+    assert process._process.returncode is not None
+    assert not any(thread.is_alive() for thread in process._threads)
+
+
+def test_the_process_of_a_killed_training_has_its_last_words_first(tmp_path):
+    run = {**asdict(tracked(tmp_path)), "folder": str(tmp_path)}
+    (tmp_path / ".trackers").mkdir()
+    process = TrackerProcess("tensorboard")
+    try:
+        with FileLock(tmp_path / ".trackers" / "tensorboard.lock"):
+            process.send(open=run)
+            assert process.hear("reached", time.monotonic() + 30)
+            time.sleep(0.5)
+            assert not (tmp_path / "tensorboard").exists()
+        assert process.hear("opened", time.monotonic() + 30) == str(tmp_path / "tensorboard")
+    finally:
+        process.end()
 
 
 def test_a_package_that_is_not_installed_is_named_with_its_cure(monkeypatch, tmp_path):

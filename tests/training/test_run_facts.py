@@ -1,0 +1,41 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from segfocal.config.schema import Config
+from segfocal.training.progress import Progress
+from segfocal.training.run_facts import best_so_far, tracked_run
+
+
+def session(name, root):
+    """As much of a run as its facts are made of."""
+    dataset = SimpleNamespace(name=name, layout="list", scheme=SimpleNamespace(target_names=["wt"]))
+    split = SimpleNamespace(train=["a", "b"], val=["c"])
+    return SimpleNamespace(
+        config=Config.model_validate({"data": {"root": root}}),
+        plan=SimpleNamespace(dataset=dataset, split=split, channels=["T1"], alpha=None),
+        folder=SimpleNamespace(path=Path("runs/first")),
+        device_name="cpu",
+        amp_name="fp32",
+        versions={"segfocal": "0.1.0"},
+        progress=Progress(epoch=3),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("BraTS", "BraTS: 2 cases trained, 1 validated; wt"), ("mueller", "2 cases trained")],
+)
+def test_trackers_hear_the_name_of_a_data_set_but_not_that_of_its_folder(name, expected):
+    run = tracked_run(session(name, "/data/mueller"), "")
+    assert run.facts["data"].startswith(expected)
+    assert "mueller" not in str(run)
+    assert (run.name, run.epoch) == ("first", 3)
+
+
+def test_best_is_told_as_far_as_there_is_one():
+    assert best_so_far(Progress(epoch=2)) == {}
+    assert best_so_far(Progress(epoch=2, best_epoch=1)) == {"best_epoch": 1}
+    best = Progress(epoch=2, best_epoch=2, best_score=0.5)
+    assert best_so_far(best) == {"best_epoch": 2, "best_mean_dice": 0.5}
