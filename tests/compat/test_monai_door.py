@@ -252,7 +252,8 @@ def test_a_term_may_weigh_0(name):
 def test_tversky_of_a_bool_target_fails_as_monais():
     logits, labels = make_case()
     target = F.one_hot(labels[:, 0], 3).movedim(-1, 1).bool()
-    assert assert_same("TverskyLoss", {"softmax": True}, logits, target).error is RuntimeError
+    error = assert_same("TverskyLoss", {"softmax": True}, logits, target).error
+    assert issubclass(error, RuntimeError)  # torch 2.14 has a kind of its own
 
 
 @pytest.mark.parametrize("name", ["DiceLoss", "DiceFocalLoss", "DiceCELoss", "TverskyLoss"])

@@ -176,9 +176,12 @@ def keeps_float32(logits: Tensor) -> bool:
 
 def _semimetric_overlap(probs: Tensor, target: Tensor, axes: list[int], order: int) -> Overlap:
     """The overlap of Wang et al., arXiv:2303.16296, which is right for soft targets."""
-    predicted, there, difference = (
-        torch.linalg.vector_norm(values, ord=order, dim=axes).pow(order)
-        for values in (probs, target, probs - target)
-    )
+
+    def total(values: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(values, ord=order, dim=axes).pow(order)
+
+    # the difference last, as there: a bool target fails at its norm
+    predicted, there = total(probs), total(target)
+    difference = total(probs - target)
     tp = (predicted + there - difference) / 2
     return Overlap(tp, predicted - tp, there - tp, target.sum(axes))
