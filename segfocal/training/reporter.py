@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -250,7 +251,7 @@ class Reporter:
         self.console.end_epoch(
             record,
             session.config.train.epochs,
-            best=summary is not None and progress.best_epoch == epoch,
+            best=summary is not None and progress.best_epoch == epoch and progress.best_score > 0,
             memory_gb=session.memory_gb,
             eta_s=session.eta_s(),
         )
@@ -287,6 +288,8 @@ class Reporter:
             else "best.pt is the last epoch (no validation cases)"
         )
         self.console.line(f"done   {chosen} · {outcome.folder}")
+        if best.best_epoch and not best.best_score > 0:
+            self.console.line(_nothing_right(best.best_score))
         if not self.closing_words:
             return
         if summary:
@@ -358,6 +361,19 @@ def next_command(
     """What to type after a training, as a shell takes it."""
     words = ["segfocal-predict", "--ckpt", run / "best.pt", "-i", images, "-o", predictions]
     return shlex.join(map(str, words))
+
+
+def _nothing_right(best_score: float) -> str:
+    """What a run says of itself whose best mean Dice is 0 or undefined."""
+    if math.isnan(best_score):
+        return (
+            "doubt  mean Dice is undefined: no validation case holds a lesion, and none was "
+            "predicted. Validate on cases with lesions (data.split)."
+        )
+    return (
+        "doubt  nothing right was predicted yet: every validation's mean Dice is 0. Train for "
+        "longer (--resume --set train.epochs=...), try another train.lr, and look at samples/."
+    )
 
 
 def _cases(count: int) -> str:

@@ -244,9 +244,12 @@ class Session:
         return [score for scores, _ in told for score in scores], sample
 
     def _keep_best(self, score: float, epoch: int) -> bool:
-        """Saves best.pt if this is the best validation so far, or the first; whether it is."""
+        """Saves best.pt if this is the best validation so far; whether it is.
+
+        While no Dice is above 0 the later epoch is: it has trained for longer.
+        """
         best = self.progress.best_score
-        if self.progress.best_epoch and not (score > best or math.isnan(best)):
+        if best > 0 and not score > best:
             return False
         self.progress.best_score, self.progress.best_epoch = score, epoch
         self._save("best.pt", resume=False)

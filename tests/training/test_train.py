@@ -2,6 +2,7 @@ import contextlib
 import csv
 import errno
 import json
+import math
 import re
 import shlex
 import shutil
@@ -63,6 +64,35 @@ def test_val_cases_are_those_of_the_split_and_trained_ones_are_not(finished):
     scored = {row["case"] for row in rows_of(out / "val_cases.csv")}
     assert scored == set(split["val"])
     assert not scored & set(split["train"])
+
+
+@pytest.mark.parametrize(
+    ("told", "epoch", "hint"),
+    [
+        (
+            (0.0, 0.0, 0.0),
+            3,
+            "doubt  nothing right was predicted yet: every validation's mean Dice",
+        ),
+        ((math.nan,) * 3, 3, "doubt  mean Dice is undefined: no validation case holds a lesion"),
+        ((0.0, 0.1, 0.0), 2, None),
+        ((0.0, 0.1, 0.1), 2, None),
+    ],
+)
+def test_while_nothing_right_is_predicted_the_later_epoch_is_best(
+    phantom, tmp_path, monkeypatch, told, epoch, hint
+):
+    from segfocal.training import session
+
+    scores = iter(told)
+    monkeypatch.setattr(session, "mean_dice", lambda summary: next(scores))
+    tiny_run(phantom, tmp_path / "a", "train.epochs=3", "train.val_every=1")
+    assert load_checkpoint(tmp_path / "a" / "best.pt").progress["epoch"] == epoch
+    assert {row["epoch"] for row in rows_of(tmp_path / "a" / "val_cases.csv")} == {f"{epoch}"}
+    log = (tmp_path / "a" / "log.txt").read_text()
+    doubts = [line for line in log.splitlines() if "Dice is" in line]
+    assert [hint in line for line in doubts] == ([] if hint is None else [True])
+    assert (" best" in log.partition("done ")[0]) == (hint is None)
 
 
 def test_results_are_those_of_best_pt_and_name_its_epoch(phantom, tmp_path, monkeypatch):
