@@ -181,6 +181,14 @@ def test_nnunet_dataset_key_lists_the_files(tmp_path):
     assert [path.name for path in case.images] == ["c2_0001.nii.gz", "c1_0000.nii.gz"]
 
 
+def test_a_dataset_json_with_the_backslashes_of_windows_is_read(tmp_path):
+    entry = {"image": ".\\imagesTr\\c1.nii.gz", "label": "labelsTr\\c1.nii.gz"}
+    (case,) = read_dataset(msd(tmp_path, training=[entry], numTraining=1)).cases
+    assert case.case_id == "c1"
+    assert case.images[0].samefile(tmp_path / "imagesTr" / "c1.nii.gz")
+    assert case.label.samefile(tmp_path / "labelsTr" / "c1.nii.gz")
+
+
 def mistakes():
     good = {"image": "imagesTr/c1.nii.gz", "label": "labelsTr/c1.nii.gz"}
     outside = {"image": "../x.nii.gz", "label": "labelsTr/c1.nii.gz"}
@@ -192,6 +200,7 @@ def mistakes():
         (msd, {"training": [good | {"image": 3}]}, "expected a file's path, got 3"),
         (msd, {"training": [outside]}, "../x.nii.gz lies outside the data set"),
         (msd, {"training": [good | {"label": "/etc/passwd"}]}, "/etc/passwd lies outside"),
+        (msd, {"training": [good | {"label": "..\\x.nii.gz"}]}, "..\\x.nii.gz lies outside"),
         (msd, {"training": [good | {"label": "a/../../x"}]}, "a/../../x lies outside"),
         (msd, {"tensorImageSize": "2D"}, "tensorImageSize is 2D"),
         (msd, {"modality": {"0": "A", "2": "B"}}, "modality: expected the keys 0, 1, got 0, 2"),

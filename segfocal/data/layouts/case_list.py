@@ -70,10 +70,11 @@ def read_list(
     labelled: bool = True,
     images: bool = True,
 ) -> Found:
-    """The cases of a list.
+    r"""The cases of a list.
 
     Paths are taken from the root, or where nothing is there from the list's own folder. They must
-    stay inside the root, links followed.
+    stay inside the root, links followed. `images\a.nii.gz`, as Windows writes it, is
+    `images/a.nii.gz` where no file has the backslash in its name.
 
     Args:
         root: `data.root`.
@@ -286,7 +287,11 @@ def _case_id(where: str, row: _Row, listed: Sequence[str]) -> str:
     key = next((key for key in _ID_KEYS if key in row.fields), None)
     if key is None and len(listed) != 1:
         raise UserError(f"{where}: has no id. Add a column id: a case has {len(listed)} images.")
-    case_id = case_stem(Path(listed[0])) if key is None else str(row.fields[key]).strip()
+    case_id = (
+        case_stem(Path(listed[0].replace("\\", "/")))
+        if key is None
+        else str(row.fields[key]).strip()
+    )
     if not case_id or re.search(r"[/\\\x00-\x1f]", case_id) or case_id in (".", ".."):
         raise UserError(
             f"{where}: id {case_id!r}: expected a name that can be a file's, without slashes."
@@ -308,12 +313,16 @@ def _annotated(where: str, row: _Row) -> tuple[str, ...] | None:
 def _resolve(where: str, root: Path, beside: Path, text: str) -> Path:
     """A listed path, from the root or from the list's folder, that stays inside the root.
 
+    Backslashes are the slashes of Windows, where no file has them in its name.
+
     Raises:
         UserError: If it leaves the root.
     """
+    spellings = dict.fromkeys((text, text.replace("\\", "/")))
     inside = [
         candidate
-        for candidate in (root / text, beside / text)
+        for spelling in spellings
+        for candidate in (root / spelling, beside / spelling)
         if candidate.resolve().is_relative_to(root.resolve())
     ]
     if not inside:

@@ -136,13 +136,17 @@ class Descriptor:
     def inside(self, listed: Any) -> Path:
         """A path that the file lists, which must stay within the data set's folder.
 
+        Backslashes are the slashes of Windows, where no file has them in its name.
+
         Raises:
             UserError: If it is not text, is absolute, or climbs out by `..`.
         """
         if not isinstance(listed, str) or not listed:
             raise self.error(f"expected a file's path, got {listed!r}.")
-        relative = os.path.normpath(listed)
-        if Path(listed).is_absolute() or relative.startswith(".."):
+        is_as_written = (self.path.parent / listed).is_file()
+        text: str = listed if is_as_written else listed.replace("\\", "/")
+        relative = os.path.normpath(text)
+        if Path(text).is_absolute() or relative.startswith(".."):
             raise self.error(
                 f"{listed} lies outside the data set. List paths relative to {self.path.parent}."
             )

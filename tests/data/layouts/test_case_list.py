@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from segfocal.data.layouts import list_inputs, read_dataset
@@ -113,6 +115,27 @@ def test_paths_are_taken_from_the_root_or_from_the_lists_folder(root, tmp_path):
     absolute = [{"id": "a", "image": str(root / "x/a1.nii.gz"), "label": "y/a.nii.gz"}]
     write_rows(root / "cases.csv", absolute)
     assert read(root).case_ids == ("a",)
+
+
+def test_backslashes_are_the_slashes_of_windows_where_no_file_has_them_in_its_name(root):
+    rows = [{key: text.replace("/", "\\") for key, text in row.items()} for row in ROWS]
+    write_rows(root / "cases.csv", rows)
+    assert [case.images[0] for case in read(root).cases] == [
+        root / "x/a1.nii.gz",
+        root / "x/b1.nii.gz",
+    ]
+    assert read(root).cases[0].label == root / "y/a.nii.gz"
+    write_rows(root / "cases.csv", [{"image": "x\\a1.nii.gz", "label": "y\\a.nii.gz"}])
+    assert read(root).case_ids == ("a1",)
+    write_rows(root / "cases.csv", [rows[0] | {"t1": "x\\c.nii.gz"}])
+    assert line(root).startswith(f"{root / 'cases.csv'}: 1 case lacks files: b (t1).")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a backslash is no sign of a name there")
+def test_a_file_with_a_backslash_in_its_name_is_itself(root):
+    odd = save(root / "x\\a1.nii.gz", image_of(SHAPE))
+    write_rows(root / "cases.csv", [{"id": "a", "image": "x\\a1.nii.gz", "label": "y/a.nii.gz"}])
+    assert read(root).cases[0].images == (odd,)
 
 
 def outside(root, kind):
