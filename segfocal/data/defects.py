@@ -46,15 +46,19 @@ class DefectError(UserError):
     Args:
         text: One line.
         kind: One of `SEVERITIES`.
+        fact: The part of the text that holds without a config: no setting is named in it. Empty
+            where the whole text does.
 
     Attributes:
         kind: As given.
+        fact: As given.
     """
 
-    def __init__(self, text: str, kind: str = "unreadable") -> None:
+    def __init__(self, text: str, kind: str = "unreadable", fact: str = "") -> None:
         super().__init__(text)
         assert kind in SEVERITIES, kind
         self.kind = kind
+        self.fact = fact
 
     @property
     def severity(self) -> Severity:

@@ -177,6 +177,7 @@ def _offering_to_resample() -> Iterator[None]:
         raise DefectError(
             f"{defect} To have the channel resampled, set data.resample_channels: true.",
             defect.kind,
+            str(defect),
         ) from defect
 
 
@@ -284,13 +285,13 @@ def _spatial_shape(
         (2, "has its channels third", 2),
     ):
         if shape[other] == len(channels):
-            raise DefectError(
-                f"image {times(shape)} {words}; set data.channel_dim: {setting}.", "channel-axis"
-            )
+            fact = f"image {times(shape)} {words}"
+            raise DefectError(f"{fact}; set data.channel_dim: {setting}.", "channel-axis", fact)
+    fact = f"image {times(shape)} holds {shape[axis]} channels; expected {names}"
     raise DefectError(
-        f"image {times(shape)} holds {shape[axis]} channels; expected {names}. Declare every "
-        f"channel in dataset.json, or set data.channel_dim to their axis.",
+        f"{fact}. Declare every channel in dataset.json, or set data.channel_dim to their axis.",
         "channels",
+        fact,
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segfocal.data.cases import Case
-from segfocal.data.defects import Problem
+from segfocal.data.defects import DefectError, Problem
 from segfocal.data.header_defects import CaseGrid
 from segfocal.data.layouts import list_inputs
 from segfocal.data.nifti import write_array, write_label
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 10
 """Cases that a warning names."""
+
+_AXES = ("first", "second", "third", "fourth")
 
 Say = Callable[[str], None]
 """Takes one line."""
@@ -116,6 +118,7 @@ def predict_cases(
     _tell_doubts(doubts, warn)
     _doubt_spacing(grids, checkpoint, warn)
     if request.probabilities:
+        _refuse_shared_maps(targets, checkpoint.scheme)
         _doubt_probabilities(targets, checkpoint.scheme, warn)
     from segfocal.inference.predictor import Predictor
 
@@ -184,18 +187,38 @@ def _check_headers(
 ) -> list[CaseGrid]:
     """The grid of every case, once its header is one that the checkpoint's network can take."""
     data = checkpoint.config["data"]
-    return [
-        verify_headers(
-            case,
-            checkpoint.file_channels,
-            channel_dim=data["channel_dim"],
-            affine_tolerance_mm=data["affine_tolerance_mm"],
-            resample_channels=data.get("resample_channels", False),
-            max_voxels=data.get("max_voxels", MAX_VOXELS),
-            doubts=doubts,
-        )
-        for case in cases
-    ]
+    grids = []
+    for case in cases:
+        try:
+            grid = verify_headers(
+                case,
+                checkpoint.file_channels,
+                channel_dim=data["channel_dim"],
+                affine_tolerance_mm=data["affine_tolerance_mm"],
+                resample_channels=data.get("resample_channels", False),
+                max_voxels=data.get("max_voxels", MAX_VOXELS),
+                doubts=doubts,
+            )
+        except UserError as error:
+            raise _without_settings(error, case.case_id, checkpoint) from None
+        grids.append(grid)
+    return grids
+
+
+def _without_settings(error: UserError, case_id: str, checkpoint: Checkpoint) -> UserError:
+    """The error of a header, without the cures by settings: those are the run's."""
+    defect = error.__cause__
+    if not isinstance(defect, DefectError) or not defect.fact:
+        return error
+    if defect.kind not in ("channels", "channel-axis"):
+        return UserError(f"{case_id}: {defect.fact}")
+    channels, channel_dim = checkpoint.file_channels, checkpoint.config["data"]["channel_dim"]
+    axis = _AXES[3 if channel_dim is None else channel_dim]
+    return UserError(
+        f"{case_id}: {defect.fact}. The checkpoint reads {_some(len(channels), 'channel')} "
+        f"({', '.join(channels)}) along the {axis} axis, as the files were that it was trained "
+        f"on. Write the image so."
+    )
 
 
 def _tell_doubts(doubts: Sequence[Problem], warn: Say) -> None:
@@ -206,6 +229,19 @@ def _tell_doubts(doubts: Sequence[Problem], warn: Say) -> None:
             case for case in dict.fromkeys(d.case_id for d in alike) if case != alike[0].case_id
         ]
         warn(f"{alike[0]}" + (f" The same in {_listed(others)}." if others else ""))
+
+
+def _refuse_shared_maps(targets: Mapping[str, Path], scheme: LabelScheme) -> None:
+    """Refuses cases of which two would write their probabilities to one file."""
+    whose: dict[Path, tuple[str, str]] = {}
+    for case_id, target in targets.items():
+        for path, output in zip(_maps(target, scheme), scheme.output_names, strict=True):
+            other, its_output = whose.setdefault(path, (case_id, output))
+            if other != case_id:
+                raise UserError(
+                    f"{path.name} would hold the probabilities of {its_output} of {other} and of "
+                    f"{output} of {case_id}. Predict one of the two into another -o."
+                )
 
 
 def _doubt_probabilities(targets: Mapping[str, Path], scheme: LabelScheme, warn: Say) -> None:

@@ -347,6 +347,56 @@ def test_channels_on_another_axis_train_and_predict(phantom, tmp_path, axis):
     assert nib.load(path).shape == nib.load(phantom / "imagesTs" / path.name).shape[:3]
 
 
+@pytest.mark.parametrize(
+    ("shape", "fact"),
+    [
+        ((4, 32, 36, 28), "image 4x32x36x28 is channel-first"),
+        ((32, 36, 28, 3), "image 32x36x28x3 holds 3 channels; expected 4 (FLAIR, T1w, T1gd, T2w)"),
+    ],
+)
+def test_other_channels_are_refused_without_naming_a_setting_that_predict_has_not(
+    checkpoint, tmp_path, shape, fact
+):
+    nib.save(nib.Nifti1Image(np.ones(shape, np.float32), np.eye(4)), tmp_path / "scan.nii.gz")
+    with pytest.raises(UserError) as caught:
+        predict(checkpoint, tmp_path / "scan.nii.gz", tmp_path / "out")
+    assert str(caught.value) == (
+        f"scan: {fact}. The checkpoint reads 4 channels (FLAIR, T1w, T1gd, T2w) along the fourth "
+        f"axis, as the files were that it was trained on. Write the image so."
+    )
+
+
+def test_channels_on_two_grids_are_refused_without_naming_a_setting(checkpoint, tmp_path):
+    for number in range(4):
+        affine = np.diag([1, 1, 1 + number, 1])
+        image = nib.Nifti1Image(np.ones((32, 36, 28), np.float32), affine)
+        nib.save(image, tmp_path / f"scan_{number:04d}.nii.gz")
+    with pytest.raises(UserError, match=r"^scan: FLAIR and T1w .* in z") as caught:
+        predict(checkpoint, tmp_path, tmp_path / "out")
+    assert "data.resample_channels" not in str(caught.value)
+
+
+def test_cases_that_would_share_a_file_of_probabilities_are_refused(checkpoint, phantom, tmp_path):
+    loaded = load_checkpoint(checkpoint)
+    named = zip(loaded.scheme.regions, ("WT", "T1_x", "x"), strict=True)
+    regions = tuple(dataclasses.replace(region, name=name) for region, name in named)
+    scheme = dataclasses.replace(loaded.scheme, regions=regions)
+    other = tmp_path / "other.pt"
+    save_checkpoint(other, dataclasses.replace(loaded, scheme=scheme))
+    source = next((phantom / "imagesTs").iterdir())
+    (tmp_path / "in").mkdir()
+    for name in ("P1", "P1_T1"):
+        shutil.copy(source, tmp_path / "in" / f"{name}.nii.gz")
+    with pytest.raises(UserError) as caught:
+        predict(other, tmp_path / "in", tmp_path / "out", probabilities=True)
+    assert str(caught.value) == (
+        "P1_T1_x.nii.gz would hold the probabilities of T1_x of P1 and of x of P1_T1. Predict one "
+        "of the two into another -o."
+    )
+    assert not (tmp_path / "out").exists()
+    assert len(predict(other, tmp_path / "in", tmp_path / "out")) == 2
+
+
 @pytest.fixture(scope="module")
 def folds(phantom, tmp_path_factory):
     """Two folds of a cross-validation: their checkpoints."""
