@@ -7,8 +7,11 @@ the resolved config, the label scheme, channel names, alpha's provenance and ver
 from __future__ import annotations
 
 import pickle
+import signal
 import textwrap
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +78,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "resume": checkpoint.resume,
         "spacing_mm": checkpoint.spacing_mm,
     }
-    with atomic_write(path) as stream:
+    with atomic_write(path) as stream, _interrupts_held():
         try:
             torch.save(payload, stream)
         except RuntimeError as error:
@@ -83,6 +86,30 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """SIGINT and SIGTERM that come within the block take effect at its end.
+
+    torch's writer calls the stream from C++: an exception of a signal handler ends there as a
+    RuntimeError of the archive, or ends the process while the writer is destroyed.
+    """
+    came: list[int] = []
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if (
+                signal.getsignal(number) is not None
+            ):  # one that Python did not set cannot be put back
+                before[number] = signal.signal(number, lambda got, _frame: came.append(got))
+    try:
+        yield
+    finally:
+        for held, handler in before.items():
+            signal.signal(held, handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

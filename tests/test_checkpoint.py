@@ -2,6 +2,7 @@ import contextlib
 import errno
 import io
 import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -68,6 +69,43 @@ def test_a_full_disk_is_called_that_and_not_by_what_torch_makes_of_it(tmp_path, 
     with pytest.raises(OSError, match="No space") as error:
         save_checkpoint(tmp_path / "last.pt", make())
     assert error.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("at_write", [1, 3, -1])
+def test_an_interrupt_while_a_checkpoint_is_written_stays_one(
+    tmp_path, monkeypatch, number, at_write
+):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, make())
+    writes = []
+
+    class Interrupted(io.BytesIO):
+        def write(self, data):
+            writes.append(1)
+            if len(writes) == at_write:
+                signal.raise_signal(number)
+            return super().write(data)
+
+    def torch_save(payload, _stream, save=torch.save):
+        with Interrupted() as stream:
+            save(payload, stream)
+        if at_write < 0:
+            signal.raise_signal(number)
+
+    def interrupt(_number, _frame):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.torch, "save", torch_save)
+    before = signal.signal(number, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(path, make())
+        assert signal.getsignal(number) is interrupt
+    finally:
+        signal.signal(number, before)
+    assert load_checkpoint(path).progress == {"epoch": 3}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 
 
 def test_a_truncated_file_is_called_damaged(tmp_path):

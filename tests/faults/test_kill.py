@@ -31,6 +31,7 @@ def start(root, out, *settings):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        start_new_session=True,
     )
 
 
@@ -81,6 +82,20 @@ def test_an_interrupted_run_says_what_is_safe_and_exits_with_130(phantom, tmp_pa
     assert last.startswith("segfocal-train: Interrupted. last.pt is safe (epoch ")
     assert last.endswith("Go on with --resume.")
     assert load_checkpoint(tmp_path / "run" / "last.pt").progress["epoch"] >= 1
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.3])
+def test_a_signal_to_every_process_of_a_run_is_told_in_one_line(phantom, tmp_path, kind, delay_s):
+    settings = ("train.epochs=100000", "data.num_workers=2")
+    with start(phantom, tmp_path / "run", *settings) as process:
+        wait_for(tmp_path / "run" / "last.pt", process)
+        time.sleep(delay_s)
+        os.killpg(process.pid, kind)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    (line,) = errors.splitlines()
+    assert line.startswith("segfocal-train: Interrupted. last.pt is safe (epoch ")
 
 
 def test_a_closed_stdout_does_not_end_a_training(phantom, tmp_path):
