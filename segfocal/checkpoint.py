@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -78,7 +78,17 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "resume": checkpoint.resume,
         "spacing_mm": checkpoint.spacing_mm,
     }
-    with atomic_write(path) as stream, _interrupts_held():
+    with atomic_write(path) as stream:
+        save_tensors(payload, stream)
+
+
+def save_tensors(payload: Mapping[str, Any], stream: BinaryIO) -> None:
+    """`torch.save`, whose failures are those of the stream, and which no Ctrl-C breaks off.
+
+    Raises:
+        OSError: If the disk is full.
+    """
+    with _interrupts_held():
         try:
             torch.save(payload, stream)
         except RuntimeError as error:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
+from segfocal.checkpoint import save_tensors
 from segfocal.export.bundle_config import inference_config
 from segfocal.export.bundle_metadata import bundle_metadata
 from segfocal.export.bundle_readme import bundle_readme
@@ -58,4 +57,5 @@ def write_bundle(path: Path, model: TrainedModel) -> None:
         write_json(folder / "configs" / "inference.json", inference)
         (folder / "configs" / "logging.conf").write_text(_LOGGING)
         (folder / "docs" / "README.md").write_text(bundle_readme(model), encoding="utf-8")
-        torch.save(model.checkpoint.model, folder / "models" / "model.pt")
+        with (folder / "models" / "model.pt").open("wb") as stream:
+            save_tensors(model.checkpoint.model, stream)

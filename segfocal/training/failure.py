@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from segfocal.checkpoint import save_tensors
 from segfocal.errors import RunFailedError, UserError, one_line
-from segfocal.files import is_disk_full
+from segfocal.files import atomic_write, is_disk_full
 from segfocal.inference.device import is_out_of_memory
 from segfocal.training.learner import NonFiniteLossError
 from segfocal.training.rank_group import is_lost_peer
@@ -91,7 +92,8 @@ def _without_traceback(error: UserError | RunFailedError) -> Exception:
 
 def _non_finite(error: NonFiniteLossError, session: Session) -> str:
     try:
-        torch.save(error.batch, session.folder / "nan_batch.pt")
+        with atomic_write(session.folder / "nan_batch.pt") as stream:
+            save_tensors(error.batch, stream)
         saved = "Batch saved to nan_batch.pt."
     except (OSError, RuntimeError):  # torch's own for a full disk: the loss is what to tell of
         saved = "Its batch could not be saved."
