@@ -5,9 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -81,7 +83,8 @@ def _try_all(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_die_on_interrupt)
     try:
-        futures = {pool.submit(_guarded, work, crashed, items[index]): index for index in indices}
+        with _interrupts_blocked():
+            futures = {pool.submit(_guarded, work, crashed, items[i]): i for i in indices}
         for future in as_completed(futures):
             keep(futures[future], future.result())
     except BrokenProcessPool:
@@ -91,9 +94,28 @@ def _try_all(
     return True
 
 
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Processes started within begin deaf to Ctrl-C: while they import they would print tracebacks.
+
+    `_die_on_interrupt` opens their ears. Here it is heard at the end of the block.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # its start would undo the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _die_on_interrupt() -> None:
     """Ctrl-C ends a worker at once and without a traceback; the parent tells of it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _guarded(

@@ -1,7 +1,9 @@
 import os
+import signal
 
 import pytest
 
+from segfocal.data import processes as module
 from segfocal.data.processes import in_processes
 
 
@@ -56,3 +58,22 @@ def test_want_of_memory_costs_its_own_item_alone(workers):
 def test_another_error_is_raised():
     with pytest.raises(TypeError):
         in_processes([None], doubled, minus_one)
+
+
+def hears_interrupts(_item):
+    return signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal masks here")
+def test_processes_start_deaf_to_ctrl_c_and_hear_it_once_they_work(monkeypatch):
+    masks = []
+
+    class Recorded(module.ProcessPoolExecutor):
+        def submit(self, *arguments):
+            masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+            return super().submit(*arguments)
+
+    monkeypatch.setattr(module, "ProcessPoolExecutor", Recorded)
+    assert in_processes([1, 2], hears_interrupts, minus_one, workers=2) == [True, True]
+    assert all(signal.SIGINT in mask for mask in masks)
+    assert hears_interrupts(0)
