@@ -109,9 +109,8 @@ def _interrupts_held() -> Iterator[None]:
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
-            if (
-                signal.getsignal(number) is not None
-            ):  # one that Python did not set cannot be put back
+            # one that Python did not set is None, and cannot be put back
+            if signal.getsignal(number) is not None:
                 before[number] = signal.signal(number, lambda got, _frame: came.append(got))
     try:
         yield

@@ -22,12 +22,24 @@ Terms = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], dict[str, to
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss became NaN or infinite; carries the batch that did it, as far as it is here."""
+    """The loss became NaN or infinite; carries the batch that did it, as far as it is here.
+
+    Args:
+        step: At which step.
+        batch: Its batch on this rank.
+        cases: The cases to name; None for those of the batch.
+        what: What is not finite: `Loss`, or `Weights` where the gradient of a finite loss was not.
+    """
 
     def __init__(
-        self, step: int, batch: Mapping[str, Any], cases: Sequence[str] | None = None
+        self,
+        step: int,
+        batch: Mapping[str, Any],
+        cases: Sequence[str] | None = None,
+        what: str = "Loss",
     ) -> None:
-        super().__init__(f"loss is not finite at step {step}")
+        super().__init__(f"{what.lower()} not finite at step {step}")
+        self.what = what
         self.step = step
         self.batch = dict(batch)
         self.cases = list(batch["case_id"] if cases is None else cases)
@@ -108,7 +120,8 @@ class Learner:
             on_step: Called with the number of the step in the epoch and its terms.
 
         Raises:
-            NonFiniteLossError: If a loss is NaN or infinite; no step is taken with it.
+            NonFiniteLossError: If a loss is NaN or infinite; no step is taken with it. Or if the
+                weights are so at the end: the next loss would be, but last.pt would hold them.
         """
         self.network.train()
         sums: dict[str, float] = {}
@@ -132,6 +145,8 @@ class Learner:
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value
             on_step(taken, terms)
+        if not _are_finite(self.network):
+            raise self._non_finite(group[-1], is_ours=False, what="Weights")
         means = {name: total / max(taken, 1) for name, total in sums.items()}
         now = time.monotonic()
         rate, waited = taken / max(now - began, 1e-9), waited_s / max(now - went_on, 1e-9)
@@ -186,14 +201,16 @@ class Learner:
             raise self._non_finite(batch, is_ours=not bool(torch.isfinite(logits).all()))
         return terms
 
-    def _non_finite(self, batch: Mapping[str, Any], *, is_ours: bool) -> Exception:
+    def _non_finite(
+        self, batch: Mapping[str, Any], *, is_ours: bool, what: str = "Loss"
+    ) -> Exception:
         """What to raise: one rank tells, that with the logits to blame where there is one."""
         told = self.ranks.exchange((is_ours, list(batch["case_id"])))
         guilty = [rank for rank, (is_its, _) in enumerate(told) if is_its]
         if self.ranks.rank != (guilty or [0])[0]:
             return PeerFailedError()
         cases = None if guilty else [case for _, cases in told for case in cases]
-        return NonFiniteLossError(self.step, batch, cases)
+        return NonFiniteLossError(self.step, batch, cases, what)
 
     def _gradients_of_one_rank(self, wanted: bool) -> contextlib.AbstractContextManager[None]:
         """Within it gradients are added up here, to be averaged over the ranks with the last."""
@@ -222,6 +239,12 @@ class Learner:
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.step = int(state["step"])
+
+
+def _are_finite(network: nn.Module) -> bool:
+    """Whether all weights are numbers."""
+    norms = [weight.detach().norm() for weight in network.parameters()]
+    return not norms or bool(torch.stack(norms).isfinite().all())
 
 
 def annotation_mask(annotated: torch.Tensor | None, logits: torch.Tensor) -> torch.Tensor | None:

@@ -82,6 +82,19 @@ def test_a_loss_that_is_not_finite_takes_no_step():
     assert error.value.batch["case_id"] == ["x", "x"]
 
 
+@pytest.mark.parametrize("worst", ["nan", "inf"])
+def test_weights_that_a_gradient_spoilt_in_the_last_step_end_the_epoch(worst):
+    """A finite loss may have a gradient that is not; last.pt must not hold what came of it."""
+    learner = make(grad_clip=None)
+    learner.network.weight.register_hook(lambda grad: grad * float(worst))
+    parts = batches(1)
+    with pytest.raises(NonFiniteLossError) as error:
+        learner.run_epoch(parts, budget(), ignore)
+    assert error.value.what == "Weights"
+    assert error.value.step == 1
+    assert error.value.cases == ["x", "x"]
+
+
 def test_a_spent_budget_ends_the_epoch_early():
     means = make().run_epoch(batches(10), budget(steps=3), ignore)
     assert means.steps == 3

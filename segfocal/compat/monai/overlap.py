@@ -178,7 +178,8 @@ def _semimetric_overlap(probs: Tensor, target: Tensor, axes: list[int], order: i
     """The overlap of Wang et al., arXiv:2303.16296, which is right for soft targets."""
 
     def total(values: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(values, ord=order, dim=axes).pow(order)
+        norm: Tensor = torch.linalg.vector_norm(values, ord=order, dim=axes)
+        return norm.pow(order)
 
     # the difference last, as there: a bool target fails at its norm
     predicted, there = total(probs), total(target)
