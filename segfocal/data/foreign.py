@@ -190,7 +190,7 @@ def _nrrd_affine(
         raise DefectError(f"{path}: its voxels lie in another file. Save it as one .nrrd file.")
     directions = fields.get("space directions")
     if directions is None and "spacings" in fields:
-        directions = np.diag(np.asarray(fields["spacings"], dtype=np.float64))[:, :3]
+        directions = _straight(np.asarray(fields["spacings"], dtype=np.float64))
     if directions is None:
         raise DefectError(
             f"{path}: has no space directions, so voxels have no place in the body. Save it again "
@@ -214,6 +214,14 @@ def _nrrd_affine(
     affine[:3, 3] = origin
     affine[:3] *= np.asarray(signs)[:, None]
     return affine, next((axis for axis, row in enumerate(rows) if row is None), None)
+
+
+def _straight(spacings: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Space directions where lengths alone are told: NaN for an axis that is none in space."""
+    in_space = np.isfinite(spacings)
+    directions = np.full((len(spacings), 3), np.nan)
+    directions[in_space] = np.eye(in_space.sum(), 3) * spacings[in_space, None]
+    return directions
 
 
 def _metaimage_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any], npt.NDArray[np.float64]]:

@@ -116,6 +116,24 @@ def test_channels_of_an_nrrd_come_on_the_fourth_axis(tmp_path, first):
     np.testing.assert_array_equal(volume.data, np.moveaxis(data, 3, 0))
 
 
+@pytest.mark.parametrize("channel_axis", [None, 0, 3])
+def test_an_nrrd_with_spacings_alone_reads_as_itk_reads_it(tmp_path, sitk, channel_axis):
+    data, spacings, kinds = image_of((*SHAPE, 2)), [0.8, 0.9, 2.5], ["domain"] * 3
+    if channel_axis is None:
+        data = data[..., :1]
+        stored = data[..., 0]
+    else:
+        spacings.insert(channel_axis, float("nan"))
+        kinds.insert(channel_axis, "vector")
+        stored = np.moveaxis(data, 3, channel_axis)
+    path = tmp_path / "a.nrrd"
+    nrrd.write(str(path), stored, {"spacings": spacings, "kinds": kinds}, index_order="F")
+    volume = read_image(Case("a", (path,), None))
+    np.testing.assert_allclose(volume.affine, itk_affine(sitk.ReadImage(str(path))), atol=1e-6)
+    np.testing.assert_allclose(volume.zooms, (0.8, 0.9, 2.5), atol=1e-6)
+    np.testing.assert_array_equal(volume.data, np.moveaxis(data, 3, 0))
+
+
 def test_components_of_a_metaimage_are_channels(tmp_path, sitk):
     data = image_of((*SHAPE, 2))
     path = write_metaimage(sitk, tmp_path / "a.mha", data, vector=True)
