@@ -52,6 +52,12 @@ def test_target_shape(got):
         dice_loss(LOGITS, torch.zeros(got, dtype=torch.uint8))
 
 
+def test_integers_of_the_logits_shape_are_labels_on_a_single_channel_alone():
+    for channels, axis, kind in [(1, 5, "labels"), (4, 1, "channels"), (4, 5, "channels")]:
+        logits = torch.zeros(2, channels, axis, 6)
+        assert checks.check_target(logits, logits.long()) == kind
+
+
 def test_whole_float_labels():
     with refused(
         "a target of shape (2, 1, 5, 6) for logits of shape (2, 4, 5, 6) holds labels, which must "
@@ -69,6 +75,11 @@ def test_broken_float_labels_are_named_and_counted():
         "Pass target.long() if every value is a whole number."
     ):
         focal_loss(LOGITS, target)
+
+
+def test_float_labels_without_values_are_refused_too():
+    with pytest.raises(ValueError, match=r"must be integers: got torch\.float32\. Pass"):
+        checks.check_target(LOGITS.to("meta"), LABELS.float().to("meta"))
 
 
 def test_complex_target():

@@ -48,11 +48,17 @@ def test_nothing_is_visible_until_the_block_ends(tmp_path):
 
 def test_the_file_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
     events = []
-    monkeypatch.setattr(os, "fsync", lambda handle: events.append(names(tmp_path)))
+
+    def synced(handle):
+        events.append((names(tmp_path), os.fstat(handle).st_size))
+
+    monkeypatch.setattr(os, "fsync", synced)
     with atomic_write(tmp_path / "a") as stream:
-        stream.write(b"x")
-    assert events[0] != ["a"]
-    assert events[-1] == ["a"]
+        stream.write(b"x" * 5)
+    (before, size), (after, _) = events
+    assert before != ["a"]
+    assert size == 5
+    assert after == ["a"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX")
@@ -113,6 +119,12 @@ def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path, monkeypatch
     assert error.value.filename == str(tmp_path / "a.json")
     assert is_disk_full(error.value)
     assert not is_disk_full(OSError(errno.EACCES, "no"))
+
+
+def test_a_folder_that_is_missing_is_told_with_the_file(tmp_path):
+    with pytest.raises(FileNotFoundError) as error:
+        write_json(tmp_path / "none" / "a.json", {})
+    assert error.value.filename == str(tmp_path / "none" / "a.json")
 
 
 def test_a_folder_is_made_and_left_empty_or_told_why_not(tmp_path):

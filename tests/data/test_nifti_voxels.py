@@ -45,7 +45,9 @@ def test_pieces_are_the_stored_numbers_wherever_they_are_cut(
     plain = nifti_voxels.inflate
     monkeypatch.setattr(nifti_voxels, "inflate", lambda s: plain(s, piece_bytes=piece_bytes))
     monkeypatch.setattr(nifti_voxels, "PIECE_BYTES", piece_bytes)
-    found = np.concatenate(list(StoredVoxels(path).pieces()))
+    pieces = list(StoredVoxels(path).pieces())
+    assert all(piece.size for piece in pieces)
+    found = np.concatenate(pieces)
     oracle = nib.load(path).dataobj.get_unscaled()
     np.testing.assert_array_equal(found, np.asarray(oracle).ravel(order="F"))
     assert found.dtype == np.dtype(dtype)

@@ -68,8 +68,11 @@ def test_a_fraction_outside_its_range_is_refused(fraction):
 
 
 def test_one_case_cannot_be_split():
-    with pytest.raises(UserError, match=r"expected at least 2 cases, got 1.*val_fraction: 0"):
+    few = r"^split: expected at least 2 cases, got 1.*val_fraction: 0"
+    with pytest.raises(UserError, match=few):
         make_split(["a"], val_fraction=0.5, seed=0)
+    with pytest.raises(UserError, match=few):
+        make_fold(["a"], folds=2, fold=0, seed=0)
 
 
 def test_a_case_id_that_stands_twice_is_refused():
@@ -123,6 +126,17 @@ def test_training_on_all_validates_on_none():
     split = train_on_all(reversed(IDS))
     assert list(split.train) == IDS
     assert split.val == ()
+    assert train_on_all(["a"]).train == ("a",)
+    with pytest.raises(UserError, match=r"^split: expected at least 1 cases, got 0"):
+        train_on_all([])
+
+
+def test_a_fold_is_called_by_its_number_and_another_split_by_none(tmp_path):
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps(2 * [{"train": ["case_001"], "val": []}]))
+    assert make_fold(IDS, folds=5, fold=3, seed=0).fold_words == "fold 3 of 5"
+    assert read_split(path, IDS, fold=1).fold_words == "fold 1"
+    assert make_split(IDS, val_fraction=0.2, seed=0).fold_words == ""
 
 
 @pytest.mark.parametrize(

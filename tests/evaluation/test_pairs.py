@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from segfocal.data.cases import Case, MissingFile
+from segfocal.data.defects import Problem
 from segfocal.errors import UserError
 from segfocal.evaluation.pairs import Predictions, pair_up
 from segfocal.evaluation.references import References
@@ -86,6 +87,17 @@ def test_no_pair_at_all_is_a_mistake_in_the_arguments():
         "no prediction has the name of a reference: predictions a, b (2), references x (1). Name "
         "each prediction as its case."
     )
+
+
+def test_where_there_is_no_reference_the_first_problem_is_told():
+    with pytest.raises(UserError, match=r"^a: a.nii.gz has no reference of that name\. Add the"):
+        pair_up(predictions("a", "b"), references(), allow_missing=True)
+
+
+def test_where_no_prediction_has_a_name_of_its_own_that_is_told():
+    twice = Predictions({}, (Problem("a", "dataset", "two files of one name"),))
+    with pytest.raises(UserError, match=r"^a: two files of one name$"):
+        pair_up(twice, references("a"), allow_missing=True)
 
 
 def test_predictions_of_the_test_cases_are_pointed_at_their_labels():

@@ -171,10 +171,10 @@ DAMAGES = {
     ),
     "above": (scored(PROBS + np.float32(0.5)), "not-probability", "Write them after softmax"),
     "bytes": (
-        scored(np.where(LABELS == 1, 255, 3).astype(np.uint8)),
+        scored(np.where(LABELS == 1, 255, 0).astype(np.uint8)),
         "not-probability",
         (
-            "m.nii.gz: holds 3 to 255, expected probabilities from 0 to 1. Set scl_slope to 1/255, "
+            "m.nii.gz: holds 0 to 255, expected probabilities from 0 to 1. Set scl_slope to 1/255, "
             "or to what full scale is."
         ),
     ),

@@ -57,10 +57,24 @@ def test_folders_and_lists_are_references(tmp_path):
         found(write_rows(root / "bare.csv", [{"label": "labels/a.nii.gz"}]))
 
 
+def test_the_patterns_of_the_data_find_its_references(tmp_path):
+    root = plain(tmp_path / "data", ["scans/a_t1.nii.gz"], ["truth/a_les.nii.gz"])
+    patterns = ("data.image_pattern=scans/{case}_t1", "data.label_pattern=truth/{case}_les")
+    assert found(root, "data.layout=folder", *patterns)[0] == ["a"]
+
+
 def test_a_case_that_lacks_its_image_is_a_reference_all_the_same(tmp_path):
     root = nnunet(tmp_path / "data")
     (root / "imagesTr/c1_0000.nii.gz").unlink()
     assert found(root)[0] == ["c1", "c2"]
+
+
+def test_the_labels_of_test_cases_are_pointed_at_where_there_are_any(tmp_path):
+    root = nnunet(tmp_path / "data")
+    loaded = config_of({"data": {"root": str(root)}}, (), "e", {})
+    assert find_references(root, loaded, is_its_data=False).others is None
+    (root / "labelsTs").mkdir()
+    assert find_references(root, loaded, is_its_data=False).others == root / "labelsTs"
 
 
 def test_labels_are_meant_as_whoever_declares_them_first(tmp_path):
@@ -89,7 +103,7 @@ def test_a_run_on_other_data_says_what_labels_mean_and_nothing_of_the_files(tmp_
     root = plain(tmp_path / "refs", ["a.nii.gz"])
     settings = {
         "root": "elsewhere", "layout": "bids", "channels": ["dwi"], "exclude": ["x"],
-        "labels": {"background": 0, "lesion": 1},
+        "labels": {"background": 0, "lesion": 1}, "partial": {"x*": ["lesion"]},
     }  # fmt: skip
     loaded = config_of({"data": settings}, (), "e", {})
     references = find_references(root, loaded, is_its_data=False)

@@ -116,3 +116,9 @@ def test_a_slab_of_few_bytes_is_a_plane(network):
         torch.randn(2, 8, 8, 20), network, batch_size=1, slab_bytes=1, blend_on=lambda _: CPU
     )
     assert [slab.start for slab in slabs] == list(range(20))
+
+
+def test_a_slab_holds_the_planes_that_its_bytes_do(network):
+    window = SlidingWindow((8, 8, 20), (8, 8, 8), 0.0, "gaussian")
+    slabs = swept(window, torch.randn(2, 8, 8, 20), network, most_planes=3)
+    assert [slab.values.shape[-1] for slab in slabs] == [3, 3, 2, 3, 1, 3, 3, 2]

@@ -115,6 +115,8 @@ def test_a_missed_lesion_makes_every_mean_worse_and_is_counted():
     assert (report.counts.lesions, report.counts.found, report.counts.false_positives) == (3, 2, 1)
     assert report.f1 == Spread.of([1, 1, 0, 0])
     assert astuple(report.ref_ml) == pytest.approx((0.0012, 0.002, 5))
+    few = summarise_evaluations([right, missed, region([1, 0, 0, 0], [0, 0, 0, 0])])["a"]
+    assert astuple(few.pred_ml) == pytest.approx((0.001, 0.001, 3))
     assert (report.lesion_dice.n, report.n_nothing) == (0, 1)
 
 

@@ -81,6 +81,7 @@ def test_one_found_one_missed_one_made_up():
     assert counts == LesionCounts(lesions=2, found=1, false_positives=1)
     assert counts.missed == 1
     assert counts.f1 == pytest.approx(2 * 1 / (2 * 1 + 1 + 1))
+    assert (counts.sensitivity, counts.missed) == (1 / 2, 1)
 
 
 def test_lesions_are_told_with_size_centre_and_overlap():

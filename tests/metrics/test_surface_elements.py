@@ -72,7 +72,8 @@ def test_no_axis_is_taken_for_another():
 
 
 def test_an_empty_side_is_infinitely_far():
-    ref, nothing = np.ones((3, 3, 3), bool), np.zeros((3, 3, 3), bool)
+    ref, nothing = np.zeros((3, 3, 3), bool), np.zeros((3, 3, 3), bool)
+    ref[1, 1, 1:] = True
     assert hd95_of_elements(nothing, ref, UNIT) == math.inf
     assert hd95_of_elements(ref, nothing, UNIT) == math.inf
     assert math.isnan(hd95_of_elements(nothing, nothing, UNIT))

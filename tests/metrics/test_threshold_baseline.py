@@ -67,9 +67,13 @@ def test_validation_cases_are_scored_by_rules_chosen_on_the_training_cases_alone
     result = threshold_baseline(train, val, NAMES, CLASSES, val_names=("x", "y"))
     assert result.thresholds == fit_thresholds(train, NAMES, CLASSES)
     assert [score.case for score in result.scores] == ["x", "y"]
+    assert {rule.above for rule in result.thresholds} == {True, False}
     for (image, classes), score in zip(val, result.scores, strict=True):
-        masks = apply_thresholds(image, result.thresholds)
-        for mask, members, name in zip(masks, CLASSES, NAMES, strict=True):
+        foreground = (image != 0).any(0)
+        for rule, members, name in zip(result.thresholds, CLASSES, NAMES, strict=True):
+            inner = image[rule.channel][foreground].astype(np.float64)
+            values = ((image[rule.channel] - inner.mean()) / inner.std()).astype(np.float32)
+            mask = foreground & (values >= rule.value if rule.above else values < rule.value)
             known, ref = classes != 255, np.isin(classes, members)
             expected = 2 * (mask & ref & known).sum() / ((mask & known).sum() + ref.sum())
             assert score.regions[name].dice == pytest.approx(expected)

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segfocal.statistics.lesion_sizes import lesion_sizes
+from segfocal.labels import LabelScheme
+from segfocal.statistics.lesion_sizes import lesion_counts, lesion_sizes
 
 maps = hnp.arrays(
     np.uint8,
@@ -41,6 +42,18 @@ def test_sizes_equal_a_flood_fill_of_classes_and_regions(classes):
     assert [sizes.tolist() for sizes in found] == [
         flooded(np.isin(classes, group)) for group in groups
     ]
+
+
+def test_the_lesions_of_one_case_are_counted_behind_axes_of_length_1():
+    classes = np.zeros((4, 5, 3), np.uint8)
+    classes[0, 0, 0] = classes[3, 4, 2] = 1
+    scheme = LabelScheme(("background", "lesion"), (0, 1))
+    assert lesion_counts(classes, scheme).tolist() == [2]
+    assert lesion_counts(classes[None, None], scheme).tolist() == [2]
+    assert lesion_counts(classes[:1], scheme).tolist() == [1]
+    for batch in (np.stack([classes, classes]), np.stack([classes, classes])[None]):
+        with pytest.raises(ValueError, match=r"got shape \((1, )?2, 4, 5, 3\)\. Pass one volume"):
+            lesion_counts(batch, scheme)
 
 
 def test_ignored_voxels_join_nothing():

@@ -188,7 +188,8 @@ def test_a_file_that_holds_no_counts_is_refused_by_name(tmp_path, change, text):
     path.write_text(json.dumps(counted({"a": label_map(1)}).to_dict() | change))
     with pytest.raises(UserError, match=text) as caught:
         VoxelCounts.read(path)
-    assert str(caught.value).startswith(str(path))
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "is missing" not in str(caught.value)
 
 
 def test_a_file_without_a_key_is_refused_by_name(tmp_path):
