@@ -26,7 +26,7 @@ def spacing_range(spacings_mm: Sequence[Spacing]) -> SpacingRange:
 
 
 def is_outside(spacing_mm: Spacing, trained: SpacingRange) -> bool:
-    """Whether a voxel is more than a quarter smaller or larger than any that was trained on.
+    """Whether a voxel is over 1.25 times as long as any that was trained on, or as short.
 
     Example:
         >>> trained = ((1.0, 1.0, 3.0), (1.0, 1.0, 5.0))

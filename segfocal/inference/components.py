@@ -26,8 +26,8 @@ def remove_small_components(
     """
     if min_volume_mm3 <= 0:
         return classes
-    components, count = _components(classes)
-    sizes_mm3 = np.bincount(components.ravel(), minlength=count + 1) * voxel_mm3
+    components, _ = _components(classes)
+    sizes_mm3 = np.bincount(components.ravel()) * voxel_mm3
     small = sizes_mm3 < min_volume_mm3
     small[0] = False
     if not small.any():
