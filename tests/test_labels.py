@@ -35,6 +35,21 @@ def test_an_undeclared_value_is_named():
 
 
 @pytest.mark.parametrize("name", PRESETS)
+def test_a_network_has_an_output_for_each_region_or_for_each_class_where_there_are_none(name):
+    names, values, regions = PRESETS[name]
+    scheme = LabelScheme.preset(name)
+    assert scheme.output_names == scheme.target_names == tuple(regions)
+    assert (scheme.num_outputs, scheme.activation) == (len(regions), "sigmoid")
+    of_values = [tuple(scheme.values[c] for c in members) for members in scheme.region_table]
+    assert of_values == list(regions.values())
+    plain = LabelScheme(names, values)
+    assert (plain.output_names, plain.target_names) == (names, names[1:])
+    assert (plain.num_outputs, plain.activation) == (len(names), "softmax")
+    assert (plain.region_table, plain.ignore_index) == (None, None)
+    assert plain.target_classes == tuple((index,) for index in range(1, len(names)))
+
+
+@pytest.mark.parametrize("name", PRESETS)
 def test_painting_the_regions_of_a_class_map_gives_it_back(name):
     scheme = LabelScheme.preset(name)
     classes = np.arange(scheme.num_classes, dtype=np.uint8)
@@ -46,7 +61,9 @@ def test_brats_presets_differ_where_the_conventions_differ():
     old, new, msd = (LabelScheme.preset(n) for n in ("brats18-22", "brats23", "msd-task01"))
     et = [scheme.values[scheme.regions[2].classes[0]] for scheme in (old, new, msd)]
     tc = [sorted(s.values[c] for c in s.regions[1].classes) for s in (old, new, msd)]
+    wt = [sorted(s.values[c] for c in s.regions[0].classes) for s in (old, new, msd)]
     assert et == [4, 3, 3]
+    assert wt == [[1, 2, 4], [1, 2, 3], [1, 2, 3]]
     assert tc == [[1, 4], [1, 3], [2, 3]]
 
 
@@ -73,6 +90,17 @@ def test_nnunet_labels_with_regions_and_ignore():
     assert scheme.region_table == ((1, 2, 3), (2, 3), (3,))
     assert scheme.ignore_values == (4,)
     assert [region.paint for region in scheme.regions] == [1, 2, 3]
+
+
+def test_a_name_whose_every_value_is_ignored_is_no_class_and_no_region():
+    plain = LabelScheme.from_mapping({"background": 0, "a": 1, "unsure": 9}, ignore_values=[9])
+    assert plain == LabelScheme(("background", "a"), (0, 1), ignore_values=(9,))
+    regions = LabelScheme.from_mapping(
+        {"background": 0, "whole": [1, 2, 9], "core": 2, "unsure": [8, 9]}, ignore_values=[9, 8]
+    )
+    assert regions.output_names == ("whole", "core")
+    assert regions.region_table == ((1, 2), (2,))
+    assert (regions.values, regions.ignore_values) == ((0, 1, 2), (8, 9))
 
 
 def test_a_scheme_survives_its_dictionary():

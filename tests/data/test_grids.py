@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segfocal.data.grids import check_same_grid, corner_displacement_mm
+from segfocal.data.grids import check_overlap, check_same_grid, corner_displacement_mm
 from segfocal.errors import UserError
 
 from .nifti_files import OBLIQUE
@@ -38,6 +38,21 @@ def test_a_shift_along_one_axis_is_named(axis):
         UserError, match=f"^image and label affines differ by 1.5 mm in {'xyz'[axis]}\\."
     ):
         check(OBLIQUE, other)  # fmt: skip
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_volumes_overlap_up_to_the_outer_faces_of_their_voxels(axis, sign):
+    spacing = np.diag([2.0, 0.5, 3.0, 1.0])
+    for voxels, apart in [(SHAPE[axis] - 0.01, False), (SHAPE[axis] + 0.01, True)]:
+        other = spacing.copy()
+        other[axis, 3] = sign * voxels * spacing[axis, axis]
+        given = (("t1", "t2"), (SHAPE, SHAPE), (spacing, other))
+        if apart:
+            with pytest.raises(UserError, match=rf"^t1 and t2 do not overlap in {'xyz'[axis]}:"):
+                check_overlap(*given)
+        else:
+            check_overlap(*given)
 
 
 def test_a_small_rotation_adds_up_over_the_volume():

@@ -72,6 +72,9 @@ def test_channel_dim_names_the_axis_on_disk(tmp_path, axis):
     data = image_of((4, 7, 5, 3))
     path = save(tmp_path / "m.nii.gz", np.moveaxis(data, 0, axis))
     np.testing.assert_array_equal(read_image(case(path), channel_dim=axis).data, data)
+    for beyond in (4, -5):
+        with pytest.raises(UserError, match=rf"expected an axis from -4 to 3, got {beyond}\.$"):
+            read_image(case(path), channel_dim=beyond)
 
 
 @pytest.mark.parametrize("shape", [(7, 5, 3, 1), (7, 5, 3, 1, 1)])

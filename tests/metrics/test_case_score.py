@@ -1,4 +1,5 @@
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -39,6 +40,12 @@ def test_a_case_by_hand():
     assert got["WT"] == RegionScore(2 * 4 / 10, 5, 5, 1, 1, 1, 0.05, 0.05)
     assert got["TC"] == RegionScore(2 * 1 / 5, 3, 2, 1, 1, 1, 0.03, 0.02)
     assert got["ET"] == RegionScore(0.0, 1, 0, 1, 0, 0, 0.01, 0.0)
+
+
+def test_a_lesion_is_found_by_a_voxel_unless_more_are_asked_for():
+    pred, ref = np.array([1, 0, 0, 0], bool), np.array([1, 1, 1, 0], bool)
+    assert score_region(pred, ref).lesions_found == 1
+    assert score_region(pred, ref, min_overlap_voxels=2).lesions_found == 0
 
 
 def test_volumes_are_none_without_voxel_sizes():
@@ -93,6 +100,7 @@ def test_a_region_nobody_looked_for_is_no_case_of_it():
     assert partial.regions["WT"] == score_case("A", pred, ref, names, classes).regions["WT"]
     assert not partial.regions["TC"].annotated
     assert math.isnan(partial.regions["TC"].dice)
+    assert not any(astuple(partial.regions["TC"])[1:])
     summary = summarise([partial, whole])
     assert (summary["WT"].n, summary["TC"].n, summary["ET"].n) == (2, 1, 1)
     assert summary["ET"] == summarise([whole])["ET"]
@@ -102,9 +110,11 @@ def test_a_region_nobody_looked_for_is_no_case_of_it():
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.int16, np.uint16])
-def test_class_indices_of_any_integer_type_make_masks(kind):
-    classes = np.array([[0, 1, 3, 255]])
-    expected = region_masks(classes.astype(np.uint8), [(1, 3), (3,)])
+@pytest.mark.parametrize("held", [[0, 1, 3, 255], [0, 0], [3], [254], [255]])
+def test_class_indices_of_any_integer_type_make_masks(kind, held):
+    classes = np.array([held])
+    expected = np.array([[[c in (1, 3) for c in held]], [[c == 3 for c in held]]])
+    assert np.array_equal(region_masks(classes.astype(np.uint8), [(1, 3), (3,)]), expected)
     assert np.array_equal(region_masks(classes.astype(kind), [(1, 3), (3,)]), expected)
     tensor = torch.from_numpy(classes)
     assert np.array_equal(region_masks(tensor, [(1, 3), (3,)]), expected)
@@ -112,8 +122,9 @@ def test_class_indices_of_any_integer_type_make_masks(kind):
         score_case("c", pred, reference, ["a", "b"], [(1, 3), (3,)])
         for pred, reference in ((expected, classes), (torch.from_numpy(expected), tensor))
     )
-    assert of_arrays == of_tensors
-    assert of_arrays.regions["b"].dice == 1
+    assert str(of_arrays) == str(of_tensors)
+    dice = 1 if 3 in held else math.nan
+    assert of_arrays.regions["b"].dice == pytest.approx(dice, nan_ok=True)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,17 @@ def test_effective_number_warns_where_voxel_counts_saturate_beta(beta):
     np.testing.assert_allclose(alpha.weights, [1, 1, 1], rtol=1e-3)
 
 
+@pytest.mark.parametrize("rows", [[[90_000, 90_000, 90_000, 0]], [[130_000, 90_000, 100_000, 0]]])
+def test_equal_weights_of_like_counts_are_no_reason_to_warn(rows):
+    alpha = class_alpha(counts_of(rows), "effective_number", beta=0.99)
+    np.testing.assert_allclose(alpha.weights, [1, 1, 1], rtol=1e-3)
+
+
+def test_a_beta_that_tells_the_counts_apart_is_no_reason_to_warn():
+    alpha = class_alpha(counts_of([[9_000_000, 9_000, 900, 0]]), "effective_number", beta=0.9999)
+    assert alpha.weights[2] > 5 * alpha.weights[1] > 5 * alpha.weights[0]
+
+
 def test_effective_number_without_beta_does_not_warn_and_tells_classes_apart():
     alpha = class_alpha(counts_of([[9_000_000, 100_000, 1_000, 0]]), "effective_number")
     assert alpha.weights[2] > 50 * alpha.weights[1] > 50 * alpha.weights[0]

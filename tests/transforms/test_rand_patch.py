@@ -69,6 +69,20 @@ def monais(volume, draw, size, image):
     return patch.as_tensor() if isinstance(patch, MetaTensor) else patch
 
 
+def test_labels_without_an_image_are_cut_alike():
+    data = case()
+    alone = RandPatchd(
+        "label",
+        SIZE,
+        indices_key="label_cls_indices",
+        ratios=(1, 1, 1),
+        augment=ALL,
+        mode="nearest",
+    )
+    cut = alone.set_random_state(seed=4)({k: v for k, v in data.items() if k != "image"})
+    assert torch.equal(cut["label"], cut_patch(data["label"], alone.draw, SIZE, image=False))
+
+
 @pytest.mark.parametrize("size", [(8, 7, 6), (13, 12, 11), (5, 9, 1)])
 def test_a_patch_is_what_monais_transforms_make_of_the_same_draw(size):
     data = case()
