@@ -143,6 +143,10 @@ def test_plain_classes_are_sorted_by_value():
             "labels: unknown preset 'brats'. Known: brats18-22, brats23, brats24, msd-task01.",
         ),
         (
+            lambda: LabelScheme.from_mapping({"background": 0, "x": [1, 2], "y": 2}, [1, 2, 2]),
+            ("labels: regions_class_order must have one value per region: expected 2, got 3."),
+        ),
+        (
             lambda: LabelScheme.from_mapping({"background": 0, "x": [1, 2], "y": [3, 4]}),
             (
                 "data.labels: cannot tell which value to write for region x ([1, 2] are left after "

@@ -70,6 +70,17 @@ def test_the_same_as_monais_inverse(tmp_path, affine, spacing, axis):
     torch.testing.assert_close(ours.as_tensor(), theirs.as_tensor(), rtol=0, atol=1e-5)
 
 
+def test_voxels_of_another_size_are_resampled_though_as_many_fill_the_volume(tmp_path):
+    _, image = prepared(tmp_path, np.eye(4), (1.02, 1.02, 1.02))
+    assert image.shape[1:] == (20, 17, 13)
+    resampling = resampling_of(image)
+    for length, origin_mm, positions in zip(
+        (20, 17, 13), image.affine[:3, 3], resampling.positions, strict=True
+    ):
+        expected = (torch.arange(length) - origin_mm) / 1.02  # voxel i of the file lies at i mm
+        torch.testing.assert_close(positions, expected.double(), rtol=0, atol=1e-6)
+
+
 def test_what_was_not_resampled_says_so(tmp_path):
     _, image = prepared(tmp_path, TURNED, None)
     assert resampling_of(image) is None

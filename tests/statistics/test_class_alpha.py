@@ -77,8 +77,9 @@ def test_equal_weights_of_like_counts_are_no_reason_to_warn(rows):
 
 
 def test_a_beta_that_tells_the_counts_apart_is_no_reason_to_warn():
-    alpha = class_alpha(counts_of([[9_000_000, 9_000, 900, 0]]), "effective_number", beta=0.9999)
-    assert alpha.weights[2] > 5 * alpha.weights[1] > 5 * alpha.weights[0]
+    alpha = class_alpha(counts_of([[9_000_000, 2_000, 2_000, 0]]), "effective_number", beta=0.999)
+    assert alpha.weights[1] / alpha.weights[0] == pytest.approx(1 / (1 - 0.999**2000))
+    assert 1.1 < alpha.weights[1] / alpha.weights[0] < 1.2
 
 
 def test_effective_number_without_beta_does_not_warn_and_tells_classes_apart():

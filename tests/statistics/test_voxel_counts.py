@@ -100,6 +100,10 @@ def test_region_voxels_equal_the_union_of_their_classes():
         for name in "ab"
     ]
     assert counted(maps, BRATS).region_table.tolist() == expected
+    plain = counted({"a": label_map(1), "b": label_map(2)})
+    assert plain.region_table.tolist() == [
+        [(label_map(seed) == c).sum() for c in range(3)] for seed in (1, 2)
+    ]
 
 
 def test_merging_equals_counting_at_once_in_any_order():
