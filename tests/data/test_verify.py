@@ -203,6 +203,16 @@ def test_a_single_channel_where_more_are_declared_is_refused(tmp_path):
     assert line.startswith("c: image 7x6x5 holds 1 channel; expected 2 (CT, PET).")
 
 
+def test_what_headers_leave_in_doubt_is_told_to_who_asks(tmp_path):
+    case = four_channels(tmp_path)  # sheared: a qform cannot say so
+    doubts = []
+    verify_headers(case, CHANNELS, doubts=doubts)
+    assert [(doubt.case_id, doubt.kind) for doubt in doubts] == [("BRATS_101", "forms")] * 2
+    straight = Case("s", (save(tmp_path / "s.nii.gz", image_of(SHAPE), np.eye(4)),), None)
+    verify_headers(straight, ("CT",), doubts=doubts)
+    assert len(doubts) == 2
+
+
 def test_too_few_channel_files_are_refused(tmp_path):
     line = line_of(verify_headers, one_file_a_channel(tmp_path), ("CT", "MR", "PET"))
     assert line == "c: has 2 channel files; the data has 3 channels (CT, MR, PET)."

@@ -40,6 +40,16 @@ def test_a_lone_voxel_is_drawn_as_the_setting_says(scheme, by, share):
     assert np.mean(indices == lone) == pytest.approx(share, abs=1e-6)
 
 
+@pytest.mark.parametrize(("scheme", "share"), [(SCHEME, 1 / 3), (REGIONS, 1 / 2)])
+def test_of_regions_what_touches_is_one_lesion_and_of_classes_each_class_is(scheme, share):
+    label = torch.zeros(1, 12, 12, 12, dtype=torch.uint8)
+    label[0, 1, 1, 1:6] = torch.tensor([2, 1, 1, 1, 2])  # a rim of 1 between two crumbs of 2
+    label[0, 9, 9, 9] = 2
+    case = {"image": torch.zeros(1, 12, 12, 12), "label": label, "case_id": "x"}
+    indices = crop_preparation(scheme, None, "lesion")(case)[CROP_INDICES][2]
+    assert np.mean(indices == 9 * 144 + 9 * 12 + 9) == pytest.approx(share)
+
+
 def test_an_unknown_word_is_refused():
     with pytest.raises(ValueError, match="foreground_by must be one of voxel, lesion: got 'le'"):
         prepared(SCHEME, "le")
