@@ -55,6 +55,8 @@ def test_painting_the_regions_of_a_class_map_gives_it_back(name):
     classes = np.arange(scheme.num_classes, dtype=np.uint8)
     inside = np.stack([np.isin(classes, region) for region in scheme.target_classes])
     assert scheme.paint(inside).tolist() == classes.tolist()
+    with pytest.raises(ValueError, match="shorter"):
+        scheme.paint(inside[1:])
 
 
 def test_brats_presets_differ_where_the_conventions_differ():
@@ -86,6 +88,7 @@ def test_nnunet_labels_with_regions_and_ignore():
         [1, 2, 3],
     )
     assert scheme.output_names == ("whole", "core", "enhancing")
+    assert scheme.names == ("background", "label 1", "label 2", "enhancing")
     assert scheme.activation == "sigmoid"
     assert scheme.region_table == ((1, 2, 3), (2, 3), (3,))
     assert scheme.ignore_values == (4,)
@@ -137,6 +140,15 @@ def test_plain_classes_are_sorted_by_value():
         (
             lambda: LabelScheme(("background", "a"), (0, 1), (Region("r", (2,), 1),)),
             "labels: region r must be made of classes 1 to 1, got [2].",
+        ),
+        *(
+            (
+                lambda of=of, paint=paint: LabelScheme(
+                    ("background", "a", "b"), (0, 1, 2), (Region("r", of, paint),)
+                ),
+                f"labels: region r must be made of classes 1 to 2, got {list(of)}.",
+            )
+            for of, paint in [((0, 1), 1), ((1, 3), 1), ((), 1), ((1,), 0), ((1,), 3)]
         ),
         (
             lambda: LabelScheme.preset("brats"),

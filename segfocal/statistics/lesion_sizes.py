@@ -68,7 +68,7 @@ def lesion_sizes(classes: ClassMap, groups: Sequence[Sequence[int]]) -> list[Cou
 
     Args:
         classes: Class indices `(*S)`, `IGNORE_CLASS` where ignored.
-        groups: The classes of each group: one class, or those of a region.
+        groups: The classes of each group, none the background: one class, or those of a region.
 
     Returns:
         For each group its components' sizes in voxels, ascending, int64.
@@ -84,7 +84,7 @@ def lesion_sizes(classes: ClassMap, groups: Sequence[Sequence[int]]) -> list[Cou
     touching = np.ones((3,) * classes.ndim, dtype=np.bool_)
     found = []
     for group in groups:
-        held = [boxes[index - 1] for index in group if index and boxes[index - 1] is not None]
+        held = [boxes[index - 1] for index in group if boxes[index - 1] is not None]
         if not held:
             found.append(np.zeros(0, dtype=np.int64))
             continue

@@ -5,7 +5,7 @@ import pytest
 from segfocal.data.cases import Case, MissingFile
 from segfocal.data.defects import Problem
 from segfocal.errors import UserError
-from segfocal.evaluation.pairs import Predictions, pair_up
+from segfocal.evaluation.pairs import Predictions, find_predictions, pair_up
 from segfocal.evaluation.references import References
 
 
@@ -74,10 +74,40 @@ def test_a_case_of_a_data_set_without_its_label_is_told():
     assert problems == ["b: its label is missing, expected labelsTr/b.nii.gz. Copy it there."]
 
 
+def test_the_volumes_of_a_folder_are_predictions_but_for_two_of_one_name(tmp_path):
+    for name in ("a.nii.gz", "a.nii", "b.nii", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    found = find_predictions(tmp_path)
+    assert found.files == {"b": tmp_path / "b.nii"}
+    assert [problem.case_id for problem in found.problems] == ["a"]
+    assert not found.is_file
+    (tmp_path / "b.nii").unlink()
+    assert (find_predictions(tmp_path).files, len(found.problems)) == ({}, 1)
+    lone = find_predictions(tmp_path / "a.nii")
+    assert (lone.files, lone.is_file) == ({"a": tmp_path / "a.nii"}, True)
+
+
+@pytest.mark.parametrize("names", [(), ("notes.txt", ".hidden", "more.csv")])
+def test_a_folder_without_a_volume_is_told_with_what_it_holds(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    held = "more.csv, notes.txt" if names else "nothing"
+    with pytest.raises(UserError, match=rf"holds no volume \(.*\); it holds {held}\. Pass the"):
+        find_predictions(tmp_path)
+
+
 def test_two_files_belong_together_whatever_their_names():
     told, problems = pairs_of(predictions("a", is_file=True), references("b", is_file=True))
     assert told == [("a.nii.gz", "b.nii.gz")]
     assert problems == []
+
+
+def test_a_folder_and_a_file_belong_together_by_name():
+    told, problems = pairs_of(predictions("b", "a"), references("a", is_file=True))
+    assert told == [("a.nii.gz", "a.nii.gz")]
+    assert [problem.partition(":")[0] for problem in problems] == ["b"]
+    told, problems = pairs_of(predictions("b", is_file=True), references("a", "b"))
+    assert (told, problems) == ([("b.nii.gz", "b.nii.gz")], [])
 
 
 def test_no_pair_at_all_is_a_mistake_in_the_arguments():

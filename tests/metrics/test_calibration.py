@@ -116,6 +116,7 @@ def test_of_thresholds_that_are_alike_the_middle_one_is_best():
     assert (math.isnan(threshold), dice_there) == (True, 0)
 
 
-def test_a_table_is_not_divided_into_seven():
-    with pytest.raises(ValueError, match=r"^num_bins must divide 100, got 7\.$"):
-        reliability(ProbabilityTable.empty(), 7)
+def test_a_table_is_divided_into_equal_bins_alone():
+    for num_bins in (7, 0, -5, 200):
+        with pytest.raises(ValueError, match=rf"^num_bins must divide 100, got {num_bins}\.$"):
+            reliability(ProbabilityTable.empty(), num_bins)

@@ -20,6 +20,7 @@ def make_case(seed, shape=(9, 8, 7)):
     image[1] -= 25 * (classes == 2)
     outside = rng.random(shape) < 0.2
     image[:, outside] = 0
+    image[2, rng.random(shape) < 0.2] = 0  # 0 in one channel alone is foreground
     classes[outside] = 0
     return image.astype(np.float32), classes
 

@@ -69,6 +69,16 @@ def monais(volume, draw, size, image):
     return patch.as_tensor() if isinstance(patch, MetaTensor) else patch
 
 
+def test_without_settings_a_patch_is_as_it_lies_in_the_volume():
+    data, cut = case(), cutter().set_random_state(seed=0)
+    for _ in range(40):
+        patch = cut(data)
+        places = (slice(s, s + size) for s, size in zip(cut.draw.start, SIZE, strict=True))
+        where = (slice(None), *places)
+        assert torch.equal(patch["image"], data["image"][where])
+        assert torch.equal(patch["label"], data["label"][where])
+
+
 def test_labels_without_an_image_are_cut_alike():
     data = case()
     alone = RandPatchd(
