@@ -129,9 +129,10 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path):
 
 
 def test_foreign_and_newer_files_are_told_apart(tmp_path):
-    torch.save({"state_dict": {}}, tmp_path / "foreign.pt")
-    with pytest.raises(UserError, match=r"foreign\.pt is not a checkpoint of segfocal"):
-        load_checkpoint(tmp_path / "foreign.pt")
+    for foreign in ({"state_dict": {}}, {"format": 1, "model": {}}, {"scheme": {}}):
+        torch.save(foreign, tmp_path / "foreign.pt")
+        with pytest.raises(UserError, match=r"foreign\.pt is not a checkpoint of segfocal"):
+            load_checkpoint(tmp_path / "foreign.pt")
     newer = {"format": 99, "scheme": {}, "versions": {"segfocal": "9.0"}}
     torch.save(newer, tmp_path / "newer.pt")
     with pytest.raises(UserError, match=r"format 99, this segfocal reads 1.*\(9\.0\)"):

@@ -6,6 +6,7 @@ import pytest
 from segfocal.data.cases import Case
 from segfocal.data.partial import (
     annotated_outputs,
+    annotated_parts,
     annotated_targets,
     check_annotated,
     declare_partial,
@@ -36,6 +37,27 @@ def test_everything_is_annotated_unless_something_is_said():
 def test_background_is_known_wherever_a_class_is():
     assert annotated_outputs(ORGANS, ("kidney", "liver")) == (True, True, False, True)
     assert annotated_targets(ORGANS, ("kidney", "liver")) == (True, False, True)
+
+
+T, F = True, False
+
+
+@pytest.mark.parametrize(
+    ("scheme", "annotated", "background", "classes", "regions"),
+    [
+        (ORGANS, None, T, (T, T, T), ()),
+        (ORGANS, ("kidney", "liver"), F, (T, F, T), ()),
+        (ORGANS, ("kidney", "liver", "spleen"), T, (T, T, T), ()),
+        (BRATS, None, T, (T, T, T), (T, T, T)),
+        (BRATS, ("WT",), T, (F, F, F), (T, F, F)),
+        (BRATS, ("ET",), F, (F, F, T), (F, F, T)),
+        (BRATS, ("TC", "oedema"), T, (F, T, F), (F, T, F)),
+    ],
+)
+def test_background_is_told_where_the_named_ones_hold_every_class(
+    scheme, annotated, background, classes, regions
+):
+    assert annotated_parts(scheme, annotated) == (background, *classes, *regions)
 
 
 def test_a_region_is_known_by_its_name_or_by_all_its_classes():

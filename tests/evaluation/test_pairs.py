@@ -124,6 +124,12 @@ def test_where_there_is_no_reference_the_first_problem_is_told():
         pair_up(predictions("a", "b"), references(), allow_missing=True)
 
 
+def test_a_name_that_two_references_have_is_told_once():
+    twice = References(references("b").cases, (Problem("a", "dataset", "two files"),))
+    told, problems = pairs_of(predictions("a", "b"), twice)
+    assert (told, problems) == ([("b.nii.gz", "b.nii.gz")], [])
+
+
 def test_where_no_prediction_has_a_name_of_its_own_that_is_told():
     twice = Predictions({}, (Problem("a", "dataset", "two files of one name"),))
     with pytest.raises(UserError, match=r"^a: two files of one name$"):
