@@ -208,9 +208,16 @@ def test_what_headers_leave_in_doubt_is_told_to_who_asks(tmp_path):
     doubts = []
     verify_headers(case, CHANNELS, doubts=doubts)
     assert [(doubt.case_id, doubt.kind) for doubt in doubts] == [("BRATS_101", "forms")] * 2
-    straight = Case("s", (save(tmp_path / "s.nii.gz", image_of(SHAPE), np.eye(4)),), None)
-    verify_headers(straight, ("CT",), doubts=doubts)
-    assert len(doubts) == 2
+
+
+@pytest.mark.parametrize("affine", [np.eye(4), OBLIQUE], ids=["two that agree", "sform alone"])
+def test_forms_are_not_compared_where_they_agree_or_there_is_one(tmp_path, affine):
+    image = nib.Nifti1Image(image_of(SHAPE), affine)
+    image.header["qform_code"], image.header["sform_code"] = (affine[0, 1] == 0), 1
+    nib.save(image, tmp_path / "i.nii.gz")
+    doubts = []
+    verify_headers(Case("c", (tmp_path / "i.nii.gz",), None), ("CT",), doubts=doubts)
+    assert doubts == []
 
 
 def test_too_few_channel_files_are_refused(tmp_path):
