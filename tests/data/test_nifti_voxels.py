@@ -112,6 +112,15 @@ def test_a_small_gzip_cannot_hold_what_deflate_cannot_shrink(tmp_path):
     )
 
 
+def test_a_plain_file_that_is_cut_short_is_known_before_it_is_read(tmp_path):
+    path = rewritten(save(tmp_path / "a.nii", image_of((7, 5, 3))), lambda raw: raw[:-1])
+    assert line_of(StoredVoxels, path) == (
+        "cut-short",
+        f"{path}: is cut short: 7x5x3 int16 needs 562 bytes, the file has 561. Copy or download "
+        f"the file again.",
+    )
+
+
 def test_a_true_bomb_within_the_cap_is_read(tmp_path):
     path = save(tmp_path / "a.nii.gz", np.zeros((200, 200, 100), np.uint8))
     assert path.stat().st_size < 50_000

@@ -76,6 +76,10 @@ SECOND = ((6, 9), (6, 9), (6, 9))
 ELSEWHERE = ((10, 12), (0, 2), (0, 2))
 
 
+def test_counts_of_two_cases_add_up():
+    assert LesionCounts(3, 1, 2) + LesionCounts(4, 2, 5) == LesionCounts(7, 3, 7)
+
+
 def test_one_found_one_missed_one_made_up():
     counts = count_lesions(volume(FIRST, ELSEWHERE), volume(FIRST, SECOND))
     assert counts == LesionCounts(lesions=2, found=1, false_positives=1)
