@@ -114,10 +114,11 @@ def test_a_small_gzip_cannot_hold_what_deflate_cannot_shrink(tmp_path):
 
 def test_a_plain_file_that_is_cut_short_is_known_before_it_is_read(tmp_path):
     path = rewritten(save(tmp_path / "a.nii", image_of((7, 5, 3))), lambda raw: raw[:-1])
-    assert line_of(StoredVoxels, path) == (
-        "cut-short",
+    kind, line = line_of(StoredVoxels, path)
+    assert kind == "cut-short"
+    assert line == (
         f"{path}: is cut short: 7x5x3 int16 needs 562 bytes, the file has 561. Copy or download "
-        f"the file again.",
+        f"the file again."
     )
 
 
