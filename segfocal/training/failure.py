@@ -100,8 +100,8 @@ def _non_finite(error: NonFiniteLossError, session: Session) -> str:
     cases = ", ".join(error.cases)
     cure = "Try amp: bf16." if session.amp_name == "fp16" else "Try a smaller train.lr."
     return (
-        f"{error.what} became NaN or infinite at step {error.step} (cases {cases}; {session.amp_name}). "
-        f"{saved} {cure}"
+        f"{error.what} became NaN or infinite at step {error.step} (cases {cases}; "
+        f"{session.amp_name}). {saved} {cure}"
     )
 
 

@@ -140,13 +140,14 @@ class Learner:
                 waited_s += time.monotonic() - asked
             lr = self._set_lr(self._progress(budget))
             terms = self._optimise(group)
+            last_batch = group[-1]
             self.step += 1
             taken += 1
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value
             on_step(taken, terms)
-        if not _are_finite(self.network):
-            raise self._non_finite(group[-1], is_ours=False, what="Weights")
+        if taken and not _are_finite(self.network):
+            raise self._non_finite(last_batch, is_ours=False, what="Weights")
         means = {name: total / max(taken, 1) for name, total in sums.items()}
         now = time.monotonic()
         rate, waited = taken / max(now - began, 1e-9), waited_s / max(now - went_on, 1e-9)
