@@ -114,23 +114,29 @@ def timed_on_gpu(loss, logits, target, *, backward):
     return began.elapsed_time(ended) / 1000
 
 
-def peak_extra(loss, logits, target):
-    """Largest sum of live allocations over the gradient, in sizes of the logits."""
-    size = logits.numel() * logits.element_size()
-    logits.grad = None
-    if logits.is_cuda:
+def peak_bytes(action, *, on_gpu):
+    """Largest sum of live allocations while something runs, over those before it."""
+    if on_gpu:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        timed(loss, logits, target, backward=True)
-        return (torch.cuda.max_memory_allocated() - before) / size - 1
+        action()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        timed(loss, logits, target, backward=True)
+        action()
     live = peak = 0
     for event in recorded.profiler.kineto_results.events():
         if event.name() == "[memory]":
             live += event.nbytes()
             peak = max(peak, live)
-    return peak / size - 1
+    return peak
+
+
+def peak_extra(loss, logits, target):
+    """Largest sum of live allocations over the gradient, in sizes of the logits."""
+    logits.grad = None
+    peak = peak_bytes(lambda: step(loss, logits, target, backward=True), on_gpu=logits.is_cuda)
+    return peak / (logits.numel() * logits.element_size()) - 1
 
 
 def measure(workload, device, repeats, nnunet, which, *, forward_too=True):
@@ -245,6 +251,16 @@ def plot(results, path):
     figure.savefig(path, dpi=120)
 
 
+def heading(repeats):
+    """Versions, machine and date of a run."""
+    on_gpu = torch.cuda.is_available()
+    where = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} threads"
+    return (
+        f"segfocal {segfocal.__version__}, torch {torch.__version__}, {where}, "
+        f"median of {repeats}, interleaved, {date.today()}"
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
@@ -260,13 +276,7 @@ def main():
     )
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    where = (
-        torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
-    )
-    print(
-        f"segfocal {segfocal.__version__}, torch {torch.__version__}, {where}, "
-        f"median of {args.repeats}, interleaved, {date.today()}"
-    )
+    print(heading(args.repeats))
     nnunet = None  # another process on the CPU; a peer like the others on a GPU
     if args.nnunet_python and device == "cpu":
         nnunet = NnunetProcess(args.nnunet_python, torch.get_num_threads())

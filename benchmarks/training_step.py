@@ -15,17 +15,14 @@ weights and images channels-last or not.
 import argparse
 import statistics
 import time
-from datetime import date
 from typing import NamedTuple
 
 import torch
-from losses import short
+from losses import heading, peak_bytes, short
 from monai.losses import DiceFocalLoss as MonaiDiceFocalLoss
 from monai.losses import DiceLoss as MonaiDiceLoss
 from monai.networks.nets import SegResNet
-from torch.profiler import ProfilerActivity, profile
 
-import segfocal
 from segfocal import DiceFocalLoss
 
 OURS, MONAI, ALONE = "segfocal DiceFocalLoss", "MONAI DiceFocalLoss", "no loss: sum of the logits"
@@ -102,19 +99,7 @@ def seconds_of(trainer, loss):
 def peak_mib(trainer, loss):
     """Largest sum of live allocations during a step, over those before it."""
     trainer.optimizer.zero_grad(set_to_none=True)
-    if trainer.images.is_cuda:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        seconds_of(trainer, loss)
-        return (torch.cuda.max_memory_allocated() - before) / MIB
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        trainer.step(loss)
-    live = peak = 0
-    for event in recorded.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            peak = max(peak, live)
-    return peak / MIB
+    return peak_bytes(lambda: trainer.step(loss), on_gpu=trainer.images.is_cuda) / MIB
 
 
 def compare_losses(workload, device, repeats):
@@ -171,13 +156,7 @@ def main():
     parser.add_argument("--size", type=int, help="edge of the patches")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    where = (
-        torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
-    )
-    print(
-        f"segfocal {segfocal.__version__}, torch {torch.__version__}, {where}, "
-        f"median of {args.repeats}, interleaved, {date.today()}"
-    )
+    print(heading(args.repeats))
     for workload in GPU if device == "cuda" else CPU:
         if args.size is not None:
             workload = workload._replace(edge=args.size)
