@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from segfocal.config.schema import Config
+from segfocal.data.split import Split
 from segfocal.training.progress import Progress
 from segfocal.training.run_facts import best_so_far, tracked_run
 
@@ -11,7 +12,7 @@ from segfocal.training.run_facts import best_so_far, tracked_run
 def session(name, root):
     """As much of a run as its facts are made of."""
     dataset = SimpleNamespace(name=name, layout="list", scheme=SimpleNamespace(target_names=["wt"]))
-    split = SimpleNamespace(train=["a", "b"], val=["c"])
+    split = Split(("a", "b"), ("c",))
     return SimpleNamespace(
         config=Config.model_validate({"data": {"root": root}}),
         plan=SimpleNamespace(dataset=dataset, split=split, channels=["T1"], alpha=None),
