@@ -88,7 +88,7 @@ def save_tensors(payload: Mapping[str, Any], stream: BinaryIO) -> None:
     Raises:
         OSError: If the disk is full.
     """
-    with _interrupts_held():
+    with interrupts_held():
         try:
             torch.save(payload, stream)
         except RuntimeError as error:
@@ -99,8 +99,8 @@ def save_tensors(payload: Mapping[str, Any], stream: BinaryIO) -> None:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """SIGINT and SIGTERM that come within the block take effect at its end.
+def interrupts_held() -> Iterator[None]:
+    """SIGINT and SIGTERM that come within the block take effect at its end; blocks may be nested.
 
     torch's writer calls the stream from C++: an exception of a signal handler ends there as a
     RuntimeError of the archive, or ends the process while the writer is destroyed.

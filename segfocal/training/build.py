@@ -258,7 +258,12 @@ def num_loader_workers(setting: int | Literal["auto"], device: torch.device, ran
         return setting
     if device.type == "cpu":
         return 0
-    return min(available_cores() // ranks.num_here - 1, _MOST_LOADERS)
+    return min(_cores_left(ranks), _MOST_LOADERS)
+
+
+def _cores_left(ranks: Ranks) -> int:
+    """Cores for making the patches of one rank, beside the one that it computes with."""
+    return max(available_cores() // ranks.num_here - 1, 0)
 
 
 def slow_loading(waited: float, num_workers: int, device: torch.device, ranks: Ranks) -> str:
@@ -270,7 +275,7 @@ def slow_loading(waited: float, num_workers: int, device: torch.device, ranks: R
         device: Where the network computes.
         ranks: Who shares the machine's cores.
     """
-    spare = available_cores() // ranks.num_here - 1 - num_workers
+    spare = _cores_left(ranks) - num_workers
     if device.type == "cpu" or waited < _WAITING_TOLD or spare < 1:
         return ""
     made_by = f"{num_workers} process{'' if num_workers == 1 else 'es'}"

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import torch
 
-from segfocal.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from segfocal.checkpoint import (
+    Checkpoint,
+    interrupts_held,
+    load_checkpoint,
+    save_checkpoint,
+)
 from segfocal.config.load import LoadedConfig
 from segfocal.errors import RunFailedError, UserError
 from segfocal.inference.device import place_network, resolve_amp
@@ -85,7 +90,6 @@ class Session:
         self.ranks = ranks
         self.progress = Progress()
         self._saved_epoch = 0
-        self._replacing: tuple[int, int | None] = (0, None)
         self.device = ranks.device(config.train.device)
         ranks.connect(self.device)
         amp_dtype = resolve_amp(config.train.amp, self.device)
@@ -181,7 +185,9 @@ class Session:
             self.progress.elapsed_s = ranks.now() - self.started_s
             if ranks.is_first:
                 self.reporter.epoch_done(epoch, self.learner.step, means, summary, self.progress)
-            self._save_last(epoch)
+            with interrupts_held():  # what an interrupted run says is safe is what last.pt holds
+                self._save("last.pt", resume=True)
+                self._saved_epoch = epoch
             if ranks.is_first:
                 self.reporter.epoch_saved(self.progress)
         if not self.progress.epoch:
@@ -254,12 +260,6 @@ class Session:
         self.progress.best_score, self.progress.best_epoch = score, epoch
         self._save("best.pt", resume=False)
         return True
-
-    def _save_last(self, epoch: int) -> None:
-        """last.pt of an epoch. Where an interruption falls inside, `standing` still knows."""
-        self._replacing = epoch, _inode(self.folder / "last.pt")
-        self._save("last.pt", resume=True)
-        self._saved_epoch = epoch
 
     def _save(self, name: str, *, resume: bool) -> None:
         if not self.ranks.is_first:
@@ -347,16 +347,8 @@ class Session:
     def standing(self) -> str:
         """What a run that ends now can go on from."""
         epoch = self._saved_epoch
-        replacing, before = self._replacing
-        if replacing > epoch and _inode(self.folder / "last.pt") != before:
-            epoch = replacing
         return f"last.pt is safe (epoch {epoch})." if epoch else "No epoch was finished."
 
 
 def _plain_state(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
-
-
-def _inode(path: Path) -> int | None:
-    """What tells a file from the one that is renamed over it."""
-    return path.stat().st_ino if path.exists() else None

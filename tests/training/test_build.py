@@ -138,7 +138,7 @@ def ranks_here(count):
 
 @pytest.mark.parametrize(
     ("num_cores", "num_ranks", "expected"),
-    [(16, 1, 4), (4, 1, 3), (1, 1, 0), (16, 4, 3), (4, 4, 0)],
+    [(16, 1, 4), (4, 1, 3), (1, 1, 0), (16, 4, 3), (4, 4, 0), (4, 8, 0)],
 )
 def test_patches_for_a_gpu_are_made_by_processes_as_the_cores_allow(
     cores, num_cores, num_ranks, expected

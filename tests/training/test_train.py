@@ -6,6 +6,7 @@ import math
 import re
 import shlex
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -416,17 +417,10 @@ def test_the_folds_of_a_cross_validation_lie_side_by_side_and_share_prepared_cas
         tiny_run(phantom, runs[1], "data.folds=3", "data.fold=0", resume=True)
 
 
-@pytest.mark.parametrize(
-    ("epoch", "is_replaced", "safe"),
-    [
-        (1, False, "No epoch was finished."),
-        (1, True, "last.pt is safe (epoch 1)."),
-        (2, False, "last.pt is safe (epoch 1)."),
-        (2, True, "last.pt is safe (epoch 2)."),
-    ],
-)
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("epoch", [1, 2])
 def test_an_interruption_while_last_pt_is_replaced_says_which_epoch_it_holds(
-    phantom, tmp_path, monkeypatch, epoch, is_replaced, safe
+    phantom, tmp_path, monkeypatch, epoch, when
 ):
     from segfocal.training import session
 
@@ -434,14 +428,17 @@ def test_an_interruption_while_last_pt_is_replaced_says_which_epoch_it_holds(
 
     def interrupted(path, checkpoint):
         is_here = path.name == "last.pt" and checkpoint.progress["epoch"] == epoch
-        if is_replaced or not is_here:
-            write(path, checkpoint)
-        if is_here:
-            raise KeyboardInterrupt
+        if is_here and when == "before":
+            signal.raise_signal(signal.SIGINT)
+        write(path, checkpoint)
+        if is_here and when == "after":
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(session, "save_checkpoint", interrupted)
-    with pytest.raises(KeyboardInterrupt, match=re.escape(f"{safe} Go on with --resume.")):
+    said = f"last.pt is safe (epoch {epoch}). Go on with --resume."
+    with pytest.raises(KeyboardInterrupt, match=re.escape(said)):
         tiny_run(phantom, tmp_path / "a")
+    assert load_checkpoint(tmp_path / "a" / "last.pt").progress["epoch"] == epoch
 
 
 def test_slow_loading_is_told_once(phantom, tmp_path, monkeypatch):
