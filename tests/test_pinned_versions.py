@@ -27,11 +27,11 @@ ROOT = Path(__file__).parent.parent
     ],
 )
 def test_the_pinned_versions_agree(system, python):
-    compile_them = [sys.executable, "-m", "uv", "--no-config", "pip", "compile", "--quiet"]
+    compiling = [sys.executable, "-m", "uv", "--no-config", "pip", "compile", "--quiet"]
     where = ["--python-platform", system, "--python-version", python]
+    what = ["pyproject.toml", "--extra", "dev", "-c", "constraints.txt"]
     done = subprocess.run(
-        [*compile_them, *where, "--no-build", "-c", "constraints.txt", "--extra", "dev"]
-        + ["--prerelease", "if-necessary-or-explicit", "pyproject.toml"],
+        [*compiling, *where, *what, "--no-build", "--prerelease", "if-necessary-or-explicit"],
         cwd=ROOT,
         env=os.environ | {"MACOSX_DEPLOYMENT_TARGET": "14.0"},  # torch asks for it
         capture_output=True,
