@@ -90,7 +90,7 @@ def overlap_term(sums, weight, at, channels, here, num_channels, numbers, FORM: 
         counted = counted & (t > 0)
     if FORM.absent == "penalise":
         there = t > 0
-        expected = tl.maximum(EXPECTED_SHARE * n_valid, 1.0)
+        expected = tl.maximum(n_valid * EXPECTED_SHARE, 1.0)
         loss = tl.where(there, loss, p / (p + expected))
         by_p = tl.where(there, by_p, expected / ((p + expected) * (p + expected)))
         by_tp = tl.where(there, by_tp, 0.0)

@@ -13,7 +13,7 @@ import os
 import pytest
 import torch
 import triton
-import triton.language as triton_language
+import triton.language as tl
 from torch.nn import functional as F
 from triton.language.extra import libdevice
 
@@ -38,7 +38,7 @@ from tests.ops.triton_cases import (
 assert os.environ.get("TRITON_INTERPRET") == "1"
 
 # the interpreter knows no device libraries
-libdevice.fast_expf = lambda x: triton_language.exp(x)
+libdevice.fast_expf = lambda x: tl.exp(x)
 libdevice.fast_dividef = operator.truediv
 
 pytestmark = pytest.mark.filterwarnings(
@@ -190,11 +190,11 @@ def test_extreme_logits_keep_the_reference_s_values(activation, gamma):
 
 
 @triton.jit
-def both_logarithms(x, found, FORM: triton_language.constexpr):  # noqa: N803 - as in the kernels
-    at = triton_language.arange(0, 1024)
-    values = triton_language.load(x + at)
-    triton_language.store(found + at, triton_formulas.log1p(values, FORM))
-    triton_language.store(found + 1024 + at, triton_formulas.log1p_below_one(values, FORM))
+def both_logarithms(x, found, FORM: tl.constexpr):  # noqa: N803 - as in the kernels
+    at = tl.arange(0, 1024)
+    values = tl.load(x + at)
+    tl.store(found + at, triton_formulas.log1p(values, FORM))
+    tl.store(found + 1024 + at, triton_formulas.log1p_below_one(values, FORM))
 
 
 def test_the_logarithms_keep_all_digits_of_float32():
