@@ -417,8 +417,17 @@ def test_the_folds_of_a_cross_validation_lie_side_by_side_and_share_prepared_cas
         tiny_run(phantom, runs[1], "data.folds=3", "data.fold=0", resume=True)
 
 
+@pytest.fixture
+def interruptible():
+    """As at a terminal: a shell that starts a job in the background has it ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_while_last_pt_is_replaced_says_which_epoch_it_holds(
     phantom, tmp_path, monkeypatch, epoch, when
 ):
