@@ -1,10 +1,18 @@
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
-from segfocal.config.schema import AugmentConfig
-from segfocal.labels import LabelScheme
-from segfocal.transforms.pipelines import CROP_INDICES, augmentation, crop_preparation, crop_ratios
+from segfocal.config.schema import AugmentConfig, DataConfig
+from segfocal.data.cases import Case
+from segfocal.labels import IGNORE_CLASS, LabelScheme
+from segfocal.transforms.pipelines import (
+    CROP_INDICES,
+    augmentation,
+    crop_preparation,
+    crop_ratios,
+    preprocessing,
+)
 
 SCHEME = LabelScheme(("background", "oedema", "core"), (0, 1, 2))
 REGIONS = LabelScheme.preset("msd-task01")
@@ -65,3 +73,32 @@ def test_the_tools_own_sampler_sees_it_so():
     cut = augmentation(quiet, SCHEME, (1, 1, 1), 1.0, {"oedema": 0.0}).set_random_state(seed=0)
     seen = [float(cut({**data, "image": where})["image"]) for _ in range(1000)]
     assert np.mean(seen) == pytest.approx(0.5, abs=0.08)
+
+
+@pytest.mark.parametrize("spacing", [None, (1.3, 0.7, 2.1)])
+def test_a_label_comes_to_the_grid_of_its_image_by_the_nearest_voxel(tmp_path, spacing):
+    affine = np.diag([-2.0, 1.0, 3.0, 1.0])
+    random = np.random.default_rng(0)
+    values = random.choice(np.array([0, 5, 9], np.int16), (9, 8, 7))
+    paths = [tmp_path / f"{name}.nii.gz" for name in ("image", "label")]
+    for path in paths:
+        nib.save(nib.Nifti1Image(values, affine), path)
+    scheme = LabelScheme(("background", "lesion"), (0, 5), ignore_values=(9,))
+    data = DataConfig(root="x", normalize="none", spacing_mm=spacing)
+    prepared = preprocessing(data, scheme, ("c",), ("c",))(Case("x", (paths[0],), paths[1]))
+    image, label = prepared["image"], prepared["label"]
+    assert label.shape == image.shape
+    assert label.dtype == torch.uint8
+    torch.testing.assert_close(label.affine, image.affine)
+    sizes = np.linalg.norm(label.affine[:3, :3].numpy(), axis=0)
+    np.testing.assert_allclose(sizes, spacing or (2.0, 1.0, 3.0), rtol=1e-6)
+    back = np.linalg.inv(affine) @ label.affine.numpy()
+    places = np.indices(label.shape[1:]).reshape(3, -1)
+    in_file = back[:3, :3] @ places + back[:3, 3:]
+    nearest = np.rint(in_file)
+    settled = (np.abs(in_file - nearest) < 0.49).all(0)
+    assert settled.mean() > 0.7
+    limits = np.array(values.shape)[:, None] - 1
+    found = values[tuple(np.clip(nearest, 0, limits).astype(int))]
+    expected = np.select([found == 5, found == 9], [1, IGNORE_CLASS], 0)
+    assert np.array_equal(label[0].numpy().ravel()[settled], expected[settled])
