@@ -63,7 +63,7 @@ class Preprocessing(Transform):
             ValueError: If it is none of this object's.
         """
         orientation = self._orientation.ornt_transform
-        made = image.applied_operations[:1]
+        made = image.applied_operations
         try:
             orientation.check_transforms_match(made[0] if made else {})
         except RuntimeError:
