@@ -357,51 +357,6 @@ def test_resuming_with_what_a_run_keeps_is_refused_and_changes_nothing(
     assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
 
 
-@pytest.mark.parametrize(
-    ("setting", "told"),
-    [
-        (
-            "data.channels=[T1w, FLAIR, T1gd, T2w]",
-            (
-                "Channel order: the config has T1w,FLAIR,T1gd,T2w; the checkpoint expects "
-                "FLAIR,T1w,T1gd,T2w. Set data.channels."
-            ),
-        ),
-        (
-            "network.args={init_filters: 16, blocks_down: [1, 1], blocks_up: [1]}",
-            (
-                "Cannot resume: last.pt was written with another network or optimiser. Start a new "
-                "run or use --init-from."
-            ),
-        ),
-        (
-            "data.labels={background: 0, WT: [1, 2, 3], TC: [2, 3], NEW: 3}",
-            (
-                "Cannot resume: last.pt has other label names, values or regions than the config. "
-                "Start a new run or use --init-from."
-            ),
-        ),
-    ],
-    ids=["channels", "network", "labels"],
-)
-def test_resuming_a_run_of_something_else_says_what_it_was(
-    finished, phantom, tmp_path, setting, told
-):
-    out = shutil.copytree(finished[1], tmp_path / "a")
-    settings = ("train.epochs=3", "data.regions_class_order=[1, 2, 3]", setting)
-    with pytest.raises(UserError) as error:
-        tiny_run(phantom, out, *settings, resume=True)
-    assert str(error.value) == told
-
-
-def test_best_pt_in_place_of_last_pt_is_nothing_to_resume(finished, phantom, tmp_path):
-    out = shutil.copytree(finished[1], tmp_path / "a")
-    shutil.copy(out / "best.pt", out / "last.pt")
-    with pytest.raises(UserError) as error:
-        tiny_run(phantom, out, "train.epochs=3", resume=True)
-    assert str(error.value) == ("Cannot resume: last.pt holds no optimiser state. Use --init-from.")
-
-
 @pytest.mark.parametrize(("smoothing", "backend"), [(0.0, "numba"), (0.1, "chunked")])
 def test_the_log_names_what_computes_the_loss(phantom, tmp_path, smoothing, backend):
     pytest.importorskip("numba", reason="the extra [fast-cpu] is not installed")
