@@ -97,8 +97,9 @@ def test_each_step_is_as_long_as_the_schedule_has_it():
     assert means.lr == 0.1
 
 
-def test_the_forward_pass_has_the_precision_that_was_asked_for_and_the_loss_its_own():
-    learner = make(amp_dtype=torch.bfloat16)
+@pytest.mark.parametrize("amp_dtype", [torch.bfloat16, torch.float16])
+def test_the_forward_pass_has_the_precision_that_was_asked_for_and_the_loss_its_own(amp_dtype):
+    learner = make(amp_dtype=amp_dtype)
     seen, inner = [], learner.terms
 
     def terms(logits, label, mask=None):
@@ -107,7 +108,19 @@ def test_the_forward_pass_has_the_precision_that_was_asked_for_and_the_loss_its_
 
     learner.terms = terms
     learner.run_epoch(batches(1), budget(), ignore)
-    assert seen == [(torch.bfloat16, torch.float32, False)]
+    assert seen == [(amp_dtype, torch.float32, False)]
+
+
+def test_volumes_are_laid_out_as_the_weights_are_and_planes_are_left_alone():
+    laid_out = []
+    for network, shape in (
+        (nn.Conv3d(2, 1, 1), (1, 2, 3, 3, 3)),
+        (nn.Conv2d(2, 1, 1), (1, 2, 3, 3)),
+    ):
+        network.register_forward_pre_hook(lambda _, given: laid_out.append(given[0].stride()))
+        batch = {"image": torch.ones(shape), "label": torch.ones(1, 1, *shape[2:])}
+        make(network=network).run_epoch([{**batch, "case_id": ["x"]}], budget(), ignore)
+    assert laid_out == [(54, 1, 18, 6, 2), (18, 9, 3, 1)]
 
 
 @pytest.mark.parametrize(

@@ -67,15 +67,16 @@ def test_a_patient_on_both_sides_of_ones_own_split_is_told(own_split, tmp_path):
     assert plan.split.val == ("P1_T2", "P3_T1")
 
 
-def test_of_many_patients_on_both_sides_the_first_ten_are_named(tmp_path):
-    scans = [(f"P{number:02}_T1", f"P{number:02}_T2") for number in range(12)]
+@pytest.mark.parametrize(("count", "more"), [(10, ""), (12, " and 2 more")])
+def test_of_many_patients_on_both_sides_the_first_ten_are_named(tmp_path, count, more):
+    scans = [(f"P{number:02}_T1", f"P{number:02}_T2") for number in range(count)]
     root, path = msd(tmp_path / "data", cases=[*sum(scans, ())]), tmp_path / "split.json"
     first, second = (list(side) for side in zip(*scans, strict=True))
     path.write_text(json.dumps({"train": first, "val": second}))
     with pytest.warns(SegfocalWarning) as told:
         plan_of(root, f"data.split={path}", BY_PATIENT)
     named = ", ".join(f"P{number:02}" for number in range(10))
-    assert f": scans of {named} and 2 more both train and validate: " in str(told[0].message)
+    assert f": scans of {named}{more} both train and validate: " in str(told[0].message)
 
 
 def test_a_fold_holds_patients_and_not_scans(tmp_path):
