@@ -55,6 +55,8 @@ def test_the_report_is_one_file_that_asks_nothing_of_the_network(tmp_path, recor
     )
     markup = path.read_text(encoding="utf-8")
     page = Page(markup)
+    assert "<title>run 7" in markup
+    assert f"<title>{tmp_path.name}" in write_report(tmp_path).read_text(encoding="utf-8")
     assert path == tmp_path / "report.html"
     assert not (tmp_path / "report.html.tmp").exists()
     assert not re.search(r"https?://", markup)
