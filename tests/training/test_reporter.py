@@ -1,10 +1,18 @@
-"""What reaches the bars of a terminal, which the runs of the other tests do not have."""
+"""What reaches bars and pictures; whole runs are in test_train.py, without a terminal."""
 
+import math
 import time
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import pytest
+
+from segfocal.metrics.case_score import RegionSummary
+from segfocal.reports import figures
+from segfocal.training.learner import EpochMeans
+from segfocal.training.progress import Progress
 from segfocal.training.reporter import Reporter
+from segfocal.training.validate import Sample
 
 
 class Bars:
@@ -67,3 +75,76 @@ def test_loading_and_validating_move_their_bars():
             on_case()
         assert told.console.opened.pop() == (what, 7)
         assert told.console.moved.pop() == {}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What was asked of the two figures: file, stamped or not, and more."""
+    asked = []
+
+    def sample_figure(_image, _channels, _reference, _prediction, _scheme, path, **told):
+        asked.append((path, told))
+
+    monkeypatch.setattr(figures, "sample_figure", sample_figure)
+    monkeypatch.setattr(
+        figures, "progress_figure", lambda _records, path, **told: asked.append((path, told))
+    )
+    return asked
+
+
+def on_run(told, folder, *, synthetic):
+    """The reporter of a run in this folder, whose console keeps how epochs ended."""
+    dataset = SimpleNamespace(scheme=None, synthetic=synthetic)
+    plan = SimpleNamespace(
+        dataset=dataset, channels=("T1",), annotated_targets={"c": (True, False)}
+    )
+    config = SimpleNamespace(train=SimpleNamespace(epochs=9))
+    told._session = SimpleNamespace(
+        plan=plan, config=config, folder=folder, memory_gb=None, eta_s=lambda: 60.0
+    )
+    records, told.ended = [], []
+    told._history = SimpleNamespace(records=records, append=records.append)
+    told.console.end_epoch = lambda *ended, **how: told.ended.append((*ended, how["best"]))
+    return told
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_a_picture_says_what_was_not_annotated_and_what_is_a_phantom(tmp_path, drawn, synthetic):
+    told = on_run(reporter(), tmp_path, synthetic=synthetic)
+    told.validated(3, [], Sample("c", None, None, None, (1.0, 2.0, 3.0), 7), is_best=False)
+    ((path, options),) = drawn
+    assert path == tmp_path / "samples" / "epoch_003.png"
+    assert options == {
+        "title": "c, epoch 3",
+        "zooms_mm": (1.0, 2.0, 3.0),
+        "synthetic": synthetic,
+        "annotated": (True, False),
+    }
+    assert not (tmp_path / "val_cases.csv").exists()
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+@pytest.mark.parametrize(
+    ("validated", "best_epoch", "best_score", "best"),
+    [
+        (True, 3, 0.5, True),
+        (True, 2, 0.5, False),
+        (True, 3, 0.0, False),
+        (True, 3, math.nan, False),
+        (False, 3, 0.5, False),
+    ],
+)
+def test_an_epoch_is_called_best_that_was_validated_and_found_something(
+    tmp_path, drawn, synthetic, validated, best_epoch, best_score, best
+):
+    told = on_run(reporter(), tmp_path, synthetic=synthetic)
+    summary = {"WT": RegionSummary(0.5, 0.5, *[1] * 7)} if validated else None
+    means = EpochMeans({"loss": 0.7, "focal": 0.3}, 5, 0.01, 2.0)
+    progress = Progress(epoch=3, elapsed_s=9.0, best_score=best_score, best_epoch=best_epoch)
+    told.epoch_done(3, 15, means, summary, progress)
+    ((record, num_epochs, is_best),) = told.ended
+    assert (num_epochs, is_best) == (9, best)
+    assert (record.epoch, record.step, record.elapsed_s, record.loss) == (3, 15, 9.0, 0.7)
+    assert (record.terms, record.val) == ({"focal": 0.3}, summary)
+    expected = [(tmp_path / "progress.png", {"synthetic": synthetic})] if validated else []
+    assert drawn == expected
