@@ -291,6 +291,12 @@ def test_flips_are_those_asked_for_or_the_runs_own(
     assert counted == [flips]
 
 
+def test_a_device_that_is_not_there_is_told_before_a_folder_is_made(checkpoint, images, tmp_path):
+    with pytest.raises(UserError, match=r"^device: cuda:77 is not there; torch sees \d+ GPUs"):
+        predict(checkpoint, images, tmp_path / "out", device="cuda:77")
+    assert not (tmp_path / "out").exists()
+
+
 def labels(path):
     return np.asarray(nib.load(path).dataobj)
 

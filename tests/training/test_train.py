@@ -70,6 +70,10 @@ def test_the_log_begins_with_what_is_trained_on_what(finished):
     assert "annotated in part" not in files
     assert "alpha  balanced, from 4 cases: " in alpha
     assert "resume after" not in (out / "log.txt").read_text()
+    report = (out / "report.html").read_text()
+    assert f"<title>phantom - {STAMP}</title>" in report
+    assert "epoch 2, " in report
+    assert " · done" in report
 
 
 def test_val_cases_are_those_of_the_split_and_trained_ones_are_not(finished):
