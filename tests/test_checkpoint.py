@@ -53,22 +53,49 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
 
 
-def test_a_full_disk_is_called_that_and_not_by_what_torch_makes_of_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize("room", [0, 100, 1000])
+def test_a_full_disk_is_called_that_and_not_by_what_torch_makes_of_it(tmp_path, monkeypatch, room):
     class FullDisk(io.RawIOBase):
+        free = room
+
         def writable(self):
             return True
 
         def write(self, data):
-            raise OSError(errno.ENOSPC, "No space left on device")
+            self.free -= len(data)
+            if self.free < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return len(data)
 
     @contextlib.contextmanager
     def on_a_full_disk(path):
         yield FullDisk()
 
     monkeypatch.setattr(module, "atomic_write", on_a_full_disk)
+    large = replace(make(), model={"weight": torch.zeros(10_000)})
     with pytest.raises(OSError, match="No space") as error:
-        save_checkpoint(tmp_path / "last.pt", make())
+        save_checkpoint(tmp_path / "last.pt", large)
     assert error.value.errno == errno.ENOSPC
+
+
+def test_what_torch_refuses_to_write_is_told_as_torch_tells_it(tmp_path, monkeypatch):
+    def refused(_payload, _stream):
+        raise RuntimeError("unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(module.torch, "save", refused)
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        save_checkpoint(tmp_path / "last.pt", make())
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_a_gpu_wrote_is_read_where_there_is_none(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda _storage: "cuda:0")
+        save_checkpoint(tmp_path / "last.pt", make())
+    assert b"cuda:0" in (tmp_path / "last.pt").read_bytes()
+    weight = load_checkpoint(tmp_path / "last.pt").model["weight"]
+    assert weight.device.type == "cpu"
+    assert torch.equal(weight, torch.arange(4.0))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -182,10 +182,9 @@ def _offering_to_resample() -> Iterator[None]:
 
 
 def _absence(file: MissingFile) -> DefectError:
+    fact = f"{file.name} is missing, expected {file.expected}. Copy it there"
     return DefectError(
-        f"{file.name} is missing, expected {file.expected}. Copy it there, or leave the case out "
-        f"by data.exclude.",
-        "missing-file",
+        f"{fact}, or leave the case out by data.exclude.", "missing-file", f"{fact}."
     )
 
 

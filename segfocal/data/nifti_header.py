@@ -220,11 +220,12 @@ def check_promise(
             f"Convert the file to one of these."
         )
     if header.num_voxels > max_voxels:
+        promised = f"{header.path}: its header promises {times(header.shape)} voxels, more than"
         raise DefectError(
-            f"{header.path}: its header promises {times(header.shape)} voxels, more than "
-            f"data.max_voxels ({max_voxels}). Mend the header, or raise data.max_voxels if the "
-            f"volume is that large.",
+            f"{promised} data.max_voxels ({max_voxels}). Mend the header, or raise data.max_voxels "
+            f"if the volume is that large.",
             "too-large",
+            f"{promised} {max_voxels}. Mend the header, or crop the volume.",
         )
     smallest = header.nifti.single_vox_offset
     if not smallest <= header.offset <= smallest + _MAX_EXTENSION_BYTES:

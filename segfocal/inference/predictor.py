@@ -146,7 +146,7 @@ class Predictor:
         turned = MetaTensor(
             torch.from_numpy(unresampled)[None],
             affine=affine,
-            applied_operations=list(image.applied_operations[:1]),
+            applied_operations=image.applied_operations[:1],
         )
         source = self.preprocessing.to_file_axes(turned)
         return Segmentation(

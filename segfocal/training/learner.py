@@ -148,7 +148,7 @@ class Learner:
             on_step(taken, terms)
         if taken and not _are_finite(self.network):
             raise self._non_finite(last_batch, is_ours=False, what="Weights")
-        means = {name: total / max(taken, 1) for name, total in sums.items()}
+        means = {name: total / taken for name, total in sums.items()}
         now = time.monotonic()
         rate, waited = taken / max(now - began, 1e-9), waited_s / max(now - went_on, 1e-9)
         return EpochMeans(means, taken, lr, rate, waited)

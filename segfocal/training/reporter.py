@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segfocal.data.phantom.stamp import STAMP
 from segfocal.errors import warnings_caught
 from segfocal.metrics.case_score import CaseScore, RegionSummary, mean_dice, summarise
 from segfocal.metrics.threshold_baseline import ThresholdBaseline
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from segfocal.training.progress import Outcome, Progress
     from segfocal.training.session import Session
     from segfocal.training.validate import Sample
-
-STAMP = "SYNTHETIC PHANTOM - not clinical evidence"
 
 _LOSS_EVERY = 5
 """Steps between two readings of the loss on the bar."""

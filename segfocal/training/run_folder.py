@@ -44,8 +44,6 @@ class RunFolder:
         self, path: Path, *, resume: bool, is_ours: bool = False, wait_s: float = 0
     ) -> None:
         self.path = path
-        self.resume = resume
-        self.existed = path.exists()
         self.goes_on = resume and (is_ours or (path / "last.pt").exists())
         self._lock = FileLock(path / ".lock", timeout=wait_s)
         if is_ours:

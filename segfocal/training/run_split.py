@@ -9,7 +9,7 @@ from pathlib import Path
 from segfocal.config.load import LoadedConfig
 from segfocal.data.cases import Dataset
 from segfocal.data.patients import patients_of
-from segfocal.data.split import Split, make_fold, make_split, read_split
+from segfocal.data.split import Split, make_fold, make_split, read_split, train_on_all
 from segfocal.errors import SegfocalWarning, UserError
 
 _SHOWN = 10
@@ -37,7 +37,7 @@ def split_of_run(loaded: LoadedConfig, dataset: Dataset, split_path: Path | None
         _doubt_patients(path, split, _patients(loaded, dataset, (*split.train, *split.val)))
         return split
     if data.folds is None and data.val_fraction == 0:
-        return Split(tuple(dataset.case_ids), ())
+        return train_on_all(dataset.case_ids)
     patients = _patients(loaded, dataset, dataset.case_ids)
     if data.folds is not None:
         assert data.fold is not None

@@ -223,7 +223,7 @@ class Session:
         """Every `val_every` epochs, unless a wall-clock budget cannot afford it."""
         if epoch % self.config.train.val_every:
             return False
-        if budget.max_seconds is None or self.progress.validation_s == 0:
+        if budget.max_seconds is None:
             return True
         spent_s = self.progress.validations_s + self.progress.validation_s
         room_s = budget.remaining_s(self.ranks.now()) - 3 * self.progress.validation_s

@@ -63,7 +63,7 @@ class Preprocessing(Transform):
             ValueError: If it is none of this object's.
         """
         orientation = self._orientation.ornt_transform
-        made = image.applied_operations[:1]
+        made = image.applied_operations
         try:
             orientation.check_transforms_match(made[0] if made else {})
         except RuntimeError:
@@ -180,9 +180,7 @@ def normalization_rules(
     """One rule per channel from the config's one-for-all or by-channel setting."""
     if not isinstance(normalize, dict):
         return [normalize] * len(channels)
-    unknown = sorted(set(normalize) - set(channels))
-    missing = [name for name in channels if name not in normalize]
-    if unknown or missing:
+    if set(normalize) != set(channels):
         raise UserError(
             f"data.normalize: expected one rule for each channel of {','.join(channels)}, "
             f"got rules for {','.join(normalize)}."

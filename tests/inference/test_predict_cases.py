@@ -1,6 +1,7 @@
 import dataclasses
 import errno
 import json
+import re
 import shutil
 
 import nibabel as nib
@@ -10,6 +11,7 @@ import torch
 
 from segfocal.checkpoint import load_checkpoint, save_checkpoint
 from segfocal.cli.predict import main
+from segfocal.data.phantom.stamp import STAMP
 from segfocal.errors import RunFailedError, UserError
 from segfocal.inference import predict_cases as module
 from segfocal.inference.predict_cases import PredictRequest, predict_cases
@@ -116,6 +118,12 @@ def test_a_damaged_image_does_not_keep_the_others_from_being_predicted(
     assert names(out) == ["a.nii.gz", "c.nii.gz"]
 
 
+def wrapped_by_monai(cause):
+    error = RuntimeError("applying transform <Spacingd at 0x1>")
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     "failure",
     [
@@ -124,6 +132,7 @@ def test_a_damaged_image_does_not_keep_the_others_from_being_predicted(
         ),
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory."),
+        wrapped_by_monai(MemoryError()),
     ],
 )
 def test_a_case_too_large_for_the_memory_does_not_keep_the_others(
@@ -144,6 +153,17 @@ def test_a_case_too_large_for_the_memory_does_not_keep_the_others(
         predict_cases(PredictRequest([checkpoint], images, tmp_path / "out"), warn=warned.append)
     assert warned == ["a: out of memory on cpu. Try it on a machine with more."]
     assert names(tmp_path / "out") == ["c.nii.gz"]
+
+
+def test_what_is_no_lack_of_memory_ends_a_prediction_as_it_is(
+    checkpoint, images, tmp_path, monkeypatch
+):
+    def fail(self, image):
+        raise wrapped_by_monai(ValueError("no such axis"))
+
+    monkeypatch.setattr(Predictor, "predict", fail)
+    with pytest.raises(RuntimeError, match="applying transform"):
+        predict(checkpoint, images, tmp_path / "out")
 
 
 def test_a_full_disk_ends_a_prediction_at_once_and_says_where(
@@ -217,6 +237,64 @@ def test_several_checkpoints_are_an_ensemble(checkpoint, images, tmp_path):
         assert labels(tmp_path / "three" / f"{case}.nii.gz").all()
     for path in predict_cases(PredictRequest([yes, never], images, tmp_path / "two")):
         assert not labels(path).any()
+
+
+def test_the_volume_of_each_target_is_told_in_ml(checkpoint, images, tmp_path):
+    (images / "b.nii.gz").unlink()
+    said = []
+    request = PredictRequest([biased(checkpoint, tmp_path, 300.0)], images, tmp_path / "out")
+    predict_cases(request, said.append)
+    image = nib.load(images / "a.nii.gz")
+    ml = np.prod(image.shape[:3]) * np.prod(image.header.get_zooms()[:3]) / 1000
+    assert ml > 1
+    told = f"WT {ml:.1f} ml TC {ml:.1f} ml ET {ml:.1f} ml"
+    first, second, *last = said
+    assert re.fullmatch(rf"1/2 a \d+\.\d s · {re.escape(told)}", first)
+    assert re.fullmatch(rf"2/2 c \d+\.\d s · {re.escape(told)}", second)
+    assert last == [f"2 label files in {tmp_path / 'out'}", f"Trained on a {STAMP}"]
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_one_member_trained_on_a_phantom_is_enough_to_say_so(
+    checkpoint, images, tmp_path, synthetic
+):
+    loaded = load_checkpoint(checkpoint)
+    members = [tmp_path / "first.pt", tmp_path / "second.pt"]
+    for path, of_phantom in zip(members, (False, synthetic), strict=True):
+        save_checkpoint(path, dataclasses.replace(loaded, synthetic=of_phantom))
+    said = []
+    predict_cases(PredictRequest(members, images / "a.nii.gz", tmp_path / "out"), said.append)
+    assert (said[-1] == f"Trained on a {STAMP}") is synthetic
+    assert (STAMP in "".join(said)) is synthetic
+
+
+@pytest.mark.parametrize(("asked", "own", "flips"), [
+    (None, "none", 1), (None, "flips", 4), ("flips", "none", 4), ("none", "flips", 1),
+])  # fmt: skip
+def test_flips_are_those_asked_for_or_the_runs_own(
+    checkpoint, images, tmp_path, monkeypatch, asked, own, flips
+):
+    loaded = load_checkpoint(checkpoint)
+    config = {name: dict(section) if isinstance(section, dict) else section
+              for name, section in loaded.config.items()}  # fmt: skip
+    config["infer"]["tta"] = own
+    config["train"]["augment"] = {**config["train"]["augment"], "flip_axes": [0, 2]}
+    save_checkpoint(tmp_path / "c.pt", dataclasses.replace(loaded, config=config))
+    counted, predict_one = [], Predictor.predict
+
+    def counting(self, image):
+        counted.append(len(self.flips))
+        return predict_one(self, image)
+
+    monkeypatch.setattr(Predictor, "predict", counting)
+    predict(tmp_path / "c.pt", images / "a.nii.gz", tmp_path / "out", tta=asked)
+    assert counted == [flips]
+
+
+def test_a_device_that_is_not_there_is_told_before_a_folder_is_made(checkpoint, images, tmp_path):
+    with pytest.raises(UserError, match=r"^device: cuda:77 is not there; torch sees \d+ GPUs"):
+        predict(checkpoint, images, tmp_path / "out", device="cuda:77")
+    assert not (tmp_path / "out").exists()
 
 
 def labels(path):
@@ -343,8 +421,14 @@ def test_channels_on_another_axis_train_and_predict(phantom, tmp_path, axis):
         moved = np.moveaxis(np.asarray(image.dataobj), 3, axis)
         nib.save(nib.Nifti1Image(moved, image.affine), path)
     tiny_run(root, tmp_path / "run", "train.epochs=1", f"data.channel_dim={axis}")
-    (path,) = predict(tmp_path / "run" / "best.pt", root, tmp_path / "out")
-    assert nib.load(path).shape == nib.load(phantom / "imagesTs" / path.name).shape[:3]
+    run = tmp_path / "run" / "best.pt"
+    (path,) = predict(run, root, tmp_path / "out", probabilities=True)
+    source = nib.load(phantom / "imagesTs" / path.name)
+    maps = [*(tmp_path / "out" / "probabilities").iterdir()]
+    assert len(maps) == 3
+    for written in (path, *maps):
+        assert nib.load(written).shape == source.shape[:3]
+        assert np.array_equal(nib.load(written).affine, source.affine)
 
 
 @pytest.mark.parametrize(
@@ -374,6 +458,42 @@ def test_channels_on_two_grids_are_refused_without_naming_a_setting(checkpoint, 
     with pytest.raises(UserError, match=r"^scan: FLAIR and T1w .* in z") as caught:
         predict(checkpoint, tmp_path, tmp_path / "out")
     assert "data.resample_channels" not in str(caught.value)
+
+
+def with_data(checkpoint, path, **settings):
+    """A checkpoint of a run with these settings of `data`."""
+    loaded = load_checkpoint(checkpoint)
+    config = loaded.config | {"data": loaded.config["data"] | settings}
+    save_checkpoint(path, dataclasses.replace(loaded, config=config))
+    return path
+
+
+def test_channels_on_two_grids_are_resampled_where_the_run_did_so(checkpoint, tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        shape, zoom = ((32, 36, 28), 1) if number != 1 else ((32, 36, 14), 2)
+        image = nib.Nifti1Image(np.ones(shape, np.float32), np.diag([1, 1, zoom, 1]))
+        nib.save(image, tmp_path / "in" / f"scan_{number:04d}.nii.gz")
+    run = with_data(checkpoint, tmp_path / "run.pt", resample_channels=True)
+    (path,) = predict(run, tmp_path / "in", tmp_path / "out")
+    assert nib.load(path).shape == (32, 36, 28)
+
+
+def test_an_image_of_more_voxels_than_the_run_took_is_refused(checkpoint, images, tmp_path):
+    run = with_data(checkpoint, tmp_path / "run.pt", max_voxels=1000)
+    with pytest.raises(UserError) as caught:
+        predict(run, images, tmp_path / "out")
+    assert str(caught.value) == (
+        f"a: {images / 'a.nii.gz'}: its header promises 32x36x28x4 voxels, more than 1000. Mend "
+        f"the header, or crop the volume."
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_many_cases_are_named_by_the_first_ten():
+    ids = [f"c{number}" for number in range(12)]
+    assert module._listed(ids[:10]) == "c0, c1, c2, c3, c4, c5, c6, c7, c8, c9"
+    assert module._listed(ids) == "c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 2 more"
 
 
 def test_cases_that_would_share_a_file_of_probabilities_are_refused(checkpoint, phantom, tmp_path):

@@ -13,6 +13,7 @@ from segfocal.config.schema import DataConfig, InferConfig
 from segfocal.data.cases import Case
 from segfocal.inference.device import with_room
 from segfocal.inference.predictor import Predictor
+from segfocal.inference.source_grid import resampled
 from segfocal.labels import LabelScheme, Region
 from segfocal.transforms.pipelines import preprocessing
 
@@ -262,6 +263,33 @@ def test_slab_by_slab_decides_as_all_probabilities_at_once(
     settled = margin(probabilities, scheme) > 1e-4
     decided = predictor.decide(probabilities)
     assert np.array_equal(segmentation.on_image[settled], decided[settled])
+
+
+@pytest.mark.parametrize(("planes", "most"), [(0.1, 1), (3.1, 3), (1000, 10)])
+def test_as_many_planes_are_brought_back_at_once_as_there_is_room_for(
+    tmp_path, monkeypatch, planes, most
+):
+    lengths = []
+
+    def watched(*args, **options):
+        for slab in resampled(*args, **options):
+            lengths.append(slab.values.shape[3])
+            yield slab
+
+    plane_bytes = 20 * 20 * 2 * 4  # of two float32 maps
+    monkeypatch.setattr("segfocal.inference.predictor._SLAB_BYTES", int(planes * plane_bytes))
+    monkeypatch.setattr("segfocal.inference.predictor.resampled", watched)
+    case, _ = write_case(tmp_path, np.eye(4), shape=(20, 20, 50))
+    predictor = predictor_for(Threshold(0.5), CLASSES, spacing=(1.0, 1.0, 1.3))
+    predictor.predict(predictor.preprocessing(case)["image"])
+    assert sum(lengths) == 50
+    assert max(lengths) == most  # windows bring 8 planes of 1.3 mm at a time
+
+
+def test_a_probability_of_just_the_threshold_is_no_region():
+    predictor = predictor_for(Threshold(0.5), REGIONS, infer=InferConfig(threshold=0.25))
+    all_, core = [0.2, 0.25, 0.26, 0.9], [0.0, 0.0, 0.25, 0.3]
+    assert predictor.decide(torch.tensor([all_, core])).tolist() == [0, 0, 1, 2]
 
 
 def margin(probabilities, scheme):

@@ -1,11 +1,19 @@
 import csv
 
-from segfocal.reports.case_table import read_case_scores, write_case_scores
+from segfocal.reports.case_table import read_case_scores, scored_epoch, write_case_scores
 
 
 def test_case_scores_read_back_equal(tmp_path, cases):
     write_case_scores(tmp_path / "val_cases.csv", cases, epoch=12)
     assert repr(read_case_scores(tmp_path / "val_cases.csv")) == repr(cases)
+
+
+def test_the_epoch_is_told_where_the_file_knows_it(tmp_path, cases):
+    path = tmp_path / "val_cases.csv"
+    assert scored_epoch(path) == ""
+    for scores, epoch, told in ((cases, 12, "12"), (cases, None, ""), ([], 12, "")):
+        write_case_scores(path, scores, epoch=epoch)
+        assert scored_epoch(path) == told
 
 
 def test_there_is_a_row_for_each_case_and_region(tmp_path, cases):

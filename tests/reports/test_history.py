@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from segfocal.reports.history import EpochRecord, History, read_history
+from segfocal.reports.history import EpochRecord, History, measured, read_history
 
 TERMS, REGIONS = ("focal", "dice"), ("WT", "TC", "ET")
 
@@ -58,6 +58,25 @@ def test_resume_drops_the_epochs_after_the_checkpoint(tmp_path, records):
 
 def test_resume_without_a_file_starts_empty(tmp_path):
     assert History.resume(tmp_path / "metrics.csv", 3, TERMS, REGIONS).records == []
+
+
+def test_the_scores_of_an_epoch_are_its_own(tmp_path, records):
+    history = History(tmp_path / "metrics.csv", TERMS, REGIONS)
+    history.records = records
+    assert history.validation(2) is records[1].val
+    assert history.validation(3) is records[2].val
+    assert history.validation(1) == history.validation(4) == {}
+
+
+def test_what_an_epoch_measured_has_no_empty_cell(records):
+    first = {"epoch": 1, "step": 50, "elapsed_s": 16.1, "steps_per_s": 3.1, "lr": 1e-3}
+    loss = {"loss": 0.9123456789012345, "loss/focal": 0.1, "loss/dice": 0.8}
+    assert measured(records[0]) == first | loss
+    second = measured(records[1])
+    assert second["val/WT/dice"] == 0.887
+    assert second["val/ET/lesions"] == 0
+    assert not {"val/ET/dice", "val/ET/lesion_f1"} & second.keys()  # undefined
+    assert "loss" not in measured(replace(records[0], loss=math.inf))
 
 
 def test_the_note_stands_in_every_row(tmp_path, records):

@@ -1,8 +1,12 @@
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import pytest
+
 from segfocal.data.phantom.stamp import STAMP
+from segfocal.metrics.case_score import NOT_ANNOTATED, CaseScore, RegionScore
 from segfocal.reports.case_table import write_case_scores
 from segfocal.reports.figures import progress_figure
 from segfocal.reports.history import History
@@ -51,6 +55,8 @@ def test_the_report_is_one_file_that_asks_nothing_of_the_network(tmp_path, recor
     )
     markup = path.read_text(encoding="utf-8")
     page = Page(markup)
+    assert "<title>run 7" in markup
+    assert f"<title>{tmp_path.name}" in write_report(tmp_path).read_text(encoding="utf-8")
     assert path == tmp_path / "report.html"
     assert not (tmp_path / "report.html.tmp").exists()
     assert not re.search(r"https?://", markup)
@@ -78,6 +84,58 @@ def test_the_report_shows_scores_with_their_numbers_of_cases(tmp_path, records, 
     assert named[1][0] == "A"
     assert named[1][2:4] == ["1.0", "1.0"]
     assert "Lowest mean Dice first. \nDice, then lesions" in (tmp_path / "report.html").read_text()
+
+
+def scored(name, *dice, **changed):
+    """A case of regions with these Dice and otherwise the same numbers."""
+    region = RegionScore(0.5, 250, 125, 3, 2, 1, 2.0, 1.0)
+    regions = {f"r{i}": replace(region, dice=d, **changed) for i, d in enumerate(dice)}
+    return CaseScore(name, regions)
+
+
+def case_rows(run, *cases):
+    write_case_scores(run / "val_cases.csv", cases)
+    markup = write_report(run).read_text("utf-8")
+    return [row for row in Page(markup).rows if row and row[0] in {case.case for case in cases}]
+
+
+def test_cases_are_ordered_by_the_mean_of_what_is_defined_and_the_undefined_are_last(tmp_path):
+    nan = float("nan")
+    rows = case_rows(
+        tmp_path, scored("N", nan, nan), scored("A", 0.9, 0.5), scored("B", nan, 0.6),
+        scored("C", 0.1, 0.9),
+    )  # fmt: skip
+    assert [row[0] for row in rows] == ["C", "B", "A", "N"]
+
+
+@pytest.mark.parametrize("count", [50, 51])
+def test_of_many_cases_the_fifty_worst_are_shown_and_that_is_said(tmp_path, count):
+    cases = [scored(f"case {number}", number / count) for number in range(count)]
+    rows = case_rows(tmp_path, *reversed(cases))
+    assert [row[0] for row in rows] == [f"case {number}" for number in range(50)]
+    told = f"The 50 with the lowest mean Dice of {count}; all are in val_cases.csv."
+    assert (told in (tmp_path / "report.html").read_text("utf-8")) == (count > 50)
+
+
+def test_what_was_not_annotated_or_measured_in_ml_is_not_made_up(tmp_path):
+    partial = CaseScore("A", {"r0": scored("A", 0.5).regions["r0"], "r1": NOT_ANNOTATED})
+    (row,) = case_rows(tmp_path, partial)
+    assert row == ["A", ".500 · 2/3 · 1", "2.0", "1.0", "not annotated"]
+    (row,) = case_rows(tmp_path, scored("A", 0.5, ref_ml=None, pred_ml=None))
+    assert row == ["A", ".500 · 2/3 · 1", "250", "125"]
+
+
+def test_how_a_run_stands_is_told(tmp_path, records):
+    def state():
+        return re.search(r"[^>]*epoch 3, 50s[^<]*", write_report(tmp_path).read_text("utf-8"))[0]
+
+    history = History(tmp_path / "metrics.csv", ("focal", "dice"), ("WT", "TC", "ET"))
+    for record in records:
+        history.append(record)
+    assert "done" not in state()
+    assert "epoch 3, 50s · done" in write_report(tmp_path, done=True).read_text("utf-8")
+    (tmp_path / "DONE").touch()
+    assert state().strip().endswith("epoch 3, 50s · done")
 
 
 def test_text_from_files_cannot_become_markup(tmp_path, records, cases):

@@ -1,3 +1,4 @@
+import itertools
 import time
 
 import pytest
@@ -10,16 +11,17 @@ from segfocal.training.ranks import ALONE, PeerFailedError, Ranks
 from segfocal.training.schedule import Budget
 
 
-def make(*, ranks=ALONE, **settings):
+def make(*, network=None, ranks=ALONE, device="cpu", amp_dtype=None, **settings):
     torch.manual_seed(0)
-    network = nn.Conv3d(1, 1, 1)
-    train = TrainConfig(warmup_fraction=0.0, schedule="constant", lr=0.1, **settings)
+    network = nn.Conv3d(1, 1, 1) if network is None else network
+    settings = {"warmup_fraction": 0.0, "schedule": "constant", "lr": 0.1, **settings}
+    train = TrainConfig(**settings)
 
     def terms(logits, label, _mask=None):
         return {"loss": ((logits - label) ** 2).mean(), "part": logits.detach().mean()}
 
     optimizer = torch.optim.SGD(network.parameters(), train.lr)
-    return Learner(network, terms, optimizer, train, torch.device("cpu"), ranks=ranks)
+    return Learner(network, terms, optimizer, train, torch.device(device), amp_dtype, ranks)
 
 
 def batches(count, size=2):
@@ -69,6 +71,64 @@ def test_the_moving_average_is_that_of_the_weights():
         expected = 0.9 * expected + 0.1 * weight
     assert torch.allclose(learner.evaluated.weight, expected, atol=1e-6)
     assert learner.evaluated is not learner.network
+
+
+def test_the_moving_average_is_that_of_running_statistics_too():
+    learner = make(network=nn.BatchNorm3d(1).eval(), ema_decay=0.9)
+    seen = []
+    learner.run_epoch(
+        batches(4), budget(), lambda *_: seen.append(learner.network.running_mean.clone())
+    )
+    assert len({float(mean) for mean in seen}) == 4  # the network is trained, not evaluated
+    expected = seen[0]
+    for mean in seen[1:]:
+        expected = 0.9 * expected + 0.1 * mean
+    assert torch.allclose(learner.evaluated.running_mean, expected, atol=1e-7)
+
+
+def test_each_step_is_as_long_as_the_schedule_has_it():
+    learner = make(warmup_fraction=0.5, grad_clip=None)
+    weight = learner.network.weight
+    learner.terms = lambda *_: {"loss": weight.sum()}  # a gradient of 1: a step is the rate
+    seen = [weight.item()]
+    means = learner.run_epoch(batches(4), budget(4), lambda *_: seen.append(weight.item()))
+    steps = [before - after for before, after in itertools.pairwise(seen)]
+    assert steps == pytest.approx([0.01, 0.055, 0.1, 0.1], abs=1e-6)
+    assert means.lr == 0.1
+
+
+@pytest.mark.parametrize("amp_dtype", [torch.bfloat16, torch.float16])
+def test_the_forward_pass_has_the_precision_that_was_asked_for_and_the_loss_its_own(amp_dtype):
+    learner = make(amp_dtype=amp_dtype)
+    seen, inner = [], learner.terms
+
+    def terms(logits, label, mask=None):
+        seen.append((logits.dtype, label.dtype, torch.is_autocast_enabled("cpu")))
+        return inner(logits, label, mask)
+
+    learner.terms = terms
+    learner.run_epoch(batches(1), budget(), ignore)
+    assert seen == [(amp_dtype, torch.float32, False)]
+
+
+def test_volumes_are_laid_out_as_the_weights_are_and_planes_are_left_alone():
+    laid_out = []
+    for network, shape in (
+        (nn.Conv3d(2, 1, 1), (1, 2, 3, 3, 3)),
+        (nn.Conv2d(2, 1, 1), (1, 2, 3, 3)),
+    ):
+        network.register_forward_pre_hook(lambda _, given: laid_out.append(given[0].stride()))
+        batch = {"image": torch.ones(shape), "label": torch.ones(1, 1, *shape[2:])}
+        make(network=network).run_epoch([{**batch, "case_id": ["x"]}], budget(), ignore)
+    assert laid_out == [(54, 1, 18, 6, 2), (18, 9, 3, 1)]
+
+
+@pytest.mark.parametrize(
+    ("device", "amp_dtype"), [("cpu", torch.float16), ("cuda", None), ("cuda", torch.bfloat16)]
+)
+def test_losses_are_scaled_for_float16_on_a_gpu_alone(device, amp_dtype):
+    """Without a GPU torch warns of each scaler that would be enabled for one."""
+    assert not make(device=device, amp_dtype=amp_dtype).scaler.is_enabled()
 
 
 def test_a_loss_that_is_not_finite_takes_no_step():
@@ -123,6 +183,29 @@ def test_the_state_goes_into_a_new_learner_and_both_go_on_alike():
         learner.run_epoch(batches(2), budget(), ignore)
     assert torch.equal(first.network.weight, second.network.weight)
     assert torch.equal(first.evaluated.weight, second.evaluated.weight)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_a_moving_average_may_begin_or_end_where_a_run_goes_on(decay):
+    first, second = make(ema_decay=decay), make(ema_decay=0.5 - decay)
+    first.run_epoch(batches(3), budget(), ignore)
+    second.load_resume_state(first.resume_state())
+    assert torch.equal(second.network.weight, first.network.weight)
+    assert torch.equal(second.evaluated.weight, first.network.weight)
+
+
+def test_the_scale_of_float16_goes_on_and_one_that_begins_starts_afresh():
+    def scaled(init_scale):
+        learner = make()
+        learner.scaler = torch.amp.GradScaler("cpu", init_scale=init_scale)
+        return learner
+
+    first, second = scaled(8.0), scaled(4.0)
+    first.run_epoch(batches(1), budget(), ignore)
+    second.load_resume_state(first.resume_state())
+    assert second.scaler.get_scale() == 8
+    second.load_resume_state(make().resume_state())
+    assert second.scaler.get_scale() == 8
 
 
 def test_epoch_means_are_over_the_steps():

@@ -152,6 +152,11 @@ def test_a_run_masks_what_was_not_annotated(run):
         ]
 
 
+def test_a_run_says_how_many_cases_were_annotated_in_part(run):
+    out, _, _ = run
+    assert " · 3 cases annotated in part\n" in (out / "log.txt").read_text()
+
+
 def test_a_run_scores_only_what_was_annotated(run):
     out, ids, _ = run
     rows = list(csv.DictReader((out / "val_cases.csv").read_text().splitlines()))

@@ -67,11 +67,58 @@ def test_a_patient_on_both_sides_of_ones_own_split_is_told(own_split, tmp_path):
     assert plan.split.val == ("P1_T2", "P3_T1")
 
 
+@pytest.mark.parametrize(("count", "more"), [(10, ""), (12, " and 2 more")])
+def test_of_many_patients_on_both_sides_the_first_ten_are_named(tmp_path, count, more):
+    scans = [(f"P{number:02}_T1", f"P{number:02}_T2") for number in range(count)]
+    root, path = msd(tmp_path / "data", cases=[*sum(scans, ())]), tmp_path / "split.json"
+    first, second = (list(side) for side in zip(*scans, strict=True))
+    path.write_text(json.dumps({"train": first, "val": second}))
+    with pytest.warns(SegfocalWarning) as told:
+        plan_of(root, f"data.split={path}", BY_PATIENT)
+    named = ", ".join(f"P{number:02}" for number in range(10))
+    assert f": scans of {named}{more} both train and validate: " in str(told[0].message)
+
+
+def test_a_fold_holds_patients_and_not_scans(tmp_path):
+    root = msd(tmp_path / "data", cases=SCANS)
+    for seed in range(8):
+        settings = ("data.folds=3", "data.fold=1", f"train.seed={seed}", BY_PATIENT)
+        split = plan_of(root, *settings).split
+        assert ("P1_T1" in split.val) == ("P1_T2" in split.val)
+        assert len({case.partition("_")[0] for case in split.val}) == 1
+
+
 def test_ones_own_split_by_patients_is_taken_in_silence(own_split):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         own_split(["P1_T1", "P1_T2"], BY_PATIENT)
         own_split(["P1_T2"])
+
+
+def test_a_fold_of_ones_own_splits_is_taken_and_a_run_keeps_the_one_it_began_with(tmp_path):
+    root, path = msd(tmp_path / "data", cases=SCANS), tmp_path / "splits.json"
+    folds = [{"train": [*SCANS[1:]], "val": [SCANS[0]]}, {"train": [*SCANS[:3]], "val": [SCANS[3]]}]
+    path.write_text(json.dumps(folds))
+    settings = (f"data.split={path}", "data.fold=1")
+    assert plan_of(root, *settings).split.val == (SCANS[3],)
+    kept = tmp_path / "split.json"
+    kept.write_text(json.dumps({"train": [SCANS[0]], "val": [SCANS[1]]}))
+    data = {"root": str(root)}
+    config = config_of({"data": data}, settings, "test", {})
+    split = preflight(config, kept).split
+    assert (split.train, split.val) == ((SCANS[0],), (SCANS[1],))
+
+
+def test_without_validation_every_case_trains_and_the_split_says_so(tmp_path):
+    plan = plan_of(msd(tmp_path / "data", cases=SCANS), "data.val_fraction=0", BY_PATIENT)
+    assert (plan.split.train, plan.split.val) == (SCANS, ())
+    assert plan.split.made_by == {"method": "all"}
+
+
+def test_a_split_that_is_not_there_is_told_with_its_setting(tmp_path):
+    with pytest.raises(UserError) as error:
+        plan_of(msd(tmp_path / "data"), "data.split=no.json")
+    assert str(error.value) == "--set: data.split: no.json does not exist."
 
 
 def test_doubts_are_one_line_whatever_their_number():

@@ -1,3 +1,4 @@
+import shlex
 import subprocess
 import sys
 
@@ -69,9 +70,11 @@ def test_two_processes_cannot_write_one_folder(tmp_path):
 def test_identity_and_end_are_told_by_files(tmp_path):
     with RunFolder(tmp_path / "run", resume=False) as folder:
         folder.begin({"loss": {"gamma": 2.0}})
-        folder.finish("no memory")
-        assert (folder / "FAILED.txt").read_text() == "no memory\n"
-        folder.finish()
+        for _ in range(2):
+            folder.finish("no memory")
+            assert (folder / "FAILED.txt").read_text() == "no memory\n"
+            assert not (folder / "DONE").exists()
+            folder.finish()
     assert (tmp_path / "run" / "config.yaml").read_text() == "loss:\n  gamma: 2.0\n"
     assert '"torch"' in (tmp_path / "run" / "env.json").read_text()
     assert (tmp_path / "run" / "DONE").exists()
@@ -85,6 +88,22 @@ def test_a_run_that_begins_again_tells_of_no_end_yet(tmp_path):
         folder.begin({})
     held = {path.name for path in tmp_path.iterdir()}
     assert held - {".lock"} == {"config.yaml", "command.txt", "env.json", "metrics.csv"}
+
+
+def test_every_start_leaves_its_command_as_a_shell_takes_it(tmp_path, monkeypatch):
+    out = tmp_path / "runs" / "new"
+    for start in (
+        ["segfocal-train", "--set", "data.labels={a: 1}"],
+        ["segfocal-train", "--resume"],
+    ):
+        monkeypatch.setattr(sys, "argv", start)
+        with RunFolder(out, resume=out.exists()) as folder:
+            folder.begin({})
+    lines = (out / "command.txt").read_text().splitlines()
+    assert [shlex.split(line) for line in lines] == [
+        ["segfocal-train", "--set", "data.labels={a: 1}"],
+        ["segfocal-train", "--resume"],
+    ]
 
 
 def test_what_a_killed_run_left_half_written_goes_when_it_goes_on(tmp_path):

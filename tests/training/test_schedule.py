@@ -18,6 +18,7 @@ def test_poly_has_power_nine_tenths_and_cosine_is_half_way_at_half_time():
     assert lr_factor(0.75, "poly", 0.0) == pytest.approx(0.25**0.9)
     assert lr_factor(0.5, "cosine", 0.0) == pytest.approx(0.5)
     assert lr_factor(0.99, "constant", 0.0) == 1.0
+    assert lr_factor(0.0, "cosine", 0.0) == 1.0
 
 
 def test_without_a_time_limit_progress_is_the_share_of_steps():
@@ -37,4 +38,5 @@ def test_with_a_time_limit_whichever_is_further_counts():
 
 
 def test_a_budget_smaller_than_its_reserve_ends_at_once():
-    assert Budget(100, 5.0, 0.0, 4.0, reserve_s=8.0).progress(0, 4.0) == 1.0
+    for limit_s in (5.0, 12.0):  # the end lies before the first step, and on it
+        assert Budget(100, limit_s, 0.0, 4.0, reserve_s=8.0).progress(0, 4.0) == 1.0

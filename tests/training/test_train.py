@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from segfocal.checkpoint import load_checkpoint
+from segfocal.data.phantom.stamp import STAMP
 from segfocal.errors import RunFailedError, UserError
 from segfocal.export.run import ExportRequest, export
 from segfocal.training.reporter import next_command
@@ -59,10 +60,28 @@ def test_metrics_have_a_row_an_epoch_and_say_that_it_is_a_phantom(finished):
     assert "PHANTOM" in rows[1]["note"]
 
 
+def test_the_log_begins_with_what_is_trained_on_what(finished):
+    _, out = finished
+    versions, data, files, alpha = (out / "log.txt").read_text().splitlines()[:4]
+    assert re.search(r"segfocal \S+ · torch \d+\.\d+\.\d+ · monai \S+ · cpu", versions)
+    assert data.endswith(
+        ": 4 train / 2 val · channels FLAIR,T1w,T1gd,T2w · regions WT,TC,ET · " + STAMP
+    )
+    assert "annotated in part" not in files
+    assert "alpha  balanced, from 4 cases: " in alpha
+    assert "resume after" not in (out / "log.txt").read_text()
+    report = (out / "report.html").read_text()
+    assert f"<title>phantom - {STAMP}</title>" in report
+    assert "epoch 2, " in report
+    assert " · done" in report
+
+
 def test_val_cases_are_those_of_the_split_and_trained_ones_are_not(finished):
     _, out = finished
     split = json.loads((out / "split.json").read_text())
-    scored = {row["case"] for row in rows_of(out / "val_cases.csv")}
+    rows = rows_of(out / "val_cases.csv")
+    assert {row["note"] for row in rows} == {STAMP}
+    scored = {row["case"] for row in rows}
     assert scored == set(split["val"])
     assert not scored & set(split["train"])
 
@@ -263,6 +282,7 @@ def test_a_finished_run_can_be_extended_but_not_repeated(phantom, tmp_path):
         tiny_run(phantom, tmp_path / "a", "train.epochs=1", resume=True)
     tiny_run(phantom, tmp_path / "a", "train.epochs=2", resume=True)
     assert load_checkpoint(tmp_path / "a" / "last.pt").progress["epoch"] == 2
+    assert (tmp_path / "a" / "log.txt").read_text().count("resume after epoch 1\n") == 1
 
 
 def test_resuming_with_other_regions_is_refused_and_changes_nothing(phantom, tmp_path):
