@@ -43,7 +43,7 @@ class Volume:
 
     Attributes:
         data: Image: float32 `(C, X, Y, Z)`. Label: the smallest integer type, `(X, Y, Z)`.
-        affine: Voxel indices (X, Y, Z) to world coordinates, float64 `(4, 4)`.
+        affine: Voxel indices (X, Y, Z) to world coordinates in mm, float64 `(4, 4)`.
         zooms: Edge lengths of a voxel in mm.
         header: nibabel's header of the (first) file.
     """

@@ -309,7 +309,7 @@ def _predict(case: Case, target: Path, predictor: Predictor, *, with_probabiliti
             f"{target} could not be written: {error.strerror}. Labels before it are complete; "
             f"pass --continue once there is room."
         ) from None
-    volumes = _volumes(classes, prepared["zooms_mm"], scheme)
+    volumes = _volumes(classes, prepared["voxel_mm3"], scheme)
     return f"{time.monotonic() - began:.1f} s · {volumes}"
 
 
@@ -347,9 +347,9 @@ def _refuse_overwriting(
         )
 
 
-def _volumes(classes: ClassMap, zooms_mm: Sequence[float], scheme: LabelScheme) -> str:
+def _volumes(classes: ClassMap, voxel_mm3: float, scheme: LabelScheme) -> str:
     """Predicted millilitres of each target, for the eye."""
-    voxel_ml = float(np.prod(zooms_mm)) / 1000
+    voxel_ml = voxel_mm3 / 1000
     return " ".join(
         f"{name} {np.isin(classes, members).sum() * voxel_ml:.1f} ml"
         for name, members in zip(scheme.target_names, scheme.target_classes, strict=True)

@@ -17,10 +17,10 @@ from segfocal.data.nifti import (
     write_array,
     write_label,
 )
-from segfocal.data.nifti_header import read_header
+from segfocal.data.nifti_header import read_header, voxel_volume_mm3
 from segfocal.errors import UserError
 
-from .nifti_files import OBLIQUE, image_of, label_of, save
+from .nifti_files import OBLIQUE, SHEARED, image_of, label_of, save
 
 GEOMETRY = (
     *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
@@ -241,6 +241,24 @@ def test_zooms_are_in_millimetres_whatever_the_unit(tmp_path, unit, factor):
     np.testing.assert_allclose(
         read_header(tmp_path / "u.nii").zooms, np.array([2.0, 3.0, 4.0]) * factor
     )
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 1000.0), ("micron", 0.001), ("mm", 1.0)])
+def test_the_affine_is_in_millimetres_and_written_in_the_files_unit(tmp_path, unit, factor):
+    image = nib.Nifti1Image(image_of((4, 5, 6)), OBLIQUE)
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "u.nii")
+    header = read_header(tmp_path / "u.nii")
+    np.testing.assert_allclose(header.affine[:3], OBLIQUE[:3] * factor, rtol=1e-6)
+    write_label(tmp_path / "w.nii", label_of((4, 5, 6)), tmp_path / "u.nii")
+    written = nib.load(tmp_path / "w.nii")
+    np.testing.assert_allclose(written.affine, OBLIQUE, rtol=1e-6)
+    assert written.header.get_xyzt_units()[0] == unit
+
+
+def test_a_voxels_volume_counts_the_shear():
+    assert voxel_volume_mm3(SHEARED) == pytest.approx(6, rel=1e-12)
+    assert voxel_volume_mm3(SHEARED[[1, 0, 2, 3]]) == pytest.approx(6, rel=1e-12)  # left-handed
 
 
 def test_a_header_needs_only_the_start_of_the_file(tmp_path):

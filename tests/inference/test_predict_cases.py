@@ -14,6 +14,7 @@ from segfocal.errors import RunFailedError, UserError
 from segfocal.inference import predict_cases as module
 from segfocal.inference.predict_cases import PredictRequest, predict_cases
 from segfocal.inference.predictor import Predictor
+from tests.data.nifti_files import SHEARED
 from tests.runs import tiny_run
 
 
@@ -44,6 +45,18 @@ def test_a_folder_and_a_single_file_are_predicted(checkpoint, phantom, tmp_path)
     folder = predict(checkpoint, phantom / "imagesTs", tmp_path / "a")
     file = predict(checkpoint, phantom / "imagesTs" / "PHANTOM_TEST_001.nii.gz", tmp_path / "b")
     assert folder[0].read_bytes() == file[0].read_bytes()
+
+
+def test_the_volumes_of_a_line_count_the_shear(checkpoint, phantom, tmp_path, monkeypatch):
+    source = nib.load(phantom / "imagesTs" / "PHANTOM_TEST_001.nii.gz")
+    (tmp_path / "in").mkdir()
+    nib.save(nib.Nifti1Image(np.asarray(source.dataobj), SHEARED), tmp_path / "in" / "x.nii.gz")
+    everything = np.ones(source.shape[:3], np.uint8)
+    monkeypatch.setattr(Predictor, "predict", lambda _self, _image: everything)
+    lines = []
+    request = PredictRequest([checkpoint], tmp_path / "in", tmp_path / "out")
+    predict_cases(request, lines.append, lambda _line: None)
+    assert f"WT {everything.size * 6 / 1000:.1f} ml " in lines[0]
 
 
 def test_what_is_there_is_never_overwritten_unasked(checkpoint, phantom, tmp_path):
