@@ -224,11 +224,12 @@ def check_promise(
             f"Convert the file to one of these."
         )
     if header.num_voxels > max_voxels:
+        fact = f"{header.path}: its header promises {times(header.shape)} voxels"
         raise DefectError(
-            f"{header.path}: its header promises {times(header.shape)} voxels, more than "
-            f"data.max_voxels ({max_voxels}). Mend the header, or raise data.max_voxels if the "
-            f"volume is that large.",
+            f"{fact}, more than data.max_voxels ({max_voxels}). Mend the header, or raise "
+            f"data.max_voxels if the volume is that large.",
             "too-large",
+            fact,
         )
     smallest = header.nifti.single_vox_offset
     if not smallest <= header.offset <= smallest + _MAX_EXTENSION_BYTES:

@@ -210,6 +210,12 @@ def _without_settings(error: UserError, case_id: str, checkpoint: Checkpoint) ->
     defect = error.__cause__
     if not isinstance(defect, DefectError) or not defect.fact:
         return error
+    if defect.kind == "too-large":
+        most = checkpoint.config["data"].get("max_voxels", MAX_VOXELS)
+        return UserError(
+            f"{case_id}: {defect.fact}, more than the {most} that the run of the checkpoint takes. "
+            f"Mend the header, or crop the image if it is that large."
+        )
     if defect.kind not in ("channels", "channel-axis"):
         return UserError(f"{case_id}: {defect.fact}")
     channels, channel_dim = checkpoint.file_channels, checkpoint.config["data"]["channel_dim"]

@@ -2,6 +2,7 @@ import dataclasses
 import errno
 import json
 import shutil
+import struct
 
 import nibabel as nib
 import numpy as np
@@ -358,6 +359,22 @@ def test_channels_on_another_axis_train_and_predict(phantom, tmp_path, axis):
     tiny_run(root, tmp_path / "run", "train.epochs=1", f"data.channel_dim={axis}")
     (path,) = predict(tmp_path / "run" / "best.pt", root, tmp_path / "out")
     assert nib.load(path).shape == nib.load(phantom / "imagesTs" / path.name).shape[:3]
+
+
+def test_a_header_that_promises_too_much_is_refused_by_words_that_predict_can_follow(
+    checkpoint, tmp_path
+):
+    scan = tmp_path / "scan.nii"
+    nib.save(nib.Nifti1Image(np.ones((8, 8, 8, 4), np.float32), np.eye(4)), scan)
+    raw = bytearray(scan.read_bytes())
+    struct.pack_into("<5h", raw, 40, 4, 1000, 1000, 1000, 4)
+    scan.write_bytes(raw)
+    with pytest.raises(UserError) as caught:
+        predict(checkpoint, scan, tmp_path / "out")
+    assert str(caught.value) == (
+        f"scan: {scan}: its header promises 1000x1000x1000x4 voxels, more than the 1000000000 that "
+        f"the run of the checkpoint takes. Mend the header, or crop the image if it is that large."
+    )
 
 
 @pytest.mark.parametrize(
