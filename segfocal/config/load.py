@@ -225,8 +225,8 @@ def _explain(error: ValidationError, settings: Mapping[str, Any], lines: Mapping
     first_wanted, *others = all_wanted
     wanted = " or ".join([first_wanted, *(other.removeprefix("expected ") for other in others)])
     got = _value(settings, known)
-    near = next((n for e in of_this for n in _near_words(e)), None)
-    hint = f" Did you mean {near}?" if near else ""
+    meant = [word for e in of_this for word in _near_words(e)]
+    hint = f" Did you mean {meant[0]}?" if meant else ""
     return f"{where}{known}: {wanted}, got {got!r}.{hint}".replace("\n", " ")
 
 

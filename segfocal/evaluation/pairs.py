@@ -84,8 +84,8 @@ def pair_up(
 ) -> tuple[list[Pair], list[Problem]]:
     """Pairs of one name, sorted, and a problem for each file that has no partner.
 
-    A name that fits no other is tried without `_seg`, `-seg` and the like behind it; where two files
-    of a side are then of one name, neither is taken.
+    A name that fits no other is tried without `_seg`, `-seg` and the like behind it; where two
+    files of a side are then of one name, neither is taken.
 
     Args:
         predictions: The predictions.

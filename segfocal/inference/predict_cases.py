@@ -27,6 +27,8 @@ from segfocal.inference.probability_files import PROBABILITIES, probability_stem
 from segfocal.labels import ClassMap, LabelScheme
 
 if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
+
     from segfocal.checkpoint import Checkpoint
     from segfocal.inference.predictor import Predictor
 
@@ -85,7 +87,8 @@ def predict_cases(
     Args:
         request: What to do.
         say: Gets a line a case, and one at the end.
-        warn: Gets what a user should know: why a case was passed over, voxels of an unknown size.
+        warn: Gets what a user should know: why a case was passed over, voxels of an unknown size,
+            blank channels.
 
     Returns:
         The files, written now or found with `go_on`.
@@ -137,7 +140,13 @@ def predict_cases(
             if target.exists():
                 continue
             try:
-                told = _predict(case, target, predictor, with_probabilities=request.probabilities)
+                told = _predict(
+                    case,
+                    target,
+                    predictor,
+                    with_probabilities=request.probabilities,
+                    doubt=_doubt_blank(case.case_id, checkpoint.channels, warn),
+                )
             except UserError as error:
                 warn(str(error))
                 failed.append(case.case_id)
@@ -280,7 +289,29 @@ def _doubt_spacing(grids: Sequence[CaseGrid], checkpoint: Checkpoint, warn: Say)
     )
 
 
-def _predict(case: Case, target: Path, predictor: Predictor, *, with_probabilities: bool) -> str:
+def _doubt_blank(case_id: str, channels: Sequence[str], warn: Say) -> Callable[[MetaTensor], None]:
+    """Takes a prepared image `(C, *S)` and says which channels have nothing in them to go by."""
+
+    def doubt(image: MetaTensor) -> None:
+        low, high = image.as_tensor().flatten(1).aminmax(dim=1)
+        blank = [name for name, one in zip(channels, (low == high).tolist(), strict=True) if one]
+        if blank:
+            warn(
+                f"{case_id}: {', '.join(blank)} holds one value in every voxel. Was it converted "
+                f"wrongly? Do not trust this label unseen."
+            )
+
+    return doubt
+
+
+def _predict(
+    case: Case,
+    target: Path,
+    predictor: Predictor,
+    *,
+    with_probabilities: bool,
+    doubt: Callable[[MetaTensor], None],
+) -> str:
     """Writes one label, after its probabilities; its time and volumes, for the eye.
 
     Raises:
@@ -292,6 +323,7 @@ def _predict(case: Case, target: Path, predictor: Predictor, *, with_probabiliti
     began = time.monotonic()
     try:
         prepared = predictor.preprocessing(case)
+        doubt(prepared["image"])
         if with_probabilities:
             classes, probabilities = predictor.predict_with_probabilities(prepared["image"])
         else:

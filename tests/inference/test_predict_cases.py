@@ -60,6 +60,23 @@ def test_the_volumes_of_a_line_count_the_shear(checkpoint, phantom, tmp_path, mo
     assert f"WT {everything.size * 6 / 1000:.1f} ml " in lines[0]
 
 
+def test_a_blank_channel_is_told_by_case_and_name(checkpoint, phantom, tmp_path):
+    source = nib.load(phantom / "imagesTs" / "PHANTOM_TEST_001.nii.gz")
+    (tmp_path / "in").mkdir()
+    for case, blank in (("full", []), ("blank", [0, 1, 2, 3]), ("partly", [1, 3])):
+        values = np.asarray(source.dataobj).copy()
+        values[..., blank] = 7
+        nib.save(nib.Nifti1Image(values, source.affine), tmp_path / "in" / f"{case}.nii.gz")
+    warnings = []
+    request = PredictRequest([checkpoint], tmp_path / "in", tmp_path / "out")
+    assert len(predict_cases(request, warn=warnings.append)) == 3
+    assert warnings == [
+        f"{case}: {names} holds one value in every voxel. Was it converted wrongly? Do not trust "
+        f"this label unseen."
+        for case, names in (("blank", "FLAIR, T1w, T1gd, T2w"), ("partly", "T1w, T2w"))
+    ]
+
+
 def test_what_is_there_is_never_overwritten_unasked(checkpoint, phantom, tmp_path):
     (path,) = predict(checkpoint, phantom, tmp_path)
     path.write_bytes(b"mine")
