@@ -125,6 +125,7 @@ def predict_cases(
         _doubt_probabilities(targets, checkpoint.scheme, warn)
     from segfocal.inference.predictor import Predictor
 
+    synthetic = any(member.synthetic for member in loaded.values())
     failed = []
     number = 0
     for members, group in groups.items():
@@ -145,6 +146,7 @@ def predict_cases(
                     target,
                     predictor,
                     with_probabilities=request.probabilities,
+                    synthetic=synthetic,
                     doubt=_doubt_blank(case.case_id, checkpoint.channels, warn),
                 )
             except UserError as error:
@@ -158,7 +160,7 @@ def predict_cases(
             f"{', '.join(failed)}. Mend that, then pass --continue."
         )
     say(f"{_some(len(cases), 'label file')} in {request.output}")
-    if any(member.synthetic for member in loaded.values()):
+    if synthetic:
         say(f"Trained on a {STAMP}")
     return list(targets.values())
 
@@ -310,6 +312,7 @@ def _predict(
     predictor: Predictor,
     *,
     with_probabilities: bool,
+    synthetic: bool,
     doubt: Callable[[MetaTensor], None],
 ) -> str:
     """Writes one label, after its probabilities; its time and volumes, for the eye.
@@ -340,8 +343,12 @@ def _predict(
     try:
         if probabilities is not None:
             for path, values in zip(_maps(target, scheme), probabilities, strict=True):
-                write_array(path, values.numpy(), like=like, channel_dim=channel_dim)
-        write_label(target, scheme.decode(classes), like=like, channel_dim=channel_dim)
+                write_array(
+                    path, values.numpy(), like=like, channel_dim=channel_dim, synthetic=synthetic
+                )
+        write_label(
+            target, scheme.decode(classes), like=like, channel_dim=channel_dim, synthetic=synthetic
+        )
     except OSError as error:
         raise RunFailedError(
             f"{target} could not be written: {error.strerror}. Labels before it are complete; "

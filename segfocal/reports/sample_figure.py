@@ -229,8 +229,8 @@ def _mark_error_outline(axes: Axes, view: View, reference: ClassMap) -> None:
 
 
 def _has_contours(plane: npt.NDArray[np.bool_]) -> bool:
-    """Whether matplotlib can draw them: a volume of one slice is one row of voxels from the side."""
-    return min(plane.shape) > 1
+    """Whether matplotlib can draw them: of one slice, the side is a row of voxels."""
+    return bool(min(plane.shape) > 1)
 
 
 def _legend(

@@ -18,6 +18,7 @@ from segfocal.data.nifti import (
     write_label,
 )
 from segfocal.data.nifti_header import read_header, voxel_volume_mm3
+from segfocal.data.phantom.stamp import STAMP
 from segfocal.errors import UserError
 
 from .nifti_files import OBLIQUE, SHEARED, image_of, label_of, save
@@ -406,6 +407,21 @@ def test_written_label_takes_no_text_of_the_source(tmp_path):
     assert b"John" not in written
     assert b"1950" not in written
     assert len(written) == 352 + 60
+
+
+@pytest.mark.parametrize("write", [write_label, write_array])
+def test_what_is_made_of_the_phantom_says_so(tmp_path, write):
+    values = label_of((5, 4, 3))
+    image = nib.Nifti1Image(image_of((5, 4, 3)), np.eye(4))
+    nib.save(image, tmp_path / "real.nii")
+    image.header["descrip"] = STAMP
+    nib.save(image, tmp_path / "phantom.nii")
+    write(tmp_path / "a.nii", values, tmp_path / "real.nii")
+    write(tmp_path / "b.nii", values, tmp_path / "phantom.nii")
+    write(tmp_path / "c.nii", values, tmp_path / "real.nii", synthetic=True)
+    headers = [nib.load(tmp_path / f"{name}.nii").header for name in "abc"]
+    said = [bytes(header["descrip"]).rstrip(b"\0") for header in headers]
+    assert said == [b"", STAMP.encode(), STAMP.encode()]
 
 
 def test_a_volume_serves_as_source_as_its_file_does(tmp_path):

@@ -11,6 +11,7 @@ import torch
 
 from segfocal.checkpoint import load_checkpoint, save_checkpoint
 from segfocal.cli.predict import main
+from segfocal.data.phantom.stamp import STAMP
 from segfocal.errors import RunFailedError, UserError
 from segfocal.inference import predict_cases as module
 from segfocal.inference.predict_cases import PredictRequest, predict_cases
@@ -58,6 +59,16 @@ def test_the_volumes_of_a_line_count_the_shear(checkpoint, phantom, tmp_path, mo
     request = PredictRequest([checkpoint], tmp_path / "in", tmp_path / "out")
     predict_cases(request, lines.append, lambda _line: None)
     assert f"WT {everything.size * 6 / 1000:.1f} ml " in lines[0]
+
+
+def test_what_a_network_of_the_phantom_predicts_is_stamped(checkpoint, phantom, tmp_path):
+    source = nib.load(phantom / "imagesTs" / "PHANTOM_TEST_001.nii.gz")
+    (tmp_path / "in").mkdir()
+    image = nib.Nifti1Image(np.asarray(source.dataobj), source.affine)  # says nothing of itself
+    nib.save(image, tmp_path / "in" / "x.nii.gz")
+    (path,) = predict(checkpoint, tmp_path / "in", tmp_path / "out", probabilities=True)
+    for written in (path, *(tmp_path / "out" / "probabilities").iterdir()):
+        assert bytes(nib.load(written).header["descrip"]).startswith(STAMP.encode())
 
 
 def test_a_blank_channel_is_told_by_case_and_name(checkpoint, phantom, tmp_path):

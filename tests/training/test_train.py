@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from segfocal.checkpoint import load_checkpoint
+from segfocal.data.phantom.stamp import STAMP
 from segfocal.errors import RunFailedError, UserError
 from segfocal.export.run import ExportRequest, export
 from segfocal.training.reporter import next_command
@@ -142,7 +143,9 @@ def test_alpha_by_lesions_is_in_the_checkpoint_and_doubts_of_it_are_told(phantom
         alpha = load_checkpoint(out / name).alpha
         assert alpha["options"]["unit"] == "lesions"
         assert set(alpha["provenance"]["lesions"]) >= {"WT", "TC", "ET"}
-    counts = json.loads((out / "stats.json").read_text())["counts"]
+    stats = json.loads((out / "stats.json").read_text())
+    assert stats["synthetic"] == STAMP
+    counts = stats["counts"]
     assert len(counts["lesions"]) == 4
 
 
