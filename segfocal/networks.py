@@ -53,13 +53,10 @@ def build_network(
     constructor = _constructor(name)
     merged = network_arguments(name, args, in_channels=in_channels, out_channels=out_channels)
     try:
-        network = constructor(**merged)
+        return constructor(**merged)
     except (TypeError, ValueError) as error:
         text = " ".join(str(error).split())
         raise UserError(f"network.args: {name} refuses them: {text}.") from None
-    if not isinstance(network, nn.Module):
-        raise UserError(f"network.name: {name} makes a {type(network).__name__}, not an nn.Module.")
-    return network
 
 
 def network_arguments(
@@ -197,7 +194,11 @@ def _without_data(make: Callable[[], nn.Module]) -> nn.Module:
         return make().to("meta").eval()
 
 
-def _constructor(name: str) -> Callable[..., Any]:
+def _constructor(name: str) -> type[nn.Module]:
+    """The class of that name.
+
+    Nothing but a class of networks is ever called: the name may be that of somebody's checkpoint.
+    """
     if name in _DEFAULTS:
         return getattr(importlib.import_module(_MONAI_NETWORKS), name)  # type: ignore[no-any-return]
     module_name, dot, attribute = name.rpartition(".")
@@ -213,6 +214,9 @@ def _constructor(name: str) -> Callable[..., Any]:
         constructor = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         raise UserError(f"network.name: cannot import {name}: {error}.") from None
-    if not callable(constructor):
-        raise UserError(f"network.name: {name} is not a class.")
-    return constructor  # type: ignore[no-any-return]
+    if not (isinstance(constructor, type) and issubclass(constructor, nn.Module)):
+        raise UserError(
+            f"network.name: {name} is not a class of networks (torch.nn.Module). Wrap a function "
+            f"that makes one in such a class."
+        )
+    return constructor

@@ -60,6 +60,19 @@ def test_a_wrong_network_is_refused(name, args, message):
         build_network(name, args, in_channels=1, out_channels=2)
 
 
+def test_what_is_no_class_of_networks_is_never_called(monkeypatch):
+    """A checkpoint of somebody else's names a network too: torch.hub.load would fetch code."""
+    called = []
+    monkeypatch.setattr(
+        "segfocal.labels.made_up", lambda **args: called.append(args), raising=False
+    )
+    for name in ("segfocal.labels.made_up", "pathlib.Path", "torch.hub.load", "torch.Tensor"):
+        said = rf"^network.name: {name} is not a class of networks \(torch.nn.Module\)\. Wrap a fun"
+        with pytest.raises(UserError, match=said):
+            build_network(name, {"repo_or_dir": "."}, in_channels=1, out_channels=2)
+    assert called == []
+
+
 def test_a_patch_the_network_cannot_take_is_refused():
     make = partial(build_network, "SegResNet", {}, in_channels=1, out_channels=2)
     with pytest.raises(UserError, match="cannot take a patch of 30x32x32"):
