@@ -159,7 +159,8 @@ def check_network(
         out_channels: Channels the logits must have.
 
     Raises:
-        UserError: If the network cannot take the patch, or gives logits of another shape.
+        UserError: If the network cannot take the patch, or gives logits of another shape, in
+            training or after.
     """
     size = "x".join(map(str, patch_size))
     network = _without_data(make)
@@ -180,6 +181,32 @@ def check_network(
         raise UserError(
             f"network: expected logits of shape {expected} for a {size} patch, got {got}."
         )
+    trained = _training_output(network, patch)
+    if trained is not None and trained != [expected]:
+        several = " and ".join("x".join(map(str, shape)) for shape in trained)
+        raise UserError(
+            f"network.args: in training the network has outputs of shape {several} for a {size} "
+            f"patch, as for deep supervision; expected one. Switch that off (deep_supervision: "
+            f"false, dsdepth: 1), or train it in a script with DeepSupervisionLoss."
+        )
+
+
+def _training_output(network: nn.Module, patch: torch.Tensor) -> list[tuple[int, ...]] | None:
+    """Shapes of what a network on the meta device gives in training; None where it cannot tell.
+
+    Two patches are sent, which batch normalisation needs at the lowest level; the shapes are those
+    of one.
+    """
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            outputs = network.train()(patch.repeat(2, *(1,) * (patch.dim() - 1)))
+    except (RuntimeError, ValueError, IndexError, NotImplementedError):
+        return None
+    listed = [outputs] if isinstance(outputs, torch.Tensor) else outputs
+    if not isinstance(listed, list | tuple) or not all(isinstance(o, torch.Tensor) for o in listed):
+        return None
+    return [(1, *output.shape[1:]) for output in listed]
 
 
 def _without_data(make: Callable[[], nn.Module]) -> nn.Module:

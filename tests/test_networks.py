@@ -79,6 +79,38 @@ def test_a_patch_the_network_cannot_take_is_refused():
         check_network(make, (30, 32, 32), 1, 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "shapes"),
+    [
+        (
+            "DynUNet",
+            {"deep_supervision": True, "deep_supr_num": 2},
+            "1x3x2x32x32x32",
+        ),
+        (
+            "monai.networks.nets.SegResNetDS",
+            {"init_filters": 8, "blocks_down": [1, 1, 1], "dsdepth": 2},
+            "1x2x32x32x32 and 1x2x16x16x16",
+        ),
+    ],
+)
+def test_outputs_for_deep_supervision_are_refused_before_training(name, args, shapes):
+    make = partial(build_network, name, args, in_channels=1, out_channels=2)
+    with pytest.raises(UserError) as caught:
+        check_network(make, (32, 32, 32), 1, 2)
+    assert str(caught.value) == (
+        f"network.args: in training the network has outputs of shape {shapes} for a 32x32x32 "
+        f"patch, as for deep supervision; expected one. Switch that off (deep_supervision: false, "
+        f"dsdepth: 1), or train it in a script with DeepSupervisionLoss."
+    )
+
+
+def test_a_patch_that_batch_normalisation_takes_only_with_another_is_taken():
+    args = {"channels": [4, 4], "strides": [2], "norm": "batch"}
+    make = partial(build_network, "UNet", args, in_channels=1, out_channels=2)
+    check_network(make, (2, 2, 2), 1, 2)
+
+
 def test_logits_of_another_shape_are_refused():
     make = partial(build_network, "SegResNet", {}, in_channels=1, out_channels=2)
     with pytest.raises(UserError, match=r"expected logits of shape \(1, 3, 32, 32, 32\)"):
