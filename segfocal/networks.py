@@ -48,12 +48,18 @@ def build_network(
         out_channels: Classes or regions.
 
     Raises:
-        UserError: If the name is unknown, cannot be imported, is no `nn.Module`, or refuses `args`.
+        UserError: If the name is unknown, cannot be imported, is no `nn.Module`, lacks a package, or
+            refuses `args`.
     """
     constructor = _constructor(name)
     merged = network_arguments(name, args, in_channels=in_channels, out_channels=out_channels)
     try:
         return constructor(**merged)
+    except ImportError as error:  # MONAI's, for the packages that it does without
+        why = str(error).strip().splitlines()[0].rstrip(".")
+        raise UserError(
+            f"network.name: {name} needs a package that is not installed: {why}. Install it."
+        ) from None
     except (TypeError, ValueError) as error:
         text = " ".join(str(error).split())
         raise UserError(f"network.args: {name} refuses them: {text}.") from None

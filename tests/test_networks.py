@@ -3,6 +3,7 @@ from functools import partial
 import pytest
 import torch
 from monai.networks.nets import UNet
+from monai.utils import optional_import
 from torch import nn
 
 from segfocal.errors import UserError
@@ -71,6 +72,24 @@ def test_what_is_no_class_of_networks_is_never_called(monkeypatch):
         with pytest.raises(UserError, match=said):
             build_network(name, {"repo_or_dir": "."}, in_channels=1, out_channels=2)
     assert called == []
+
+
+class NeedsAnother(nn.Module):
+    """As MONAI's SwinUNETR needs einops."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        rearrange, _ = optional_import("no_such_package", name="rearrange")
+        self.layer = rearrange(in_channels, out_channels)
+
+
+def test_a_package_that_the_network_needs_is_named_in_a_line():
+    with pytest.raises(UserError) as caught:
+        build_network(f"{__name__}.NeedsAnother", {}, in_channels=1, out_channels=2)
+    assert str(caught.value) == (
+        f"network.name: {__name__}.NeedsAnother needs a package that is not installed: from "
+        f"no_such_package import rearrange (No module named 'no_such_package'). Install it."
+    )
 
 
 def test_a_patch_the_network_cannot_take_is_refused():
