@@ -48,18 +48,15 @@ def build_network(
         out_channels: Classes or regions.
 
     Raises:
-        UserError: If the name is unknown, cannot be imported, is no `nn.Module`, lacks a package, or
-            refuses `args`.
+        UserError: If the name is unknown, cannot be imported, is no `nn.Module`, needs a package
+            that is not there, or refuses `args`.
     """
     constructor = _constructor(name)
     merged = network_arguments(name, args, in_channels=in_channels, out_channels=out_channels)
     try:
         return constructor(**merged)
-    except ImportError as error:  # MONAI's, for the packages that it does without
-        why = str(error).strip().splitlines()[0].rstrip(".")
-        raise UserError(
-            f"network.name: {name} needs a package that is not installed: {why}. Install it."
-        ) from None
+    except ImportError as error:
+        raise _lacks_package(name, error) from None
     except (TypeError, ValueError) as error:
         text = " ".join(str(error).split())
         raise UserError(f"network.args: {name} refuses them: {text}.") from None
@@ -165,8 +162,8 @@ def check_network(
         out_channels: Channels the logits must have.
 
     Raises:
-        UserError: If the network cannot take the patch, or gives logits of another shape, in
-            training or after.
+        UserError: If the network cannot take the patch, needs a package that is not there, or gives
+            logits of another shape, in training or after.
     """
     size = "x".join(map(str, patch_size))
     network = _without_data(make)
@@ -175,6 +172,8 @@ def check_network(
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logits = network(patch)
+    except ImportError as error:
+        raise _lacks_package(type(network).__name__, error) from None
     except (RuntimeError, ValueError, IndexError) as error:
         text = textwrap.shorten(str(error), 160, placeholder=" ...")
         raise UserError(
@@ -195,6 +194,14 @@ def check_network(
             f"patch, as for deep supervision; expected one. Switch that off (deep_supervision: "
             f"false, dsdepth: 1), or train it in a script with DeepSupervisionLoss."
         )
+
+
+def _lacks_package(name: str, error: ImportError) -> UserError:
+    """MONAI looks for the packages that it can do without when they are first called."""
+    why = str(error).strip().splitlines()[0].rstrip(".")
+    return UserError(
+        f"network.name: {name} needs a package that is not installed: {why}. Install it."
+    )
 
 
 def _training_output(network: nn.Module, patch: torch.Tensor) -> list[tuple[int, ...]] | None:

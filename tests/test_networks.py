@@ -74,21 +74,36 @@ def test_what_is_no_class_of_networks_is_never_called(monkeypatch):
     assert called == []
 
 
-class NeedsAnother(nn.Module):
-    """As MONAI's SwinUNETR needs einops."""
-
+class NeedsToBuild(nn.Module):
     def __init__(self, in_channels, out_channels):
         super().__init__()
         rearrange, _ = optional_import("no_such_package", name="rearrange")
         self.layer = rearrange(in_channels, out_channels)
 
 
-def test_a_package_that_the_network_needs_is_named_in_a_line():
+class NeedsToRun(nn.Module):
+    """As MONAI's SwinUNETR needs einops."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.rearrange, _ = optional_import("no_such_package", name="rearrange")
+
+    def forward(self, image):
+        return self.rearrange(image)
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [(NeedsToBuild, f"{__name__}.NeedsToBuild"), (NeedsToRun, "NeedsToRun")],
+)
+def test_a_package_that_the_network_needs_is_named_in_a_line(network, told):
+    name = f"{__name__}.{network.__name__}"
+    make = partial(build_network, name, {}, in_channels=1, out_channels=2)
     with pytest.raises(UserError) as caught:
-        build_network(f"{__name__}.NeedsAnother", {}, in_channels=1, out_channels=2)
+        check_network(make, (32, 32, 32), 1, 2)
     assert str(caught.value) == (
-        f"network.name: {__name__}.NeedsAnother needs a package that is not installed: from "
-        f"no_such_package import rearrange (No module named 'no_such_package'). Install it."
+        f"network.name: {told} needs a package that is not installed: from no_such_package import "
+        f"rearrange (No module named 'no_such_package'). Install it."
     )
 
 
