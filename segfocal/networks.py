@@ -163,7 +163,7 @@ def check_network(
 
     Raises:
         UserError: If the network cannot take the patch, needs a package that is not there, or gives
-            logits of another shape, in training or after.
+            logits of another shape.
     """
     size = "x".join(map(str, patch_size))
     network = _without_data(make)
@@ -186,7 +186,26 @@ def check_network(
         raise UserError(
             f"network: expected logits of shape {expected} for a {size} patch, got {got}."
         )
-    trained = _training_output(network, patch)
+
+
+def check_trainable(
+    make: Callable[[], nn.Module], patch_size: tuple[int, ...], in_channels: int, out_channels: int
+) -> None:
+    """Sends patches without data through the network as in training, where it may have more heads.
+
+    Args:
+        make: As of `check_network`, which goes first; so do the others.
+        patch_size: Spatial size of the patch.
+        in_channels: Image channels.
+        out_channels: Channels the logits must have.
+
+    Raises:
+        UserError: If it has other outputs than one of logits.
+    """
+    size = "x".join(map(str, patch_size))
+    expected = (1, out_channels, *patch_size)
+    patch = torch.empty(1, in_channels, *patch_size, device="meta")
+    trained = _training_output(_without_data(make), patch)
     if trained is not None and trained != [expected]:
         several = " and ".join("x".join(map(str, shape)) for shape in trained)
         raise UserError(

@@ -10,6 +10,7 @@ from segfocal.errors import UserError
 from segfocal.networks import (
     build_network,
     check_network,
+    check_trainable,
     import_path,
     network_arguments,
     set_prior_bias,
@@ -130,8 +131,9 @@ def test_a_patch_the_network_cannot_take_is_refused():
 )
 def test_outputs_for_deep_supervision_are_refused_before_training(name, args, shapes):
     make = partial(build_network, name, args, in_channels=1, out_channels=2)
+    check_network(make, (32, 32, 32), 1, 2)  # what predicts has one output
     with pytest.raises(UserError) as caught:
-        check_network(make, (32, 32, 32), 1, 2)
+        check_trainable(make, (32, 32, 32), 1, 2)
     assert str(caught.value) == (
         f"network.args: in training the network has outputs of shape {shapes} for a 32x32x32 "
         f"patch, as for deep supervision; expected one. Switch that off (deep_supervision: false, "
@@ -142,7 +144,7 @@ def test_outputs_for_deep_supervision_are_refused_before_training(name, args, sh
 def test_a_patch_that_batch_normalisation_takes_only_with_another_is_taken():
     args = {"channels": [4, 4], "strides": [2], "norm": "batch"}
     make = partial(build_network, "UNet", args, in_channels=1, out_channels=2)
-    check_network(make, (2, 2, 2), 1, 2)
+    check_trainable(make, (2, 2, 2), 1, 2)
 
 
 def test_logits_of_another_shape_are_refused():
