@@ -48,18 +48,18 @@ def build_network(
         out_channels: Classes or regions.
 
     Raises:
-        UserError: If the name is unknown, cannot be imported, is no `nn.Module`, or refuses `args`.
+        UserError: If the name is unknown, cannot be imported, is no `nn.Module`, needs a package
+            that is not there, or refuses `args`.
     """
     constructor = _constructor(name)
     merged = network_arguments(name, args, in_channels=in_channels, out_channels=out_channels)
     try:
-        network = constructor(**merged)
+        return constructor(**merged)
+    except ImportError as error:
+        raise _lacks_package(name, error) from None
     except (TypeError, ValueError) as error:
         text = " ".join(str(error).split())
         raise UserError(f"network.args: {name} refuses them: {text}.") from None
-    if not isinstance(network, nn.Module):
-        raise UserError(f"network.name: {name} makes a {type(network).__name__}, not an nn.Module.")
-    return network
 
 
 def network_arguments(
@@ -162,7 +162,8 @@ def check_network(
         out_channels: Channels the logits must have.
 
     Raises:
-        UserError: If the network cannot take the patch, or gives logits of another shape.
+        UserError: If the network cannot take the patch, needs a package that is not there, or gives
+            logits of another shape.
     """
     size = "x".join(map(str, patch_size))
     network = _without_data(make)
@@ -171,6 +172,8 @@ def check_network(
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             logits = network(patch)
+    except ImportError as error:
+        raise _lacks_package(type(network).__name__, error) from None
     except (RuntimeError, ValueError, IndexError) as error:
         text = textwrap.shorten(str(error), 160, placeholder=" ...")
         raise UserError(
@@ -185,6 +188,59 @@ def check_network(
         )
 
 
+def check_trainable(
+    make: Callable[[], nn.Module], patch_size: tuple[int, ...], in_channels: int, out_channels: int
+) -> None:
+    """Sends patches without data through the network as in training, where it may have more heads.
+
+    Args:
+        make: As of `check_network`, which goes first; so do the others.
+        patch_size: Spatial size of the patch.
+        in_channels: Image channels.
+        out_channels: Channels the logits must have.
+
+    Raises:
+        UserError: If it has other outputs than one of logits.
+    """
+    size = "x".join(map(str, patch_size))
+    expected = (1, out_channels, *patch_size)
+    patch = torch.empty(1, in_channels, *patch_size, device="meta")
+    trained = _training_output(_without_data(make), patch)
+    if trained is not None and trained != [expected]:
+        several = " and ".join("x".join(map(str, shape)) for shape in trained)
+        raise UserError(
+            f"network.args: in training the network has outputs of shape {several} for a {size} "
+            f"patch, as for deep supervision; expected one. Switch that off (deep_supervision: "
+            f"false, dsdepth: 1), or train it in a script with DeepSupervisionLoss."
+        )
+
+
+def _lacks_package(name: str, error: ImportError) -> UserError:
+    """MONAI looks for the packages that it can do without when they are first called."""
+    why = str(error).strip().splitlines()[0].rstrip(".")
+    return UserError(
+        f"network.name: {name} needs a package that is not installed: {why}. Install it."
+    )
+
+
+def _training_output(network: nn.Module, patch: torch.Tensor) -> list[tuple[int, ...]] | None:
+    """Shapes of what a network on the meta device gives in training; None where it cannot tell.
+
+    Two patches are sent, which batch normalisation needs at the lowest level; the shapes are those
+    of one.
+    """
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            outputs = network.train()(patch.repeat(2, *(1,) * (patch.dim() - 1)))
+    except (RuntimeError, ValueError, IndexError, NotImplementedError):
+        return None
+    listed = [outputs] if isinstance(outputs, torch.Tensor) else outputs
+    if not isinstance(listed, list | tuple) or not all(isinstance(o, torch.Tensor) for o in listed):
+        return None
+    return [(1, *output.shape[1:]) for output in listed]
+
+
 def _without_data(make: Callable[[], nn.Module]) -> nn.Module:
     """A network on the meta device, in evaluation mode.
 
@@ -197,7 +253,11 @@ def _without_data(make: Callable[[], nn.Module]) -> nn.Module:
         return make().to("meta").eval()
 
 
-def _constructor(name: str) -> Callable[..., Any]:
+def _constructor(name: str) -> type[nn.Module]:
+    """The class of that name.
+
+    Nothing but a class of networks is ever called: the name may be that of somebody's checkpoint.
+    """
     if name in _DEFAULTS:
         return getattr(importlib.import_module(_MONAI_NETWORKS), name)  # type: ignore[no-any-return]
     module_name, dot, attribute = name.rpartition(".")
@@ -213,6 +273,9 @@ def _constructor(name: str) -> Callable[..., Any]:
         constructor = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
         raise UserError(f"network.name: cannot import {name}: {error}.") from None
-    if not callable(constructor):
-        raise UserError(f"network.name: {name} is not a class.")
-    return constructor  # type: ignore[no-any-return]
+    if not (isinstance(constructor, type) and issubclass(constructor, nn.Module)):
+        raise UserError(
+            f"network.name: {name} is not a class of networks (torch.nn.Module). Wrap a function "
+            f"that makes one in such a class."
+        )
+    return constructor

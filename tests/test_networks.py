@@ -3,12 +3,14 @@ from functools import partial
 import pytest
 import torch
 from monai.networks.nets import UNet
+from monai.utils import optional_import
 from torch import nn
 
 from segfocal.errors import UserError
 from segfocal.networks import (
     build_network,
     check_network,
+    check_trainable,
     import_path,
     network_arguments,
     set_prior_bias,
@@ -60,10 +62,89 @@ def test_a_wrong_network_is_refused(name, args, message):
         build_network(name, args, in_channels=1, out_channels=2)
 
 
+def test_what_is_no_class_of_networks_is_never_called(monkeypatch):
+    """A checkpoint of somebody else's names a network too: torch.hub.load would fetch code."""
+    called = []
+    monkeypatch.setattr(
+        "segfocal.labels.made_up", lambda **args: called.append(args), raising=False
+    )
+    for name in ("segfocal.labels.made_up", "pathlib.Path", "torch.hub.load", "torch.Tensor"):
+        said = rf"^network.name: {name} is not a class of networks \(torch.nn.Module\)\. Wrap a fun"
+        with pytest.raises(UserError, match=said):
+            build_network(name, {"repo_or_dir": "."}, in_channels=1, out_channels=2)
+    assert called == []
+
+
+class NeedsToBuild(nn.Module):
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        rearrange, _ = optional_import("no_such_package", name="rearrange")
+        self.layer = rearrange(in_channels, out_channels)
+
+
+class NeedsToRun(nn.Module):
+    """As MONAI's SwinUNETR needs einops."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.rearrange, _ = optional_import("no_such_package", name="rearrange")
+
+    def forward(self, image):
+        return self.rearrange(image)
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [(NeedsToBuild, f"{__name__}.NeedsToBuild"), (NeedsToRun, "NeedsToRun")],
+)
+def test_a_package_that_the_network_needs_is_named_in_a_line(network, told):
+    name = f"{__name__}.{network.__name__}"
+    make = partial(build_network, name, {}, in_channels=1, out_channels=2)
+    with pytest.raises(UserError) as caught:
+        check_network(make, (32, 32, 32), 1, 2)
+    assert str(caught.value) == (
+        f"network.name: {told} needs a package that is not installed: from no_such_package import "
+        f"rearrange (No module named 'no_such_package'). Install it."
+    )
+
+
 def test_a_patch_the_network_cannot_take_is_refused():
     make = partial(build_network, "SegResNet", {}, in_channels=1, out_channels=2)
     with pytest.raises(UserError, match="cannot take a patch of 30x32x32"):
         check_network(make, (30, 32, 32), 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "shapes"),
+    [
+        (
+            "DynUNet",
+            {"deep_supervision": True, "deep_supr_num": 2},
+            "1x3x2x32x32x32",
+        ),
+        (
+            "monai.networks.nets.SegResNetDS",
+            {"init_filters": 8, "blocks_down": [1, 1, 1], "dsdepth": 2},
+            "1x2x32x32x32 and 1x2x16x16x16",
+        ),
+    ],
+)
+def test_outputs_for_deep_supervision_are_refused_before_training(name, args, shapes):
+    make = partial(build_network, name, args, in_channels=1, out_channels=2)
+    check_network(make, (32, 32, 32), 1, 2)  # what predicts has one output
+    with pytest.raises(UserError) as caught:
+        check_trainable(make, (32, 32, 32), 1, 2)
+    assert str(caught.value) == (
+        f"network.args: in training the network has outputs of shape {shapes} for a 32x32x32 "
+        f"patch, as for deep supervision; expected one. Switch that off (deep_supervision: false, "
+        f"dsdepth: 1), or train it in a script with DeepSupervisionLoss."
+    )
+
+
+def test_a_patch_that_batch_normalisation_takes_only_with_another_is_taken():
+    args = {"channels": [4, 4], "strides": [2], "norm": "batch"}
+    make = partial(build_network, "UNet", args, in_channels=1, out_channels=2)
+    check_trainable(make, (2, 2, 2), 1, 2)
 
 
 def test_logits_of_another_shape_are_refused():

@@ -225,11 +225,17 @@ def _explain(error: ValidationError, settings: Mapping[str, Any], lines: Mapping
     first_wanted, *others = all_wanted
     wanted = " or ".join([first_wanted, *(other.removeprefix("expected ") for other in others)])
     got = _value(settings, known)
-    words = [str(e["ctx"]["expected"]) for e in of_this if e["type"] == "literal_error"]
-    choices = [word for text in words for word in text.split("'")[1::2]]
-    near = difflib.get_close_matches(str(got), choices, 1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    meant = [word for e in of_this for word in _near_words(e)]
+    hint = f" Did you mean {meant[0]}?" if meant else ""
     return f"{where}{known}: {wanted}, got {got!r}.{hint}".replace("\n", " ")
+
+
+def _near_words(error: Any) -> list[str]:
+    """The allowed word that is closest to the one that was written, in a list or mapping too."""
+    if error["type"] != "literal_error":
+        return []
+    choices = str(error["ctx"]["expected"]).split("'")[1::2]
+    return difflib.get_close_matches(str(error["input"]), choices, 1)
 
 
 def _numbers_wanted(error: Any, setting: str) -> str:

@@ -312,10 +312,10 @@ def _spacing_defect(header: Header, name: str, *, made_up: bool) -> DefectError:
 
 def _check_forms(header: Header, name: str, tolerance_mm: float) -> None:
     """The qform against the sform; readers choose one or the other."""
-    sform = np.asarray(header.nifti.get_sform(), dtype=np.float64)
+    sform = header.mm_per_unit * np.asarray(header.nifti.get_sform(), dtype=np.float64)
     try:
         with np.errstate(all="ignore"):
-            qform = np.asarray(header.nifti.get_qform(), dtype=np.float64)
+            qform = header.mm_per_unit * np.asarray(header.nifti.get_qform(), dtype=np.float64)
             voxel_sizes(qform)
     except ValueError:
         qform = np.full((4, 4), np.nan)

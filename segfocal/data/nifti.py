@@ -25,6 +25,7 @@ from segfocal.data.nifti_header import (
     times,
 )
 from segfocal.data.nifti_voxels import Stored, read_stored
+from segfocal.data.phantom.stamp import STAMP
 from segfocal.errors import UserError
 from segfocal.files import atomic_write
 
@@ -43,7 +44,7 @@ class Volume:
 
     Attributes:
         data: Image: float32 `(C, X, Y, Z)`. Label: the smallest integer type, `(X, Y, Z)`.
-        affine: Voxel indices (X, Y, Z) to world coordinates, float64 `(4, 4)`.
+        affine: Voxel indices (X, Y, Z) to world coordinates in mm, float64 `(4, 4)`.
         zooms: Edge lengths of a voxel in mm.
         header: nibabel's header of the (first) file.
     """
@@ -182,6 +183,7 @@ def write_label(
     like: Volume | Path,
     *,
     channel_dim: int | None = None,
+    synthetic: bool = False,
 ) -> None:
     """A label file on the grid of its source, complete or absent.
 
@@ -194,6 +196,7 @@ def write_label(
         values: Integers `(X, Y, Z)` as the file shall hold them (`LabelScheme.decode`).
         like: The source volume, or the path of the image it came from.
         channel_dim: Axis of the channels in a 4-D file `like`; None is NIfTI's own, the fourth.
+        synthetic: Stamp the file as made from the phantom; one whose source is stamped always is.
 
     Raises:
         UserError: If `path` has another ending, or `like` cannot be read.
@@ -202,7 +205,7 @@ def write_label(
     if values.dtype.kind not in "iu":
         raise ValueError(f"values must be integers, got {values.dtype}.")
     dtype = smallest_integer(int(values.min()), int(values.max()))
-    _write(path, values, dtype, like, channel_dim)
+    _write(path, values, dtype, like, channel_dim, synthetic)
 
 
 def write_array(
@@ -211,6 +214,7 @@ def write_array(
     like: Volume | Path,
     *,
     channel_dim: int | None = None,
+    synthetic: bool = False,
 ) -> None:
     """A map of floats (a probability) on the grid of its source, complete or absent.
 
@@ -219,12 +223,18 @@ def write_array(
         values: `(X, Y, Z)`; stored as float32.
         like: The source volume, or the path of the image it came from.
         channel_dim: Axis of the channels in a 4-D file `like`; None is NIfTI's own, the fourth.
+        synthetic: Stamp the file as made from the phantom; one whose source is stamped always is.
 
     Raises:
         UserError: If `path` has another ending, or `like` cannot be read.
         ValueError: If `values` are not on the source's grid.
     """
-    _write(path, values, np.dtype(np.float32), like, channel_dim)
+    _write(path, values, np.dtype(np.float32), like, channel_dim, synthetic)
+
+
+def is_stamped(header: Nifti1Header) -> bool:
+    """Whether a file says that it was made from the phantom."""
+    return bytes(header["descrip"]).startswith(STAMP.encode())
 
 
 def smallest_integer(low: int, high: int) -> np.dtype[Any]:
@@ -310,6 +320,7 @@ def _write(
     dtype: np.dtype[Any],
     like: Volume | Path,
     channel_dim: int | None,
+    synthetic: bool,
 ) -> None:
     if not path.name.endswith(SUFFIXES):
         raise UserError(f"{path}: expected a name that ends in .nii or .nii.gz.")
@@ -321,6 +332,8 @@ def _write(
     if values.shape != shape:
         raise ValueError(f"values must lie on the source's grid {shape}, got {values.shape}.")
     header = _header_like(source, shape, dtype)
+    if synthetic or is_stamped(source):
+        header["descrip"] = STAMP
     with atomic_write(path) as stream:
         if path.name.endswith(".gz"):
             with gzip.GzipFile("", "wb", _GZIP_LEVEL, stream, mtime=0) as zipped:

@@ -52,8 +52,8 @@ class Header:
     Attributes:
         path: The file, for messages.
         shape: Axis lengths on disk, without lengths of 1 behind the third axis.
-        affine: Voxel indices of the first three axes to world coordinates, float64 `(4, 4)`: the
-            sform where it has a code, else the qform, else the voxel size alone.
+        affine: Voxel indices of the first three axes to world coordinates in mm, float64 `(4, 4)`:
+            the sform where it has a code, else the qform, else the voxel size alone.
         zooms: Edge lengths of a voxel in mm, from the affine.
         pixdim: The voxel size as the file writes it, before anything is mended.
         nifti: nibabel's header, with every other field as it stands in the file.
@@ -76,6 +76,11 @@ class Header:
             return self.shape
         axis = 3 if channel_dim is None else channel_dim % 4
         return self.shape[:axis] + self.shape[axis + 1 :]
+
+    @property
+    def mm_per_unit(self) -> float:
+        """Millimetres of the file's unit of length; 1 where it names none."""
+        return _MM_PER_UNIT[self.nifti.get_xyzt_units()[0]]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -138,8 +143,8 @@ def parse_header(path: Path, raw: bytes) -> Header:
         # Numbers of a damaged header overflow; what comes of it is judged below.
         with np.errstate(all="ignore"):
             nifti.check_fix(logger=_SILENT)
-            affine = np.asarray(nifti.get_best_affine(), dtype=np.float64)
-            unit = nifti.get_xyzt_units()[0]
+            affine = np.array(nifti.get_best_affine(), dtype=np.float64)
+            affine[:3] *= _MM_PER_UNIT[nifti.get_xyzt_units()[0]]
             sizes = voxel_sizes(affine)
             singular = not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) == 0
         num_axes = int(nifti["dim"][0])
@@ -166,12 +171,11 @@ def parse_header(path: Path, raw: bytes) -> Header:
         shape = shape[:-1]
     if len(shape) == 5 and shape[3] == 1:
         shape = (*shape[:3], shape[4])
-    zooms = tuple(float(size) * _MM_PER_UNIT[unit] for size in sizes)
     return Header(
         path,
         shape,
         affine,
-        (zooms[0], zooms[1], zooms[2]),
+        (float(sizes[0]), float(sizes[1]), float(sizes[2])),
         (pixdim[0], pixdim[1], pixdim[2]),
         nifti,
     )
@@ -220,12 +224,12 @@ def check_promise(
             f"Convert the file to one of these."
         )
     if header.num_voxels > max_voxels:
-        promised = f"{header.path}: its header promises {times(header.shape)} voxels, more than"
+        fact = f"{header.path}: its header promises {times(header.shape)} voxels"
         raise DefectError(
-            f"{promised} data.max_voxels ({max_voxels}). Mend the header, or raise data.max_voxels "
-            f"if the volume is that large.",
+            f"{fact}, more than data.max_voxels ({max_voxels}). Mend the header, or raise "
+            f"data.max_voxels if the volume is that large.",
             "too-large",
-            f"{promised} {max_voxels}. Mend the header, or crop the volume.",
+            fact,
         )
     smallest = header.nifti.single_vox_offset
     if not smallest <= header.offset <= smallest + _MAX_EXTENSION_BYTES:
@@ -256,6 +260,15 @@ def stored_scaling(header: Header) -> tuple[float, float] | None:
     except HeaderDataError as error:
         raise _senseless(header.path, f"{error}.") from error
     return None if slope is None or (slope, inter) == (1.0, 0.0) else (slope, inter)
+
+
+def voxel_volume_mm3(affine: Affine) -> float:
+    """Volume of a voxel; under a shear less than the product of its edge lengths.
+
+    Args:
+        affine: Voxel indices to world coordinates in mm, `(4, 4)`.
+    """
+    return float(abs(np.linalg.det(affine[:3, :3])))
 
 
 def case_stem(path: Path) -> str:

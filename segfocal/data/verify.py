@@ -32,7 +32,7 @@ class LoadedCase:
         case_id: The case.
         image: float32 `(C, X, Y, Z)`, the selected channels in the selected order.
         classes: Class indices `(X, Y, Z)`, uint8, `IGNORE_CLASS` where ignored; None without label.
-        affine: Voxel indices to world coordinates, float64 `(4, 4)`.
+        affine: Voxel indices to world coordinates in mm, float64 `(4, 4)`.
         zooms: Edge lengths of a voxel in mm.
     """
 

@@ -10,10 +10,9 @@ import numpy as np
 from segfocal.data.defects import DefectError, Problem
 from segfocal.data.grids import check_same_grid
 from segfocal.data.header_defects import orientation_defects
-from segfocal.data.nifti import read_label
-from segfocal.data.nifti_header import Affine, Header, read_header
+from segfocal.data.nifti import is_stamped, read_label
+from segfocal.data.nifti_header import Affine, Header, read_header, voxel_volume_mm3
 from segfocal.data.partial import annotated_targets, check_annotated
-from segfocal.data.phantom.stamp import STAMP
 from segfocal.data.verify import encode_label
 from segfocal.errors import UserError
 from segfocal.evaluation.pairs import Pair
@@ -109,17 +108,23 @@ def _evaluated(rules: EvaluationRules, pair: Pair) -> CaseEvaluation:
     known = reference != IGNORE_CLASS
     _check_classes(pair, reference, known, predicted, rules.scheme)
     annotated = annotated_targets(rules.scheme, pair.case.annotated)
-    zooms = headers[0].zooms
+    voxel_mm3 = voxel_volume_mm3(headers[0].affine)
     curves, curve_problems = _curves(rules, pair, headers[0], reference, annotated)
     return CaseEvaluation(
         pair.case.case_id,
         evaluate_classes(
-            predicted, reference, rules.targets, zooms, rules.measures, annotated=annotated
+            predicted,
+            reference,
+            rules.targets,
+            headers[0].zooms,
+            rules.measures,
+            voxel_mm3=voxel_mm3,
+            annotated=annotated,
         ),
         headers[0].affine,
-        float(np.prod(zooms)),
+        voxel_mm3,
         1 - float(known.mean()),
-        is_synthetic=any(_is_stamped(header) for header in headers),
+        is_synthetic=any(is_stamped(header.nifti) for header in headers),
         curves=curves,
         curve_problems=curve_problems,
     )
@@ -200,7 +205,3 @@ def _check_classes(
         check_annotated(pair.case, reference, scheme)
     except UserError as error:
         raise DefectError(f"reference: {error}", "undeclared-label") from error
-
-
-def _is_stamped(header: Header) -> bool:
-    return bytes(header.nifti["descrip"]).startswith(STAMP.encode())

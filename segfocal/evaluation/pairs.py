@@ -84,7 +84,8 @@ def pair_up(
 ) -> tuple[list[Pair], list[Problem]]:
     """Pairs of one name, sorted, and a problem for each file that has no partner.
 
-    A name that fits no other is tried without `_seg`, `-seg` and the like behind it.
+    A name that fits no other is tried without `_seg`, `-seg` and the like behind it; where two
+    files of a side are then of one name, neither is taken.
 
     Args:
         predictions: The predictions.
@@ -98,9 +99,11 @@ def pair_up(
         return [Pair(next(iter(predictions.files.values())), references.cases[0])], []
     cases = {case.case_id: case for case in references.cases}
     twice = {problem.case_id for problem in (*predictions.problems, *references.problems)}
-    partner = _partners(predictions.files, cases)
+    partner, unclear = _partners(predictions.files, cases)
     left = sorted(set(cases) - set(partner.values()))
-    pairs, problems = [], []
+    pairs = []
+    problems = [_either(bare, *names) for bare, names in unclear.items()]
+    twice |= {name for names in unclear.values() for side in names for name in side}
     for name, path in predictions.files.items():
         if name in partner and cases[partner[name]].label is not None:
             pairs.append(Pair(path, cases[partner[name]]))
@@ -117,19 +120,39 @@ def pair_up(
             if case_id not in twice and cases[case_id].label is not None
         ]
     if not pairs:
+        if unclear:
+            raise UserError(str(problems[0]))
         problems += [*predictions.problems, *references.problems]
         raise UserError(_nothing(predictions, references, problems))
     return sorted(pairs, key=lambda pair: pair.case.case_id), problems
 
 
-def _partners(files: Mapping[str, Path], cases: Mapping[str, Case]) -> dict[str, str]:
-    """Name of a prediction to the case that it is of."""
+def _partners(
+    files: Mapping[str, Path], cases: Mapping[str, Case]
+) -> tuple[dict[str, str], dict[str, tuple[list[str], list[str]]]]:
+    """Name of a prediction to the case that it is of; and what could be of several.
+
+    The latter by the name that they share: predictions and cases.
+    """
     partner = {name: name for name in files if name in cases}
-    left = {_bare(case_id): case_id for case_id in cases if case_id not in partner}
-    for name in files:
-        if name not in partner and _bare(name) in left:
-            partner[name] = left.pop(_bare(name))
-    return partner
+    left_files, left_cases = (
+        _by_bare_name([name for name in names if name not in partner]) for names in (files, cases)
+    )
+    unclear = {}
+    for bare in left_files.keys() & left_cases.keys():
+        names, case_ids = left_files[bare], left_cases[bare]
+        if len(names) == len(case_ids) == 1:
+            partner[names[0]] = case_ids[0]
+        else:
+            unclear[bare] = (names, case_ids)
+    return partner, dict(sorted(unclear.items()))
+
+
+def _by_bare_name(names: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(_bare(name), []).append(name)
+    return found
 
 
 def _bare(name: str) -> str:
@@ -139,6 +162,16 @@ def _bare(name: str) -> str:
             if name.lower().endswith(f"{separator}{mark}"):
                 return name[: -len(mark) - 1]
     return name
+
+
+def _either(bare: str, names: Sequence[str], case_ids: Sequence[str]) -> Problem:
+    """The problem of files that could belong together in more than one way."""
+    pred, ref = (
+        f"{what}{'s' if len(of) > 1 else ''} {' and '.join(of)}"
+        for what, of in (("prediction", names), ("reference", case_ids))
+    )
+    text = f"{pred} could be of {ref}: none is taken. Name the two that belong together alike."
+    return Problem(bare, "dataset", text)
 
 
 def _no_reference(name: str, path: Path, case: Case | None, left: Sequence[str]) -> Problem:

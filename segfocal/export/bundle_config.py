@@ -156,4 +156,5 @@ def _save(model: TrainedModel) -> dict[str, Any]:
         scheme="@scheme",
         output_dir="@output_dir",
         channel_dim=model.config.data.channel_dim,
+        **({"synthetic": True} if model.checkpoint.synthetic else {}),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 from typing import Any, Literal
 
 import torch
@@ -79,7 +80,13 @@ class SlidingWindowLabelInferer(Inferer):  # type: ignore[misc]
                 f"overlap must be in [0, 1), one number or one for each spatial axis: got "
                 f"{overlap!r}."
             )
-        if sw_batch_size < 1:
+        sizes = roi_size if isinstance(roi_size, Iterable) else (roi_size,)
+        if not all(size is None or _is_whole(size) for size in sizes):
+            raise ValueError(
+                f"roi_size must be whole numbers, one or one for each spatial axis: got "
+                f"{roi_size!r}."
+            )
+        if not _is_whole(sw_batch_size) or sw_batch_size < 1:
             raise ValueError(f"sw_batch_size must be 1 or more: got {sw_batch_size}.")
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must lie between 0 and 1: got {threshold}.")
@@ -184,3 +191,7 @@ class SlidingWindowLabelInferer(Inferer):  # type: ignore[misc]
         if self.scheme is None:
             return inside.to(torch.uint8)
         return torch.from_numpy(self.scheme.paint(inside.cpu().numpy()))[None]
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, Integral)

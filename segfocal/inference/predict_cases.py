@@ -27,6 +27,8 @@ from segfocal.inference.probability_files import PROBABILITIES, probability_stem
 from segfocal.labels import ClassMap, LabelScheme
 
 if TYPE_CHECKING:
+    from monai.data.meta_tensor import MetaTensor
+
     from segfocal.checkpoint import Checkpoint
     from segfocal.inference.predictor import Predictor
 
@@ -85,7 +87,8 @@ def predict_cases(
     Args:
         request: What to do.
         say: Gets a line a case, and one at the end.
-        warn: Gets what a user should know: why a case was passed over, voxels of an unknown size.
+        warn: Gets what a user should know: why a case was passed over, voxels of an unknown size,
+            blank channels.
 
     Returns:
         The files, written now or found with `go_on`.
@@ -122,6 +125,7 @@ def predict_cases(
         _doubt_probabilities(targets, checkpoint.scheme, warn)
     from segfocal.inference.predictor import Predictor
 
+    synthetic = any(member.synthetic for member in loaded.values())
     failed = []
     number = 0
     for members, group in groups.items():
@@ -137,7 +141,14 @@ def predict_cases(
             if target.exists():
                 continue
             try:
-                told = _predict(case, target, predictor, with_probabilities=request.probabilities)
+                told = _predict(
+                    case,
+                    target,
+                    predictor,
+                    with_probabilities=request.probabilities,
+                    synthetic=synthetic,
+                    doubt=_doubt_blank(case.case_id, checkpoint.channels, warn),
+                )
             except UserError as error:
                 warn(str(error))
                 failed.append(case.case_id)
@@ -149,7 +160,7 @@ def predict_cases(
             f"{', '.join(failed)}. Mend that, then pass --continue."
         )
     say(f"{_some(len(cases), 'label file')} in {request.output}")
-    if any(member.synthetic for member in loaded.values()):
+    if synthetic:
         say(f"Trained on a {STAMP}")
     return list(targets.values())
 
@@ -210,6 +221,12 @@ def _without_settings(error: UserError, case_id: str, checkpoint: Checkpoint) ->
     defect = error.__cause__
     if not isinstance(defect, DefectError) or not defect.fact:
         return error
+    if defect.kind == "too-large":
+        most = checkpoint.config["data"].get("max_voxels", MAX_VOXELS)
+        return UserError(
+            f"{case_id}: {defect.fact}, more than the {most} that the run of the checkpoint takes. "
+            f"Mend the header, or crop the image if it is that large."
+        )
     if defect.kind not in ("channels", "channel-axis"):
         return UserError(f"{case_id}: {defect.fact}")
     channels, channel_dim = checkpoint.file_channels, checkpoint.config["data"]["channel_dim"]
@@ -274,7 +291,30 @@ def _doubt_spacing(grids: Sequence[CaseGrid], checkpoint: Checkpoint, warn: Say)
     )
 
 
-def _predict(case: Case, target: Path, predictor: Predictor, *, with_probabilities: bool) -> str:
+def _doubt_blank(case_id: str, channels: Sequence[str], warn: Say) -> Callable[[MetaTensor], None]:
+    """Takes a prepared image `(C, *S)` and says which channels have nothing in them to go by."""
+
+    def doubt(image: MetaTensor) -> None:
+        low, high = image.as_tensor().flatten(1).aminmax(dim=1)
+        blank = [name for name, one in zip(channels, (low == high).tolist(), strict=True) if one]
+        if blank:
+            warn(
+                f"{case_id}: {', '.join(blank)} holds one value in every voxel. Was it converted "
+                f"wrongly? Do not trust this label unseen."
+            )
+
+    return doubt
+
+
+def _predict(
+    case: Case,
+    target: Path,
+    predictor: Predictor,
+    *,
+    with_probabilities: bool,
+    synthetic: bool,
+    doubt: Callable[[MetaTensor], None],
+) -> str:
     """Writes one label, after its probabilities; its time and volumes, for the eye.
 
     Raises:
@@ -286,6 +326,7 @@ def _predict(case: Case, target: Path, predictor: Predictor, *, with_probabiliti
     began = time.monotonic()
     try:
         prepared = predictor.preprocessing(case)
+        doubt(prepared["image"])
         if with_probabilities:
             classes, probabilities = predictor.predict_with_probabilities(prepared["image"])
         else:
@@ -302,14 +343,18 @@ def _predict(case: Case, target: Path, predictor: Predictor, *, with_probabiliti
     try:
         if probabilities is not None:
             for path, values in zip(_maps(target, scheme), probabilities, strict=True):
-                write_array(path, values.numpy(), like=like, channel_dim=channel_dim)
-        write_label(target, scheme.decode(classes), like=like, channel_dim=channel_dim)
+                write_array(
+                    path, values.numpy(), like=like, channel_dim=channel_dim, synthetic=synthetic
+                )
+        write_label(
+            target, scheme.decode(classes), like=like, channel_dim=channel_dim, synthetic=synthetic
+        )
     except OSError as error:
         raise RunFailedError(
             f"{target} could not be written: {error.strerror}. Labels before it are complete; "
             f"pass --continue once there is room."
         ) from None
-    volumes = _volumes(classes, prepared["zooms_mm"], scheme)
+    volumes = _volumes(classes, prepared["voxel_mm3"], scheme)
     return f"{time.monotonic() - began:.1f} s · {volumes}"
 
 
@@ -347,9 +392,9 @@ def _refuse_overwriting(
         )
 
 
-def _volumes(classes: ClassMap, zooms_mm: Sequence[float], scheme: LabelScheme) -> str:
+def _volumes(classes: ClassMap, voxel_mm3: float, scheme: LabelScheme) -> str:
     """Predicted millilitres of each target, for the eye."""
-    voxel_ml = float(np.prod(zooms_mm)) / 1000
+    voxel_ml = voxel_mm3 / 1000
     return " ".join(
         f"{name} {np.isin(classes, members).sum() * voxel_ml:.1f} ml"
         for name, members in zip(scheme.target_names, scheme.target_classes, strict=True)

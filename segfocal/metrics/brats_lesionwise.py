@@ -70,7 +70,13 @@ class BratsScore:
 
 
 def score_brats_lesions(
-    pred: Mask, ref: Mask, spacing_mm: Sequence[float], rules: BratsRules, valid: Mask | None = None
+    pred: Mask,
+    ref: Mask,
+    spacing_mm: Sequence[float],
+    rules: BratsRules,
+    valid: Mask | None = None,
+    *,
+    voxel_mm3: float | None = None,
 ) -> BratsScore:
     """Lesion-wise Dice and HD95 of one region.
 
@@ -85,6 +91,8 @@ def score_brats_lesions(
         rules: One of `BRATS_RULES`.
         valid: True where the reference is known, same shape; None for everywhere. What is not
             valid leaves both masks.
+        voxel_mm3: Volume of a voxel; None is the product of its edges, which sheared axes make less
+            of.
 
     Returns:
         The scores; 1 and 0 mm where there is nothing to score.
@@ -111,13 +119,14 @@ def score_brats_lesions(
     matched = _matched(grown, islands, num_lesions)
     centres = component_centres(np.where(ref, grown, 0), range(1, num_lesions + 1), corner)
     lesion_boxes, island_boxes = ndimage.find_objects(grown), ndimage.find_objects(islands)
+    voxel_mm3 = float(np.prod(spacing_mm)) if voxel_mm3 is None else voxel_mm3
     lesions = []
     for index, centre in enumerate(centres, start=1):
         own = matched[index]
         near = _union([lesion_boxes[index - 1], *(island_boxes[island - 1] for island in own)])
         lesion = (grown[near] == index) & ref[near]
         lesions.append(
-            _score_lesion(lesion, np.isin(islands[near], own), spacing_mm, centre, rules)
+            _score_lesion(lesion, np.isin(islands[near], own), spacing_mm, voxel_mm3, centre, rules)
         )
     every = set(range(1, num_islands + 1))
     unmatched = sorted(every.difference(*matched.values()))
@@ -145,10 +154,10 @@ def _score_lesion(
     lesion: Mask,
     matched: Mask,
     spacing_mm: Sequence[float],
+    voxel_mm3: float,
     centre: tuple[float, ...],
     rules: BratsRules,
 ) -> Lesion:
-    size_mm3 = int(np.count_nonzero(lesion)) * float(np.prod(spacing_mm))
     voxels, predicted = int(np.count_nonzero(lesion)), int(np.count_nonzero(matched))
     overlap = int(np.count_nonzero(lesion & matched))
     hd95_mm = hd95_of_elements(matched, lesion, spacing_mm)
@@ -157,7 +166,7 @@ def _score_lesion(
         centre,
         overlap / voxels,
         found=predicted > 0,
-        scored=size_mm3 > rules.max_left_out_mm3 * (1 + HEADER_ROUNDING),
+        scored=voxels * voxel_mm3 > rules.max_left_out_mm3 * (1 + HEADER_ROUNDING),
         dice=2 * overlap / (voxels + predicted),
         hd95_mm=HD95_PENALTY_MM if math.isinf(hd95_mm) else hd95_mm,
     )

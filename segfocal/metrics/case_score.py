@@ -138,6 +138,7 @@ def score_region(
     valid: npt.ArrayLike | None = None,
     zooms_mm: Sequence[float] | None = None,
     *,
+    voxel_mm3: float | None = None,
     min_overlap_voxels: int = 1,
 ) -> RegionScore:
     """Dice, volumes and lesion counts of one region.
@@ -147,6 +148,8 @@ def score_region(
         ref: Reference mask `(*S)`, bool.
         valid: True where the reference is known; None for everywhere.
         zooms_mm: Voxel edge lengths in mm, for the volumes.
+        voxel_mm3: Volume of a voxel; None is the product of `zooms_mm`, which sheared axes make
+            less of.
         min_overlap_voxels: As in `count_lesions`.
 
     Raises:
@@ -157,7 +160,9 @@ def score_region(
         pred, ref = pred & valid, ref & valid
     counts = count_lesions(pred, ref, min_overlap_voxels=min_overlap_voxels)
     ref_voxels, pred_voxels = int(np.count_nonzero(ref)), int(np.count_nonzero(pred))
-    voxel_ml = None if zooms_mm is None else float(np.prod(zooms_mm)) / 1000
+    if voxel_mm3 is None and zooms_mm is not None:
+        voxel_mm3 = float(np.prod(zooms_mm))
+    voxel_ml = None if voxel_mm3 is None else voxel_mm3 / 1000
     return RegionScore(
         dice=dice(pred, ref),
         ref_voxels=ref_voxels,
@@ -178,6 +183,7 @@ def score_case(
     target_classes: Sequence[Sequence[int]],
     zooms_mm: Sequence[float] | None = None,
     *,
+    voxel_mm3: float | None = None,
     min_overlap_voxels: int = 1,
     annotated: Sequence[bool] | None = None,
 ) -> CaseScore:
@@ -191,6 +197,8 @@ def score_case(
         target_names: Names of the R regions (`LabelScheme.target_names`).
         target_classes: Their classes (`LabelScheme.target_classes`).
         zooms_mm: Voxel edge lengths in mm, for the volumes.
+        voxel_mm3: Volume of a voxel; None is the product of `zooms_mm`, which sheared axes make
+            less of.
         min_overlap_voxels: As in `count_lesions`.
         annotated: For each region, whether the case was annotated for it; None for all. Another is
             not scored.
@@ -209,7 +217,9 @@ def score_case(
     refs = region_masks(classes, target_classes)
     knows = [True] * len(refs) if annotated is None else annotated
     scores = {
-        name: score_region(p, r, valid, zooms_mm, min_overlap_voxels=min_overlap_voxels)
+        name: score_region(
+            p, r, valid, zooms_mm, voxel_mm3=voxel_mm3, min_overlap_voxels=min_overlap_voxels
+        )
         if known
         else NOT_ANNOTATED
         for name, p, r, known in zip(target_names, masks, refs, knows, strict=True)

@@ -76,6 +76,7 @@ def evaluate_classes(
     spacing_mm: Sequence[float],
     measures: Measures,
     *,
+    voxel_mm3: float | None = None,
     annotated: Sequence[bool] | None = None,
 ) -> dict[str, RegionEvaluation]:
     """Measures every class or region of a case over the voxels whose reference is not ignored.
@@ -86,6 +87,8 @@ def evaluate_classes(
         targets: Name to class indices, of each class or region.
         spacing_mm: Edge length of a voxel along each axis.
         measures: What to measure.
+        voxel_mm3: Volume of a voxel; None is the product of its edges, which sheared axes make less
+            of.
         annotated: For each target, whether the case was annotated for it; None for all. Another is
             not measured.
 
@@ -105,12 +108,17 @@ def evaluate_classes(
             found[name] = UNSCORED
             continue
         pred, ref = (region_masks(classes, [members])[0] for classes in (predicted, reference))
-        found[name] = evaluate_region(pred & valid, ref, spacing_mm, measures)
+        found[name] = evaluate_region(pred & valid, ref, spacing_mm, measures, voxel_mm3=voxel_mm3)
     return found
 
 
 def evaluate_region(
-    pred: Mask, ref: Mask, spacing_mm: Sequence[float], measures: Measures
+    pred: Mask,
+    ref: Mask,
+    spacing_mm: Sequence[float],
+    measures: Measures,
+    *,
+    voxel_mm3: float | None = None,
 ) -> RegionEvaluation:
     """Measures one region.
 
@@ -119,20 +127,24 @@ def evaluate_region(
         ref: Reference mask of the same shape, bool, without ignored voxels.
         spacing_mm: Edge length of a voxel along each axis.
         measures: What to measure.
+        voxel_mm3: As in `evaluate_classes`.
 
     Raises:
         ValueError: If the shapes differ, or an array is not boolean.
     """
+    voxel_mm3 = math.prod(spacing_mm) if voxel_mm3 is None else voxel_mm3
     surface = surface_score(pred, ref, spacing_mm, tolerance_mm=measures.tolerance_mm)
     lesion_dice = lesion_hd95_mm = math.nan
     if measures.lesions == "plain":
         match = match_lesions(pred, ref)
     else:
-        brats = score_brats_lesions(pred, ref, spacing_mm, BRATS_RULES[measures.lesions])
+        brats = score_brats_lesions(
+            pred, ref, spacing_mm, BRATS_RULES[measures.lesions], voxel_mm3=voxel_mm3
+        )
         match, lesion_dice, lesion_hd95_mm = brats.match, brats.dice, brats.hd95_mm
     counts = match.counts
     ref_voxels, pred_voxels = int(ref.sum()), int(pred.sum())
-    voxel_ml = math.prod(spacing_mm) / 1000
+    voxel_ml = voxel_mm3 / 1000
     score = RegionScore(
         dice(pred, ref),
         ref_voxels,

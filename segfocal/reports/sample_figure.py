@@ -197,7 +197,7 @@ def _draw_panel(
     if classes is not None:
         axes.imshow(_paint(view.cut(classes)), interpolation="nearest", **look)
         ignored = view.cut(reference) == IGNORE_CLASS
-        if ignored.any():
+        if ignored.any() and _has_contours(ignored):
             axes.contourf(ignored, levels=[0.5, 1.5], colors="none", hatches=["////"])
     axes.set_xticks([])
     axes.set_yticks([])
@@ -223,9 +223,14 @@ def _paint(classes: ClassMap) -> npt.NDArray[np.float32]:
 def _mark_error_outline(axes: Axes, view: View, reference: ClassMap) -> None:
     """The reference's outer border over the prediction."""
     lesion = view.cut((reference > 0) & (reference != IGNORE_CLASS))
-    if lesion.any():
+    if lesion.any() and _has_contours(lesion):
         drawn = axes.contour(lesion, levels=[0.5], colors="white", linewidths=0.9)
         drawn.set_path_effects(OUTLINE)
+
+
+def _has_contours(plane: npt.NDArray[np.bool_]) -> bool:
+    """Whether matplotlib can draw them: of one slice, the side is a row of voxels."""
+    return bool(min(plane.shape) > 1)
 
 
 def _legend(

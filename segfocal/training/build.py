@@ -22,7 +22,7 @@ from segfocal.data.processes import available_cores
 from segfocal.errors import RunFailedError, UserError, one_line
 from segfocal.inference.device import is_out_of_memory
 from segfocal.labels import LabelScheme
-from segfocal.networks import build_network, check_network, set_prior_bias
+from segfocal.networks import build_network, check_network, check_trainable, set_prior_bias
 from segfocal.statistics.partial_labels import output_shares
 from segfocal.training.case_cache import Prepared, code_fingerprint
 from segfocal.training.case_store import CaseStore
@@ -54,6 +54,7 @@ def make_network(config: Config, plan: Plan) -> nn.Module:
         out_channels=scheme.num_outputs,
     )
     check_network(make, config.train.patch_size, num_channels, scheme.num_outputs)
+    check_trainable(make, config.train.patch_size, num_channels, scheme.num_outputs)
     torch.manual_seed(stable_seed(config.train.seed, "network"))
     network = make()
     if config.network.prior_bias:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from segfocal.config.load import LoadedConfig, check_config, load_config
+from segfocal.data.phantom.stamp import STAMP
 from segfocal.data.split import write_split
 from segfocal.errors import UserError
 from segfocal.files import check_checkpoint_path, write_json
@@ -145,6 +146,7 @@ def statistics(plan: Plan) -> dict[str, object]:
     """What stats.json holds: what was read, the voxels of the training split, the weights."""
     dataset = plan.dataset
     return {
+        "synthetic": STAMP if dataset.synthetic else False,
         "data": {
             "layout": dataset.layout,
             "channels": list(plan.channels),

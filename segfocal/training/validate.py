@@ -47,7 +47,7 @@ def validate(
 
     Args:
         predictor: Network and window.
-        cases: Preprocessed cases with `image`, `label`, `reference`, `zooms_mm`, `case_id`.
+        cases: Preprocessed cases with `image`, `label`, `reference`, `voxel_mm3`, `case_id`.
         scheme: What classes mean.
         on_case: Called after each case.
         annotated: Case id to whether it was annotated for each target; None for all. What nobody
@@ -68,7 +68,7 @@ def validate(
                 reference,
                 scheme.target_names,
                 scheme.target_classes,
-                case["zooms_mm"],
+                voxel_mm3=case["voxel_mm3"],
                 annotated=None if annotated is None else annotated[case["case_id"]],
             )
         )

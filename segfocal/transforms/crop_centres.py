@@ -177,8 +177,9 @@ def as_classes(label: Any, name: str) -> npt.NDArray[Any]:
     broken = classes[classes != np.rint(classes)] if classes.dtype.kind == "f" else classes[:0]
     if broken.size:
         raise ValueError(
-            f"{name}: expected whole numbers, got {broken[0]:g}. Resample labels with mode nearest "
-            f'and cast them: CastToTyped("label", torch.uint8).'
+            f"{name}: expected whole numbers, got {broken[0]:g}: the label was interpolated. "
+            f"Resample it with mode nearest, which a lazy Compose of MONAI forgets unless it has "
+            f'overrides={{"label": {{"mode": "nearest"}}}}.'
         )
     return classes
 

@@ -12,7 +12,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import Transform
 
 from segfocal.data.cases import Case
-from segfocal.data.nifti_header import MAX_VOXELS, case_stem
+from segfocal.data.nifti_header import MAX_VOXELS, case_stem, voxel_volume_mm3
 from segfocal.data.verify import load_case
 from segfocal.errors import UserError
 from segfocal.labels import LabelScheme
@@ -28,9 +28,10 @@ class LoadCased(Transform):
     `image` is float32 `(C, X, Y, Z)`; `label` uint8 class indices `(1, X, Y, Z)` with
     `IGNORE_CLASS` where ignored, absent for a case without a label. Both are MetaTensors with the
     file's affine, so that MONAI's spatial transforms and `Invertd` apply. `reference` is the label
-    as a plain array `(X, Y, Z)`, which no later transform moves: scores are taken on it. `case_id`
-    and `zooms_mm` are plain values, and `case` itself is taken out, so that MONAI's caches store
-    the result and its loaders batch it. `meta["filename_or_obj"]` is the first image file, or the
+    as a plain array `(X, Y, Z)`, which no later transform moves: scores are taken on it. `case_id`,
+    `zooms_mm` and `voxel_mm3` (less than their product where the axes are sheared) are plain
+    values, and `case` itself is taken out, so that MONAI's caches store the result and its loaders
+    batch it. `meta["filename_or_obj"]` is the first image file, or the
     label file: `SaveImaged` names after it what it writes.
 
     Args:
@@ -82,6 +83,7 @@ class LoadCased(Transform):
         affine = torch.from_numpy(loaded.affine)
         out["case_id"] = case.case_id
         out["zooms_mm"] = loaded.zooms
+        out["voxel_mm3"] = voxel_volume_mm3(loaded.affine)
         out["image"] = _volume(loaded.image, affine, case.images[0])
         if loaded.classes is not None:
             assert case.label is not None

@@ -36,6 +36,7 @@ class SaveLabeld(MapTransform):
         output_dir: Folder for the files, made where it is missing.
         source_key: Key of the image, a MetaTensor whose `filename_or_obj` is the image file.
         channel_dim: Axis of the channels in a 4-D image file; None is the fourth.
+        synthetic: Stamp the files as made from the phantom; one whose image is stamped always is.
         allow_missing_keys: Pass over a missing key.
 
     Raises:
@@ -54,6 +55,7 @@ class SaveLabeld(MapTransform):
         *,
         source_key: str = "image",
         channel_dim: int | None = None,
+        synthetic: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
@@ -61,6 +63,7 @@ class SaveLabeld(MapTransform):
         self.output_dir = Path(output_dir)
         self.source_key = source_key
         self.channel_dim = channel_dim
+        self.synthetic = synthetic
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Writes the file."""
@@ -74,7 +77,13 @@ class SaveLabeld(MapTransform):
             plain = classes.as_tensor() if isinstance(classes, MetaTensor) else classes
             values = self.scheme.decode(np.asarray(plain).astype(np.uint8)[0])
             make_writable(self.output_dir)
-            write_label(path, values, like=source, channel_dim=self.channel_dim)
+            write_label(
+                path,
+                values,
+                like=source,
+                channel_dim=self.channel_dim,
+                synthetic=self.synthetic,
+            )
             _logger.info("%s", path)
             out["saved"] = path
         return out

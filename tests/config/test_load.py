@@ -100,6 +100,19 @@ def test_a_wrong_override_names_the_option(write):
     )
 
 
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [
+        ("trackers=[mlflow, wanb]", "wandb"),
+        ("trackers=[tensorboard, mlflow, wnb]", "wandb"),
+        ("data.normalize={CT: zscor, MR: none}", "zscore"),
+        ("data.normalize={CT: [0, 1], MR: zscore_nonzer}", "zscore_nonzero"),
+    ],
+)
+def test_a_misspelt_word_among_right_ones_is_suggested(write, override, word):
+    assert mistake(write(BASE), override).endswith(f". Did you mean {word}?")
+
+
 def test_a_misspelt_word_is_suggested(write):
     assert mistake(write(BASE), "loss.alpha=balancd").endswith(
         "got 'balancd'. Did you mean balanced?"

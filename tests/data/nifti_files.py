@@ -26,6 +26,17 @@ TURNED = np.array(
 """1.5 x 2 x 3 mm, turned about two axes, without the shear that only an sform can tell."""
 
 
+SHEARED = np.array(
+    [
+        [1.0, 0.8, 0.0, -20.0],
+        [0.0, 2.0, 0.5, 30.0],
+        [0.0, 0.0, 3.0, -40.0],
+        [0.0, 0.0, 0.0, 1.0],
+    ]
+)
+"""A voxel of 6 mm3, whose edges of 1, 2.154 and 3.041 mm would make 6.551."""
+
+
 def save(path, data, affine=None, *, codes=(1, 1), dtype=None, scaling=None, kind=nib.Nifti1Image):
     """Writes `data` with both form codes set; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from segfocal.data.defects import SEVERITIES
 from segfocal.data.survey_walk import survey_cases
 from segfocal.labels import LabelScheme
 
-from .nifti_files import TURNED, image_of, label_of, save
+from .nifti_files import SHEARED, TURNED, image_of, label_of, save
 
 SHAPE = (7, 6, 5)
 SCHEME = LabelScheme(("background", "oedema", "tumour"), (0, 1, 2), ignore_values=(9,))
@@ -63,6 +63,14 @@ def test_a_good_case_has_no_problem_and_its_numbers_are_numpys(case):
         assert channel.intensities.minimum == image.min()
         assert channel.intensities.maximum == image.max()
     assert set(survey.label.lesions_mm3) == {"oedema", "tumour"}
+
+
+def test_lesions_are_as_large_as_sheared_voxels(tmp_path):
+    label = np.zeros(SHAPE, np.uint8)
+    label[3:5, 3, 3] = 2
+    images = tuple(save(tmp_path / f"c_{i}.nii", image_of(SHAPE, i), SHEARED) for i in range(2))
+    case = Case("c", images, save(tmp_path / "c.nii", label, SHEARED))
+    assert survey_case(case, RULES).label.lesions_mm3["tumour"] == pytest.approx((12.0,))
 
 
 def test_lesions_are_measured_in_cubic_millimetres(case):
@@ -259,6 +267,17 @@ def test_a_qform_against_the_sform(case):
         "c: CT: qform and sform differ by 4 mm in x; programs read one or the other (segfocal: the "
         "sform). Copy the right one over the other in c_0000.nii.gz."
     )
+
+
+def test_forms_are_compared_in_millimetres(case):
+    image = nib.Nifti1Image(image_of(SHAPE), 1000 * TURNED)
+    moved = 1000 * TURNED
+    moved[0, 3] -= 4
+    image.header.set_sform(image.affine, 1)
+    image.header.set_qform(moved, 1)
+    image.header.set_xyzt_units("micron")
+    nib.save(image, case.images[0])
+    assert told(case) == []
 
 
 def test_a_qform_without_sense_beside_a_good_sform(case):

@@ -17,10 +17,11 @@ from segfocal.data.nifti import (
     write_array,
     write_label,
 )
-from segfocal.data.nifti_header import read_header
+from segfocal.data.nifti_header import read_header, voxel_volume_mm3
+from segfocal.data.phantom.stamp import STAMP
 from segfocal.errors import UserError
 
-from .nifti_files import OBLIQUE, image_of, label_of, save
+from .nifti_files import OBLIQUE, SHEARED, image_of, label_of, save
 
 GEOMETRY = (
     *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
@@ -243,6 +244,24 @@ def test_zooms_are_in_millimetres_whatever_the_unit(tmp_path, unit, factor):
     )
 
 
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 1000.0), ("micron", 0.001), ("mm", 1.0)])
+def test_the_affine_is_in_millimetres_and_written_in_the_files_unit(tmp_path, unit, factor):
+    image = nib.Nifti1Image(image_of((4, 5, 6)), OBLIQUE)
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "u.nii")
+    header = read_header(tmp_path / "u.nii")
+    np.testing.assert_allclose(header.affine[:3], OBLIQUE[:3] * factor, rtol=1e-6)
+    write_label(tmp_path / "w.nii", label_of((4, 5, 6)), tmp_path / "u.nii")
+    written = nib.load(tmp_path / "w.nii")
+    np.testing.assert_allclose(written.affine, OBLIQUE, rtol=1e-6)
+    assert written.header.get_xyzt_units()[0] == unit
+
+
+def test_a_voxels_volume_counts_the_shear():
+    assert voxel_volume_mm3(SHEARED) == pytest.approx(6, rel=1e-12)
+    assert voxel_volume_mm3(SHEARED[[1, 0, 2, 3]]) == pytest.approx(6, rel=1e-12)  # left-handed
+
+
 def test_a_header_needs_only_the_start_of_the_file(tmp_path):
     path = save(tmp_path / "h.nii.gz", np.random.default_rng(0).normal(size=(40, 40, 40)), OBLIQUE)
     path.write_bytes(path.read_bytes()[:100_000])
@@ -388,6 +407,21 @@ def test_written_label_takes_no_text_of_the_source(tmp_path):
     assert b"John" not in written
     assert b"1950" not in written
     assert len(written) == 352 + 60
+
+
+@pytest.mark.parametrize("write", [write_label, write_array])
+def test_what_is_made_of_the_phantom_says_so(tmp_path, write):
+    values = label_of((5, 4, 3))
+    image = nib.Nifti1Image(image_of((5, 4, 3)), np.eye(4))
+    nib.save(image, tmp_path / "real.nii")
+    image.header["descrip"] = STAMP
+    nib.save(image, tmp_path / "phantom.nii")
+    write(tmp_path / "a.nii", values, tmp_path / "real.nii")
+    write(tmp_path / "b.nii", values, tmp_path / "phantom.nii")
+    write(tmp_path / "c.nii", values, tmp_path / "real.nii", synthetic=True)
+    headers = [nib.load(tmp_path / f"{name}.nii").header for name in "abc"]
+    said = [bytes(header["descrip"]).rstrip(b"\0") for header in headers]
+    assert said == [b"", STAMP.encode(), STAMP.encode()]
 
 
 def test_a_volume_serves_as_source_as_its_file_does(tmp_path):

@@ -12,7 +12,7 @@ from segfocal.evaluation.case import EvaluationRules, evaluate_pair
 from segfocal.evaluation.pairs import Pair
 from segfocal.labels import LabelScheme
 from segfocal.metrics.evaluation import Measures
-from tests.data.nifti_files import OBLIQUE, label_of, save
+from tests.data.nifti_files import OBLIQUE, SHEARED, label_of, save
 
 ROOT = os.environ.get("SEGFOCAL_REALDATA")
 SCHEME = LabelScheme(("background", "liver", "spleen"), (0, 1, 2))
@@ -43,6 +43,18 @@ def test_distances_are_measured_along_oblique_axes(tmp_path):
         region = evaluate_pair(rules(), Pair(pred, case)).regions["liver"]
         edge = float(np.linalg.norm(OBLIQUE[:3, axis]))
         assert region.surface.hd95_mm == pytest.approx(edge)
+
+
+@pytest.mark.parametrize("lesions", ["plain", "brats-gli"])
+def test_volumes_count_the_shear_of_the_axes(tmp_path, lesions):
+    reference = np.zeros((9, 9, 9), np.uint8)
+    reference[3:5, 3:5, 3:5] = 1  # 48 mm3, of its edges 52: BraTS leaves out up to 50
+    path = save(tmp_path / "ref.nii.gz", reference, SHEARED)
+    case = evaluate_pair(rules(lesions=lesions), Pair(path, Case("a", (), path)))
+    liver = case.regions["liver"]
+    assert case.voxel_mm3 == pytest.approx(6)
+    assert liver.score.ref_ml == liver.score.pred_ml == pytest.approx(0.048)
+    assert liver.match.lesions[0].scored == (lesions == "plain")
 
 
 def test_the_type_that_labels_are_stored_in_changes_nothing(tmp_path):

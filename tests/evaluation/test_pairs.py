@@ -51,6 +51,27 @@ def test_the_whole_name_goes_before_its_part():
     ]
 
 
+@pytest.mark.parametrize(
+    ("pred", "ref", "words"),
+    [
+        (["a"], ["a_seg", "a-label"], "prediction a could be of references a_seg and a-label"),
+        (["a_pred"], ["a", "a_seg"], "prediction a_pred could be of references a and a_seg"),
+        (["a_seg", "a_pred"], ["a"], "predictions a_seg and a_pred could be of reference a"),
+    ],
+)
+def test_what_could_be_of_two_is_taken_for_neither(pred, ref, words):
+    told, problems = pairs_of(predictions("b", *pred), references("b", *ref))
+    assert told == [("b.nii.gz", "b.nii.gz")]
+    assert problems == [
+        f"a: {words}: none is taken. Name the two that belong together alike.",
+    ]
+
+
+def test_where_nothing_else_is_there_what_could_be_of_two_is_told():
+    with pytest.raises(UserError, match=r"^a: prediction a could be of references a_seg and a-lab"):
+        pairs_of(predictions("a"), references("a_seg", "a-label"))
+
+
 def test_a_misspelt_name_is_told_with_the_case_that_is_left():
     _, problems = pairs_of(predictions("case_1", "case2"), references("case_1", "case_2"))
     assert problems == [

@@ -276,6 +276,7 @@ class TestInMonai:
         ({"overlap": 1.0}, r"overlap must be in \[0, 1\), one number or .*: got 1.0"),
         ({"overlap": (0.5, 1.0, 0.5)}, r"overlap must be in .*: got \(0.5, 1.0, 0.5\)"),
         ({"sw_batch_size": 0}, "sw_batch_size must be 1 or more: got 0"),
+        ({"sw_batch_size": 2.5}, "sw_batch_size must be 1 or more: got 2.5"),
         ({"threshold": 0.0}, "threshold must lie between 0 and 1"),
         ({"scheme": BRATS}, "activation must be sigmoid for this scheme: got softmax"),
     ],
@@ -283,6 +284,19 @@ class TestInMonai:
 def test_a_wrong_option_is_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         SlidingWindowLabelInferer(8, **arguments)
+
+
+@pytest.mark.parametrize("roi_size", [16.0, (8, 8.0, 8), np.array([8.0, 8.0]), "8"])
+def test_a_window_of_other_than_whole_numbers_is_refused(roi_size):
+    with pytest.raises(ValueError, match="roi_size must be whole numbers, one or one for each"):
+        SlidingWindowLabelInferer(roi_size)
+
+
+@pytest.mark.parametrize("roi_size", [8, np.int64(8), (8, None, -1), np.array([8, 0, 8])])
+def test_windows_are_given_as_to_monai(roi_size):
+    volume, network = noisy(1, 2, 12, 9, 10), make_network(3)
+    labels = SlidingWindowLabelInferer(roi_size)(volume, network)
+    assert_argmax(labels, of_monai(volume, network, roi_size=roi_size))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import errno
 import json
 import re
 import shutil
+import struct
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +17,7 @@ from segfocal.errors import RunFailedError, UserError
 from segfocal.inference import predict_cases as module
 from segfocal.inference.predict_cases import PredictRequest, predict_cases
 from segfocal.inference.predictor import Predictor
+from tests.data.nifti_files import SHEARED
 from tests.runs import tiny_run
 
 
@@ -46,6 +48,45 @@ def test_a_folder_and_a_single_file_are_predicted(checkpoint, phantom, tmp_path)
     folder = predict(checkpoint, phantom / "imagesTs", tmp_path / "a")
     file = predict(checkpoint, phantom / "imagesTs" / "PHANTOM_TEST_001.nii.gz", tmp_path / "b")
     assert folder[0].read_bytes() == file[0].read_bytes()
+
+
+def test_the_volumes_of_a_line_count_the_shear(checkpoint, phantom, tmp_path, monkeypatch):
+    source = nib.load(phantom / "imagesTs" / "PHANTOM_TEST_001.nii.gz")
+    (tmp_path / "in").mkdir()
+    nib.save(nib.Nifti1Image(np.asarray(source.dataobj), SHEARED), tmp_path / "in" / "x.nii.gz")
+    everything = np.ones(source.shape[:3], np.uint8)
+    monkeypatch.setattr(Predictor, "predict", lambda _self, _image: everything)
+    lines = []
+    request = PredictRequest([checkpoint], tmp_path / "in", tmp_path / "out")
+    predict_cases(request, lines.append, lambda _line: None)
+    assert f"WT {everything.size * 6 / 1000:.1f} ml " in lines[0]
+
+
+def test_what_a_network_of_the_phantom_predicts_is_stamped(checkpoint, phantom, tmp_path):
+    source = nib.load(phantom / "imagesTs" / "PHANTOM_TEST_001.nii.gz")
+    (tmp_path / "in").mkdir()
+    image = nib.Nifti1Image(np.asarray(source.dataobj), source.affine)  # says nothing of itself
+    nib.save(image, tmp_path / "in" / "x.nii.gz")
+    (path,) = predict(checkpoint, tmp_path / "in", tmp_path / "out", probabilities=True)
+    for written in (path, *(tmp_path / "out" / "probabilities").iterdir()):
+        assert bytes(nib.load(written).header["descrip"]).startswith(STAMP.encode())
+
+
+def test_a_blank_channel_is_told_by_case_and_name(checkpoint, phantom, tmp_path):
+    source = nib.load(phantom / "imagesTs" / "PHANTOM_TEST_001.nii.gz")
+    (tmp_path / "in").mkdir()
+    for case, blank in (("full", []), ("blank", [0, 1, 2, 3]), ("partly", [1, 3])):
+        values = np.asarray(source.dataobj).copy()
+        values[..., blank] = 7
+        nib.save(nib.Nifti1Image(values, source.affine), tmp_path / "in" / f"{case}.nii.gz")
+    warnings = []
+    request = PredictRequest([checkpoint], tmp_path / "in", tmp_path / "out")
+    assert len(predict_cases(request, warn=warnings.append)) == 3
+    assert warnings == [
+        f"{case}: {names} holds one value in every voxel. Was it converted wrongly? Do not trust "
+        f"this label unseen."
+        for case, names in (("blank", "FLAIR, T1w, T1gd, T2w"), ("partly", "T1w, T2w"))
+    ]
 
 
 def test_what_is_there_is_never_overwritten_unasked(checkpoint, phantom, tmp_path):
@@ -431,6 +472,22 @@ def test_channels_on_another_axis_train_and_predict(phantom, tmp_path, axis):
         assert np.array_equal(nib.load(written).affine, source.affine)
 
 
+def test_a_header_that_promises_too_much_is_refused_by_words_that_predict_can_follow(
+    checkpoint, tmp_path
+):
+    scan = tmp_path / "scan.nii"
+    nib.save(nib.Nifti1Image(np.ones((8, 8, 8, 4), np.float32), np.eye(4)), scan)
+    raw = bytearray(scan.read_bytes())
+    struct.pack_into("<5h", raw, 40, 4, 1000, 1000, 1000, 4)
+    scan.write_bytes(raw)
+    with pytest.raises(UserError) as caught:
+        predict(checkpoint, scan, tmp_path / "out")
+    assert str(caught.value) == (
+        f"scan: {scan}: its header promises 1000x1000x1000x4 voxels, more than the 1000000000 that "
+        f"the run of the checkpoint takes. Mend the header, or crop the image if it is that large."
+    )
+
+
 @pytest.mark.parametrize(
     ("shape", "fact"),
     [
@@ -484,8 +541,8 @@ def test_an_image_of_more_voxels_than_the_run_took_is_refused(checkpoint, images
     with pytest.raises(UserError) as caught:
         predict(run, images, tmp_path / "out")
     assert str(caught.value) == (
-        f"a: {images / 'a.nii.gz'}: its header promises 32x36x28x4 voxels, more than 1000. Mend "
-        f"the header, or crop the volume."
+        f"a: {images / 'a.nii.gz'}: its header promises 32x36x28x4 voxels, more than the 1000 that "
+        f"the run of the checkpoint takes. Mend the header, or crop the image if it is that large."
     )
     assert not (tmp_path / "out").exists()
 

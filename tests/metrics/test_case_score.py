@@ -42,6 +42,15 @@ def test_a_case_by_hand():
     assert got["ET"] == RegionScore(0.0, 1, 0, 1, 0, 0, 0.01, 0.0)
 
 
+def test_a_voxel_of_sheared_axes_is_less_than_its_edges_make():
+    pred, ref = np.array([1, 0, 0], bool), np.array([1, 1, 0], bool)
+    region = score_region(pred, ref, zooms_mm=(1, 2.154, 3.041), voxel_mm3=6.0)
+    assert (region.ref_ml, region.pred_ml) == (0.012, 0.006)
+    masks = np.array([[1, 0, 0]], bool)
+    case = score_case("A", masks, np.array([1, 1, 0]), ["WT"], [(1,)], voxel_mm3=6.0)
+    assert case.regions["WT"].ref_ml == 0.012
+
+
 def test_a_lesion_is_found_by_a_voxel_unless_more_are_asked_for():
     pred, ref = np.array([1, 0, 0, 0], bool), np.array([1, 1, 1, 0], bool)
     assert score_region(pred, ref).lesions_found == 1

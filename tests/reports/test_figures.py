@@ -76,6 +76,17 @@ def test_progress_can_be_drawn_after_one_epoch_without_validation(tmp_path, reco
     assert words(drawn[0]).count("no validation yet") == 2
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_volume_of_one_slice_is_drawn(tmp_path, volumes, drawn, axis):
+    image, reference, prediction = volumes
+    at = {0: 21, 1: 15, 2: 10}[axis]
+    reference[:, :4], reference[:4] = 255, 255
+    one = (image.take([at], axis + 1), reference.take([at], axis), prediction.take([at], axis))
+    sample(one, tmp_path / "s.png")
+    contours = [panel.findobj(ContourSet) for panel in drawn[0].axes]
+    assert sum(map(len, contours)) == {0: 0, 1: 3, 2: 3}[axis]
+
+
 def test_the_patients_right_is_on_the_left_and_front_and_top_are_up():
     volume = np.arange(2 * 3 * 4).reshape(2, 3, 4)
     axial = View("axial", 2, 1).cut(volume)

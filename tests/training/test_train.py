@@ -161,7 +161,9 @@ def test_alpha_by_lesions_is_in_the_checkpoint_and_doubts_of_it_are_told(phantom
         alpha = load_checkpoint(out / name).alpha
         assert alpha["options"]["unit"] == "lesions"
         assert set(alpha["provenance"]["lesions"]) >= {"WT", "TC", "ET"}
-    counts = json.loads((out / "stats.json").read_text())["counts"]
+    stats = json.loads((out / "stats.json").read_text())
+    assert stats["synthetic"] == STAMP
+    counts = stats["counts"]
     assert len(counts["lesions"]) == 4
 
 

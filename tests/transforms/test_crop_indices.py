@@ -7,7 +7,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.compose import Compose
 from monai.transforms.croppad.dictionary import RandCropByLabelClassesd
 from monai.transforms.spatial.dictionary import Spacingd
-from monai.transforms.utility.dictionary import CastToTyped, Identityd
+from monai.transforms.utility.dictionary import Identityd
 
 from segfocal.labels import IGNORE_CLASS
 from segfocal.transforms import (
@@ -170,23 +170,28 @@ def test_a_label_with_channels_is_refused_by_the_name_of_its_case(transform):
         transform(case)
 
 
-def test_what_lazy_resampling_leaves_of_background_is_no_foreground():
-    """MONAI 1.6.1's nearest gives 1e-15 for some background voxels where it is lazy."""
+def test_a_label_that_a_lazy_compose_interpolates_is_refused_with_the_cure():
+    """MONAI 1.6.1 forgets mode nearest where it is lazy: between 0 and 2 there is 1."""
     label = torch.zeros(1, 20, 24, 18)
     label[:, 3:7, 4:9, 5:9] = 1
     label[:, 12:15, 15:20, 9:12] = 2
     case = {"label": MetaTensor(label, affine=torch.eye(4)), "case_id": "c7"}
+    steps = [Spacingd("label", pixdim=(1.3, 1, 1), mode="nearest"), Identityd("label")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        lazily = Compose(
-            [Spacingd("label", pixdim=(2, 1, 1), mode="nearest"), Identityd("label")], lazy=True
-        )(case)
-    with pytest.raises(
-        ValueError, match=r"^c7: expected whole numbers, got [\d.]+e-\d\d\. .*CastTo"
-    ):
+        lazily = Compose(steps, lazy=True)(case)
+        cured = Compose(steps, lazy=True, overrides={"label": {"mode": "nearest"}})(case)
+        eagerly = Compose(steps)(case)
+    assert ((lazily["label"] > 0.1) & (lazily["label"] < 0.9)).any()
+    said = (
+        r"^c7: expected whole numbers, got \S+: the label was interpolated\. Resample it with mode "
+        r"nearest, which a lazy Compose of MONAI forgets unless it has "
+        r'overrides={"label": {"mode": "nearest"}}\.$'
+    )
+    with pytest.raises(ValueError, match=said):
         ForegroundCropIndicesd("label")(lazily)
-    found = ForegroundCropIndicesd("label")(CastToTyped("label", torch.uint8)(lazily))
-    assert len(found["label_fg_indices"]) == (lazily["label"] > 0.5).sum()
+    found = ForegroundCropIndicesd("label")(cured)
+    assert len(found["label_fg_indices"]) == (eagerly["label"] > 0).sum()
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(24, np.int32), (23, np.int64)])

@@ -43,9 +43,11 @@ def prepare():
 
 def test_what_is_written_and_where_it_came_from(cases):
     out = load(cases[0])
-    assert set(out) == {"case_id", "zooms_mm", "image", "label", "reference", "site"}
+    values = {"case_id", "zooms_mm", "voxel_mm3", "site"}
+    assert set(out) == values | {"image", "label", "reference"}
     assert out["image"].shape == (2, 4, 5, 6)
     assert out["zooms_mm"] == (1.0, 2.0, 3.0)
+    assert out["voxel_mm3"] == 6.0
     stored = nib.load(cases[0].label).get_fdata()
     assert np.array_equal(out["reference"], SCHEME.encode(stored))
     assert torch.equal(out["label"][0].as_tensor(), torch.from_numpy(out["reference"]))
