@@ -143,6 +143,48 @@ def test_another_number_of_cases_warns_and_goes_on(tmp_path, make):
     assert len(dataset.cases) == 2
 
 
+def odd_ending(root):
+    """Case c2 of an nnU-Net data set, renamed to end in .nii."""
+    for path in [*root.glob("imagesTr/c2_*"), root / "labelsTr/c2.nii.gz"]:
+        path.rename(path.with_suffix(""))
+    return root
+
+
+def test_nnunet_volumes_of_another_ending_are_named(tmp_path):
+    root = odd_ending(nnunet(tmp_path, numTraining=2))
+    with pytest.warns(SegfocalWarning) as caught:
+        assert ids(read_dataset(root).cases) == ["c1"]
+    assert [str(warning.message) for warning in caught] == [
+        f"{root / 'dataset.json'}: numTraining is 2, but there is 1 case. 3 volumes do not end "
+        f"in .nii.gz (file_ending), passed over: imagesTr/c2_0000.nii, imagesTr/c2_0001.nii, "
+        f"labelsTr/c2.nii. Convert or move them."
+    ]
+
+
+def test_nnunet_volumes_of_another_ending_are_named_where_the_count_is_right(tmp_path):
+    root = odd_ending(nnunet(tmp_path, cases=("c1", "c2"), numTraining=1))
+    with pytest.warns(SegfocalWarning, match=r"dataset.json: 3 volumes do not end in .nii.gz"):
+        read_dataset(root)
+
+
+def test_nnunet_without_a_volume_of_its_ending_says_what_there_is(tmp_path):
+    root = nnunet(tmp_path, file_ending=".nii")
+    assert line_of(read_dataset, root).endswith(
+        "imagesTr holds no .nii file. 6 volumes do not end in .nii (file_ending), passed over: "
+        "imagesTr/c1_0000.nii.gz, imagesTr/c1_0001.nii.gz, imagesTr/c2_0000.nii.gz, "
+        "imagesTr/c2_0001.nii.gz and 2 more. Convert or move them."
+    )
+
+
+def test_nnunet_copies_of_another_ending_are_passed_over_in_silence(tmp_path):
+    root = nnunet(tmp_path)
+    for path in [*root.glob("*Tr/*.nii.gz")]:
+        path.with_suffix("").write_bytes(b"")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ids(read_dataset(root).cases) == ["c1", "c2"]
+
+
 def test_a_file_without_a_case_count_reads_without_a_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -152,15 +152,20 @@ class Descriptor:
             )
         return self.path.parent / relative
 
-    def warn_count(self, num_cases: int) -> None:
-        """Warns where `numTraining` is not the number of cases: files may have been lost."""
+    def warn_count(self, num_cases: int, passed_over: str = "") -> None:
+        """Warns where `numTraining` is not the number of cases: files may have been lost.
+
+        Args:
+            num_cases: How many there are.
+            passed_over: A line about files that no case was made of: warned of in any event.
+        """
         declared = self.plain.get("numTraining")
+        lines = [passed_over] if passed_over else []
         if isinstance(declared, int) and declared != num_cases:
-            warnings.warn(
-                f"{self.path}: numTraining is {declared}, but there are {num_cases} cases.",
-                SegfocalWarning,
-                stacklevel=4,
-            )
+            cases = "is 1 case" if num_cases == 1 else f"are {num_cases} cases"
+            lines.insert(0, f"numTraining is {declared}, but there {cases}.")
+        if lines:
+            warnings.warn(f"{self.path}: {' '.join(lines)}", SegfocalWarning, stacklevel=4)
 
     def _labels(self) -> dict[str, int | list[int]]:
         declared = self.get("labels")

@@ -24,7 +24,8 @@ def read_nnunet(descriptor: Descriptor, skip: Exclusion) -> Found:
     """The training cases: those in imagesTr and labelsTr, or those that the key `dataset` lists.
 
     A file of imagesTr that is no channel of a case, and an entry of `dataset` that is none, are
-    among the faults.
+    among the faults. One line warns of volumes that end otherwise than `file_ending` says, and of
+    another number of cases than `numTraining`.
 
     Raises:
         UserError: If dataset.json is malformed, the files have another ending than segfocal reads,
@@ -38,11 +39,12 @@ def read_nnunet(descriptor: Descriptor, skip: Exclusion) -> Found:
             f"Convert the files to NIfTI."
         )
     if "dataset" in descriptor.plain:
-        found = _listed_cases(descriptor, channels, skip)
+        found, passed_over = _listed_cases(descriptor, channels, skip), ""
     else:
         found = _paired_cases(descriptor, channels, ending, skip)
-    if not found.refusal and not found.faults:
-        descriptor.warn_count(len(found.cases) + skip.num_left_out)
+        passed_over = _passed_over(descriptor.path.parent, ending)
+    if passed_over or not (found.refusal or found.faults):
+        descriptor.warn_count(len(found.cases) + skip.num_left_out, passed_over)
     return found
 
 
@@ -53,7 +55,9 @@ def _paired_cases(
     root = descriptor.path.parent
     images = _with_ending(root / "imagesTr", ending)
     if not images:
-        raise descriptor.error(f"imagesTr holds no {ending} file.")
+        passed_over = _passed_over(root, ending)
+        seen = f" {passed_over}" if passed_over else ""
+        raise descriptor.error(f"imagesTr holds no {ending} file.{seen}")
     numbered, faults = numbered_channels(images, channels)
     labels = {case_stem(path): path for path in _with_ending(root / "labelsTr", ending)}
     cases = []
@@ -115,3 +119,20 @@ def _listed_case(descriptor: Descriptor, case_id: str, channels: Sequence[str], 
 
 def _with_ending(folder: Path, ending: str) -> list[Path]:
     return [path for path in volume_files(folder) if path.name.endswith(ending)]
+
+
+def _passed_over(root: Path, ending: str) -> str:
+    """One line about volumes that end otherwise than `file_ending`; "" where each has a twin."""
+    odd: list[str] = []
+    for folder in ("imagesTr", "labelsTr"):
+        read = {case_stem(path) for path in _with_ending(root / folder, ending)}
+        files = volume_files(root / folder)
+        odd += [f"{folder}/{path.name}" for path in files if case_stem(path) not in read]
+    if not odd:
+        return ""
+    more = f" and {len(odd) - 4} more" if len(odd) > 4 else ""
+    volumes = "volumes do" if len(odd) > 1 else "volume does"
+    return (
+        f"{len(odd)} {volumes} not end in {ending} (file_ending), passed over: "
+        f"{', '.join(odd[:4])}{more}. Convert or move them."
+    )
