@@ -6,10 +6,13 @@ the resolved config, the label scheme, channel names, alpha's provenance and ver
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import re
 import signal
 import textwrap
 import threading
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +27,11 @@ from segfocal.files import atomic_write
 from segfocal.labels import LabelScheme
 
 FORMAT = 1
+
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How files of `torch.save` begin that are no zip archives: its number, pickled."""
+
+_CURE = "Pass best.pt or last.pt of a run; --init-from also takes a state dict."
 
 
 @dataclass(frozen=True)
@@ -164,12 +172,39 @@ def _load(path: Path) -> Any:
     """What a file of torch's holds, if that is tensors and plain values alone."""
     if not path.is_file():
         raise UserError(f"{path} does not exist. A run writes best.pt and last.pt in its folder.")
+    what = _unlike_torch(path)
+    if what:
+        raise UserError(f"{path} is not a checkpoint of segfocal: {what}. {_CURE}")
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        which = f" ({named[1]})" if named else ""
+        raise UserError(
+            f"{path} is damaged or not a checkpoint of segfocal: expected tensors and plain values "
+            f"alone, got objects{which} that could run code as they are loaded. {_CURE}"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = textwrap.shorten(str(error), 120, placeholder=" ...")
         raise UserError(f"{path} is damaged or not a checkpoint of segfocal ({reason}).") from None
     return payload
+
+
+def _unlike_torch(path: Path) -> str:
+    """Why a file is none of `torch.save`'s, by how it begins; "" where it may be one."""
+    try:
+        with path.open("rb") as stream:
+            begins = stream.read(len(_LEGACY))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
+    if not begins:
+        return "it is empty"
+    if not begins.startswith((b"PK", _LEGACY)):
+        return "torch.save did not write it"
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            return "it is a TorchScript program"
+    return ""
 
 
 def _weights(payload: Any) -> dict[str, torch.Tensor] | None:

@@ -23,6 +23,15 @@ IGNORE_CLASS = 255
 ClassMap = npt.NDArray[np.uint8]
 
 
+class IgnoredClassError(UserError):
+    """`loss.ignore_index` names a class that cannot be ignored, whoever declared the labels."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"loss.ignore_index: {what} Name values of voxels that nobody annotated, or null."
+        )
+
+
 @dataclass(frozen=True)
 class Region:
     """A named union of classes, such as WT = oedema + core + enhancing.
@@ -238,6 +247,7 @@ class LabelScheme:
             ignore_values: Further values to ignore (the config's `loss.ignore_index`).
 
         Raises:
+            IgnoredClassError: If `ignore_values` hold the background, or every other class.
             UserError: If background (value 0) is missing, a value has two names, or the painting
                 order cannot be derived.
         """
@@ -250,12 +260,21 @@ class LabelScheme:
             raise UserError(
                 "labels: no name has value 0. Declare the background, e.g. background: 0."
             )
+        if 0 in ignore_values:
+            raise IgnoredClassError("0 is the background.")
         del plain[background]
-        plain = {
-            name: value
-            for name, value in plain.items()
-            if not ignored.issuperset(_as_values(value))
-        }
+        declared, plain = (
+            plain,
+            {
+                name: value
+                for name, value in plain.items()
+                if not ignored.issuperset(_as_values(value))
+            },
+        )
+        if not plain and any(set(_as_values(v)) & set(ignore_values) for v in declared.values()):
+            raise IgnoredClassError(
+                f"leaves no class but the background: {', '.join(declared)} would be ignored."
+            )
         if all(len(_as_values(value)) == 1 for value in plain.values()):
             pairs = sorted((_as_values(value)[0], name) for name, value in plain.items())
             return cls(
@@ -275,13 +294,21 @@ class LabelScheme:
 
     @classmethod
     def preset(cls, name: str, ignore_values: Sequence[int] = ()) -> LabelScheme:
-        """A published convention by name: one of `PRESETS`."""
+        """A published convention by name: one of `PRESETS`.
+
+        Raises:
+            IgnoredClassError: If one of its values is to be ignored.
+            UserError: If there is none of that name.
+        """
         if name not in PRESETS:
             raise UserError(f"labels: unknown preset {name!r}. Known: {', '.join(PRESETS)}.")
         names, values, regions = PRESETS[name]
+        for value in ignore_values:
+            if value in values:
+                raise IgnoredClassError(f"{value} is {names[values.index(value)]} in {name}.")
         classes = {value: index for index, value in enumerate(values)}
         members = {key: {value for value in of if value in classes} for key, of in regions.items()}
-        return cls(names, values, _regions(members, values, None), tuple(ignore_values))
+        return cls(names, values, _regions(members, values, None), tuple(sorted({*ignore_values})))
 
 
 PRESETS: dict[str, tuple[tuple[str, ...], tuple[int, ...], dict[str, tuple[int, ...]]]] = {

@@ -2,6 +2,7 @@ import contextlib
 import errno
 import io
 import os
+import pickle
 import signal
 from dataclasses import replace
 
@@ -194,8 +195,50 @@ def test_a_file_without_weights_is_told(tmp_path, held):
 
 def test_a_module_is_not_loaded_for_its_weights(tmp_path):
     torch.save(torch.nn.Conv3d(1, 2, 3), tmp_path / "a.pt")
-    with pytest.raises(UserError, match="is damaged or not a checkpoint"):
+    with pytest.raises(UserError) as error:
         load_weights(tmp_path / "a.pt")
+    assert str(error.value) == (
+        f"{tmp_path / 'a.pt'} is damaged or not a checkpoint of segfocal: expected tensors and "
+        "plain values alone, got objects (torch.nn.modules.conv.Conv3d) that could run code as "
+        "they are loaded. Pass best.pt or last.pt of a run; --init-from also takes a state dict."
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "it is empty"),
+        (b"lr: 0.01\n", "torch.save did not write it"),
+        (pickle.dumps({"model": [1.0, 2.0]}), "torch.save did not write it"),
+        (b"\x1f\x8b\x08\x00" + bytes(40), "torch.save did not write it"),
+    ],
+    ids=["nothing", "text", "a pickle", "gzip"],
+)
+@pytest.mark.parametrize("load", [load_checkpoint, load_weights])
+def test_what_torch_did_not_write_is_told_so_in_one_line(tmp_path, recwarn, load, content, what):
+    path = tmp_path / "a.pt"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        load(path)
+    assert str(error.value) == (
+        f"{path} is not a checkpoint of segfocal: {what}. Pass best.pt or last.pt of a run; "
+        "--init-from also takes a state dict."
+    )
+    assert not recwarn.list
+
+
+def test_a_torchscript_program_is_called_one(tmp_path, recwarn):
+    torch.jit.script(torch.nn.ReLU()).save(tmp_path / "model.ts")
+    recwarn.clear()  # that scripting is deprecated
+    with pytest.raises(UserError, match=r"not a checkpoint of segfocal: it is a TorchScript progr"):
+        load_weights(tmp_path / "model.ts")
+    assert not recwarn.list
+
+
+def test_weights_in_the_format_before_zip_are_read(tmp_path):
+    state = {"weight": torch.arange(3.0)}
+    torch.save(state, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    assert torch.equal(load_weights(tmp_path / "a.pt")[0]["weight"], torch.arange(3.0))
 
 
 def test_weights_of_another_format_are_refused_as_the_checkpoint_is(tmp_path):

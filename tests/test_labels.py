@@ -111,6 +111,13 @@ def test_a_scheme_survives_its_dictionary():
     assert LabelScheme.from_dict(scheme.to_dict()) == scheme
 
 
+def test_a_value_ignored_twice_is_ignored_once():
+    twice = LabelScheme.preset("brats23", [9, 9])
+    assert twice == LabelScheme.preset("brats23", [9])
+    labels = {"background": 0, "a": 1}
+    assert LabelScheme.from_mapping(labels, None, [9, 9]).ignore_values == (9,)
+
+
 def test_plain_classes_are_sorted_by_value():
     scheme = LabelScheme.from_mapping({"b": 2, "background": 0, "a": 1})
     assert scheme.names == ("background", "a", "b")
@@ -128,6 +135,27 @@ def test_plain_classes_are_sorted_by_value():
         (
             lambda: LabelScheme(("background", "a"), (0, 0)),
             "labels: value 0 is declared twice. Give each value one meaning.",
+        ),
+        (
+            lambda: LabelScheme.from_mapping({"background": 0, "a": 1, "b": 2}, None, [9, 0]),
+            (
+                "loss.ignore_index: 0 is the background. Name values of voxels that nobody annotated, "
+                "or null."
+            ),
+        ),
+        (
+            lambda: LabelScheme.from_mapping({"background": 0, "a": 1, "ab": [1, 2]}, None, [2, 1]),
+            (
+                "loss.ignore_index: leaves no class but the background: a, ab would be ignored. Name "
+                "values of voxels that nobody annotated, or null."
+            ),
+        ),
+        (
+            lambda: LabelScheme.preset("brats18-22", [4]),
+            (
+                "loss.ignore_index: 4 is enhancing in brats18-22. Name values of voxels that nobody "
+                "annotated, or null."
+            ),
         ),
         (
             lambda: LabelScheme(("background", "a"), (0,)),

@@ -155,9 +155,11 @@ def test_nnunet_volumes_of_another_ending_are_named(tmp_path):
     with pytest.warns(SegfocalWarning) as caught:
         assert ids(read_dataset(root).cases) == ["c1"]
     assert [str(warning.message) for warning in caught] == [
-        f"{root / 'dataset.json'}: numTraining is 2, but there is 1 case. 3 volumes do not end "
-        f"in .nii.gz (file_ending), passed over: imagesTr/c2_0000.nii, imagesTr/c2_0001.nii, "
-        f"labelsTr/c2.nii. Convert or move them."
+        (
+            f"{root / 'dataset.json'}: numTraining is 2, but there is 1 case. 3 volumes do not end "
+            f"in .nii.gz (file_ending), passed over: imagesTr/c2_0000.nii, imagesTr/c2_0001.nii, "
+            f"labelsTr/c2.nii. Convert or move them."
+        )
     ]
 
 

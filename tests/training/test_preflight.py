@@ -24,6 +24,16 @@ def test_a_good_data_set_leaves_no_doubt(tmp_path):
     assert plan_of(msd(tmp_path / "data")).doubts == ()
 
 
+@pytest.mark.parametrize(
+    ("ignored", "what"),
+    [("1", "leaves no class but the background: class1 would be"), ("0", "0 is the background")],
+)
+def test_ignoring_what_is_to_be_learnt_is_the_settings_fault(tmp_path, ignored, what):
+    root = msd(tmp_path)
+    with pytest.raises(UserError, match=f"^loss.ignore_index: {what}"):
+        plan_of(root, f"loss.ignore_index={ignored}")
+
+
 def test_doubts_of_headers_and_labels_are_told_for_every_case_of_the_split(tmp_path):
     root = msd(tmp_path / "data", values=(0, 1, 9), labels={"0": "bg", "1": "t", "9": "ignore"})
     save(root / "labelsTr/c1.nii.gz", np.zeros((6, 5, 4), np.uint8))

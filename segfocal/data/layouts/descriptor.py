@@ -14,7 +14,7 @@ from segfocal.data.cases import Case
 from segfocal.data.layouts.found import is_there, missing_below
 from segfocal.errors import SegfocalWarning, UserError
 from segfocal.files import read_json
-from segfocal.labels import LabelScheme
+from segfocal.labels import IgnoredClassError, LabelScheme
 
 FILE_NAME = "dataset.json"
 
@@ -117,6 +117,7 @@ class Descriptor:
             ignore_values: Further values to ignore.
 
         Raises:
+            IgnoredClassError: If `ignore_values` leave no class, or not the background.
             UserError: If the labels are not name-to-value or value-to-name, or contradict
                 themselves.
         """
@@ -130,6 +131,8 @@ class Descriptor:
         declared = self._labels()
         try:
             return LabelScheme.from_mapping(declared, order, ignore_values)
+        except IgnoredClassError:
+            raise  # the caller's values, not the file's
         except UserError as error:
             raise self.error(str(error)) from error
 
