@@ -139,22 +139,22 @@ def test_plain_classes_are_sorted_by_value():
         (
             lambda: LabelScheme.from_mapping({"background": 0, "a": 1, "b": 2}, None, [9, 0]),
             (
-                "loss.ignore_index: 0 is the background. Name values of voxels that nobody annotated, "
-                "or null."
+                "loss.ignore_index: 0 is the background. Name values of voxels that nobody "
+                "annotated, or null."
             ),
         ),
         (
             lambda: LabelScheme.from_mapping({"background": 0, "a": 1, "ab": [1, 2]}, None, [2, 1]),
             (
-                "loss.ignore_index: leaves no class but the background: a, ab would be ignored. Name "
-                "values of voxels that nobody annotated, or null."
+                "loss.ignore_index: leaves no class but the background: a, ab would be ignored. "
+                "Name values of voxels that nobody annotated, or null."
             ),
         ),
         (
             lambda: LabelScheme.preset("brats18-22", [4]),
             (
-                "loss.ignore_index: 4 is enhancing in brats18-22. Name values of voxels that nobody "
-                "annotated, or null."
+                "loss.ignore_index: 4 is enhancing in brats18-22. Name values of voxels that "
+                "nobody annotated, or null."
             ),
         ),
         (

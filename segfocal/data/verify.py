@@ -134,6 +134,11 @@ def load_case(
     return LoadedCase(case.case_id, image.data, classes, image.affine, image.zooms)
 
 
+def blank_channels(image: npt.NDArray[Any], channels: Sequence[str]) -> tuple[str, ...]:
+    """Names of the channels of `(C, X, Y, Z)` that hold one value in every voxel."""
+    return tuple(name for name, one in zip(channels, image, strict=True) if float(np.ptp(one)) == 0)
+
+
 def encode_label(values: npt.NDArray[Any], scheme: LabelScheme) -> ClassMap:
     """`scheme.encode(values)`, several times faster on a volume, with a cure in the error.
 

@@ -124,6 +124,21 @@ def doubts_line(doubts: Sequence[tuple[str, str]]) -> str:
     return SEPARATOR.join([*parts, "segfocal-stats --check says what to look at"])
 
 
+def blank_line(blank: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """`doubt  one value in every voxel: c1 (T1w, T2w), c2 (T1w) and 3 more cases. Was it ...`.
+
+    Args:
+        blank: Case and names of its channels.
+    """
+    named = ", ".join(f"{case_id} ({', '.join(names)})" for case_id, names in blank[:4])
+    left = len(blank) - 4
+    more = f" and {left} more case{'s' if left > 1 else ''}" if left > 0 else ""
+    return (
+        f"doubt  one value in every voxel: {named}{more}. Was it converted wrongly? "
+        f"segfocal-stats --check tells of each."
+    )
+
+
 def alpha_line(
     scheme: str,
     alpha: Mapping[str, float],

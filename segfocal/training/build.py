@@ -19,6 +19,7 @@ from segfocal.config.schema import Config, TrainConfig
 from segfocal.data.cases import Case
 from segfocal.data.partial import annotated_outputs
 from segfocal.data.processes import available_cores
+from segfocal.data.verify import blank_channels
 from segfocal.errors import RunFailedError, UserError, one_line
 from segfocal.inference.device import is_out_of_memory
 from segfocal.labels import LabelScheme
@@ -152,13 +153,14 @@ class CasePreparation:
             config.data, scheme, plan.dataset.channels, plan.channels
         )
         size = config.train.patch_size if config.data.pad else None
+        self.channels = plan.channels
         self.crops = (
             crop_preparation(scheme, size, config.train.foreground_by) if for_training else None
         )
         self.description = _description(config, plan, for_training=for_training)
 
     def __call__(self, case: Case) -> Prepared:
-        """The prepared case.
+        """The prepared case; `blank` names its channels that hold one value in every voxel.
 
         Raises:
             UserError: If its files are damaged or do not fit the config.
@@ -168,10 +170,11 @@ class CasePreparation:
             prepared: Prepared = self.preprocessing(case)
         except (RuntimeError, MemoryError) as error:
             raise RunFailedError(_not_prepared(case.case_id, error)) from error
+        prepared["blank"] = blank_channels(prepared["image"].numpy(), self.channels)
         if self.crops is None:
             return prepared
         ready: Prepared = self.crops(prepared)
-        return {key: ready[key] for key in ("case_id", "image", "label", CROP_INDICES)}
+        return {key: ready[key] for key in ("case_id", "image", "label", "blank", CROP_INDICES)}
 
 
 def _not_prepared(case_id: str, error: BaseException) -> str:

@@ -90,6 +90,12 @@ class CaseStore(Sequence[Prepared]):
         # A loader process maps the files itself; a map that is sent along would be copied.
         return {**self.__dict__, "_mapped": {}}
 
+    def held(self) -> Iterator[Prepared]:
+        """The cases in memory and on disk, in their order: none is prepared for it."""
+        for number in range(len(self.cases)):
+            if number in self.cached or number in self.files:
+                yield self[number]
+
     def summary(self) -> str:
         """Where the cases are and what that takes, in one line."""
         used = readable_bytes(self.used_bytes)

@@ -23,7 +23,7 @@ from segfocal.data.layouts.found import FileRules
 from segfocal.data.partial import annotated_outputs, annotated_targets
 from segfocal.data.spacing import SpacingRange, spacing_range
 from segfocal.data.split import Split
-from segfocal.data.verify import load_case, verify_headers
+from segfocal.data.verify import blank_channels, load_case, verify_headers
 from segfocal.errors import UserError
 from segfocal.statistics.class_alpha import ClassAlpha
 from segfocal.statistics.partial_labels import partial_class_alpha, partial_region_alpha
@@ -172,8 +172,11 @@ def preflight(
     )
 
 
-def check_images(loaded: LoadedConfig, plan: Plan) -> None:
+def check_images(loaded: LoadedConfig, plan: Plan) -> list[tuple[str, tuple[str, ...]]]:
     """Reads every image that the run would read, for a dry run: a run does so as it loads them.
+
+    Returns:
+        The cases with channels that hold one value in every voxel, and which these are.
 
     Raises:
         UserError: For the first one that is damaged or holds what is no number, in one line.
@@ -181,8 +184,8 @@ def check_images(loaded: LoadedConfig, plan: Plan) -> None:
     data = loaded.config.data
     select = channel_indices(plan.dataset.channels, plan.channels)
 
-    def read(case: Case) -> None:
-        load_case(
+    def read(case: Case) -> tuple[str, tuple[str, ...]]:
+        image = load_case(
             dataclasses.replace(case, label=None),
             plan.dataset.scheme,
             plan.dataset.channels,
@@ -191,12 +194,12 @@ def check_images(loaded: LoadedConfig, plan: Plan) -> None:
             affine_tolerance_mm=data.affine_tolerance_mm,
             resample_channels=data.resample_channels,
             max_voxels=data.max_voxels,
-        )
+        ).image
+        return case.case_id, blank_channels(image, plan.channels)
 
     cases = plan.cases((*plan.split.train, *plan.split.val))
     with ThreadPoolExecutor(2) as pool:
-        for _ in pool.map(read, cases):
-            pass
+        return [(case_id, blank) for case_id, blank in pool.map(read, cases) if blank]
 
 
 def _count(

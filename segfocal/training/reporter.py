@@ -69,10 +69,17 @@ class Reporter:
         """Closes log.txt."""
         self.console.close()
 
-    def dry_run(self, session: Session) -> None:
-        """What would run, and that nothing did."""
+    def dry_run(self, session: Session, blank: Sequence[tuple[str, Sequence[str]]] = ()) -> None:
+        """What would run, and that nothing did.
+
+        Args:
+            session: The run that would be.
+            blank: Cases with channels that hold one value in every voxel, and their names.
+        """
         self._session = session
         self._introduce()
+        if blank:
+            self.console.line(text.blank_line(blank))
         split = session.plan.split
         self.console.line(
             f"dry run: config, {_cases(len(split.train) + len(split.val))} and network are in "

@@ -101,8 +101,7 @@ def _train(
     keeps_split = request.resume or (restarted and kept_split.is_file())
     with reporter.checking() as on_case:
         plan = preflight(loaded, kept_split if keeps_split else None, on_case)
-        if request.dry_run:
-            check_images(loaded, plan)
+        blank = check_images(loaded, plan) if request.dry_run else []
     from segfocal.training.failure import failures_told
     from segfocal.training.session import Session
 
@@ -116,7 +115,7 @@ def _train(
         weights=request.init_from,
     )
     if request.dry_run:
-        reporter.dry_run(make())
+        reporter.dry_run(make(), blank)
         ranks.announce(None)
         return None
     ranks.announce(Job(loaded, plan, out, folder.goes_on, request.init_from, request.started_s))

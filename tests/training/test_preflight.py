@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from segfocal.config.load import config_of
 from segfocal.errors import SegfocalWarning, UserError
-from segfocal.reports.text import doubts_line
+from segfocal.reports.text import blank_line, doubts_line
 from segfocal.training.preflight import preflight
 from tests.data.nifti_files import label_of, msd, save
 
@@ -129,6 +129,16 @@ def test_a_split_that_is_not_there_is_told_with_its_setting(tmp_path):
     with pytest.raises(UserError) as error:
         plan_of(msd(tmp_path / "data"), "data.split=no.json")
     assert str(error.value) == "--set: data.split: no.json does not exist."
+
+
+def test_blank_channels_are_one_line_whatever_their_number():
+    blank = [(f"c{number}", ("T1w", "T2w")[: 1 + number % 2]) for number in range(1, 7)]
+    cases = "c1 (T1w, T2w), c2 (T1w), c3 (T1w, T2w), c4 (T1w)"
+    tail = "Was it converted wrongly? segfocal-stats --check tells of each."
+    head = f"doubt  one value in every voxel: {cases}"
+    assert blank_line(blank) == f"{head} and 2 more cases. {tail}"
+    assert blank_line(blank[:5]) == f"{head} and 1 more case. {tail}"
+    assert blank_line(blank[:4]) == f"{head}. {tail}"
 
 
 def test_doubts_are_one_line_whatever_their_number():

@@ -9,6 +9,8 @@ import shutil
 import signal
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -397,6 +399,49 @@ def test_a_dry_run_counts_the_cases_that_it_checked(phantom, tmp_path, capsys):
     tiny_run(phantom, tmp_path / "a", f"data.split={split}", dry_run=True, quiet=False)
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("dry run: config, 3 cases and network are in order;")
+
+
+def blank_in(phantom, root):
+    """The phantom with T1w of one case and all but T1w of another blank: fourth and sixth case."""
+    shutil.copytree(phantom, root)
+    for case, channels in (("PHANTOM_004", [1]), ("PHANTOM_006", [0, 2, 3])):
+        path = root / "imagesTr" / f"{case}.nii.gz"
+        image = nib.load(path)
+        voxels = np.asarray(image.dataobj).copy()
+        voxels[..., channels] = 7
+        nib.save(nib.Nifti1Image(voxels, image.affine, image.header), path)
+    return root
+
+
+BLANK = (
+    "doubt  one value in every voxel: PHANTOM_004 (T1w), PHANTOM_006 (FLAIR, T1gd, T2w). Was it "
+    "converted wrongly? segfocal-stats --check tells of each."
+)
+
+
+@pytest.mark.parametrize("place", [("data.cache=ram",), ("data.cache=disk",)])
+def test_blank_channels_are_told_before_the_first_epoch(phantom, tmp_path, place):
+    root = blank_in(phantom, tmp_path / "data")
+    split = tmp_path / "split.json"
+    ids = [f"PHANTOM_00{number}" for number in range(1, 7)]
+    split.write_text(json.dumps({"train": ids[:5], "val": ids[5:]}))
+    place += (f"data.split={split}", f"data.cache_dir={tmp_path / 'cache'}", "train.epochs=1")
+    for run in ("a", "b"):  # the second finds what the first prepared
+        tiny_run(root, tmp_path / run, *place)
+        told = (tmp_path / run / "log.txt").read_text().splitlines()
+        assert [line.endswith(f"  {BLANK}") for line in told].count(True) == 1
+        rest = [line.split("  ", 1)[1] for line in told]
+        (first_epoch,) = (n for n, line in enumerate(rest) if line.startswith("epoch"))
+        assert rest.index(BLANK) < first_epoch
+
+
+def test_a_dry_run_tells_blank_channels(phantom, tmp_path, capsys):
+    root = blank_in(phantom, tmp_path / "data")
+    split = tmp_path / "split.json"
+    split.write_text('{"train": ["PHANTOM_001", "PHANTOM_004"], "val": ["PHANTOM_006"]}')
+    tiny_run(root, tmp_path / "a", f"data.split={split}", dry_run=True, quiet=False)
+    told = " ".join(capsys.readouterr().out.split())
+    assert " ".join(BLANK.split()) in told
 
 
 def test_the_next_command_is_what_a_shell_takes():
