@@ -85,12 +85,12 @@ def survey(request: SurveyRequest) -> int:
             if not loaded.config.data.root.is_dir():
                 raise
             found = [Problem("", "dataset", str(error))]
-            return _tell_problems(found, 0, request, out, console)
+            return _tell_problems(found, 0, None, request, out, console)
         surveys = _walk(dataset, loaded, request, console)
     problems = [Problem("", "dataset", fault) for fault in dataset.faults]
     problems += [problem for one in surveys for problem in one.problems]
     kept = [problem for problem in problems if problem.kind not in request.accept]
-    return _tell_problems(kept, len(surveys), request, out, console)
+    return _tell_problems(kept, len(surveys), dataset.synthetic, request, out, console)
 
 
 def _walk(
@@ -171,6 +171,7 @@ def _tell_left_out(stats: DatasetStats, console: Console) -> None:
 def _tell_problems(
     problems: Sequence[Problem],
     num_cases: int,
+    synthetic: bool | None,
     request: SurveyRequest,
     out: Path | None,
     console: Console,
@@ -179,6 +180,7 @@ def _tell_problems(
 
     record = {
         "format": f"{FORMAT} check",
+        "synthetic": STAMP if synthetic else synthetic,
         "num_cases": num_cases,
         "problems": [problem_to_dict(problem) for problem in problems],
     }

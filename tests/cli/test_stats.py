@@ -314,3 +314,9 @@ def test_no_torch_is_imported(phantom):
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_record_of_a_check_says_whether_it_is_of_a_phantom(run, phantom, tmp_path):
+    roots = (phantom, nnunet(tmp_path / "Dataset001_A"), tmp_path)
+    records = [json.loads(run("--data", root, "--check", "--json")[1]) for root in roots]
+    assert [record["synthetic"] for record in records] == [STAMP, False, None]  # null: no data set
