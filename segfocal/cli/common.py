@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import io
 import json
 import os
@@ -23,9 +24,21 @@ _WAIT_S = 60.0
 """How long a process that may not speak waits for the one that does."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in the arguments in one line, as every other mistake is told."""
+
+    def error(self, message: str) -> NoReturn:
+        near: list[str] = []
+        if message.startswith("unrecognized arguments: "):
+            known = [option for action in self._actions for option in action.option_strings]
+            near = difflib.get_close_matches(message.split()[2].split("=")[0], known, n=1)
+        cure = f"Did you mean {near[0]}?" if near else f"{self.prog} --help lists the options."
+        self.exit(2, f"{self.prog}: {message}. {cure}\n")
+
+
 def make_parser(command: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
     """A parser with the options that every command has."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=command,
         description=description,
         epilog=epilog,

@@ -128,9 +128,18 @@ def _missing(
         if scheme.regions
         else ""
     )
+    case_ids = (case_stem(pair.prediction), pair.case.case_id)
+    others = sorted(s for s in folder.files if s.startswith(tuple(f"{i}_" for i in case_ids)))
+    run = ""
+    if is_all and others:
+        do = "do" if len(others) > 1 else "does"
+        run = (
+            f" {', '.join(others[:_SHOWN])} {do}: to measure what their run was trained on, pass "
+            f"--config RUN/config.yaml."
+        )
     return Problem(
         pair.case.case_id,
         "missing-file",
-        f"has no probabilities{what}: {folder.path / stem}.nii.gz does not exist. Write it with "
-        f"segfocal-predict --probabilities{of_regions}, or pass --no-probabilities.",
+        f"has no probabilities{what}: {folder.path / stem}.nii.gz does not exist.{run} Write it "
+        f"with segfocal-predict --probabilities{of_regions}, or pass --no-probabilities.",
     )

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from segfocal.cli.common import make_parser, parse, run
+from segfocal.cli.common import add_config_options, make_parser, parse, run
 from segfocal.errors import RunFailedError, UserError
 
 
@@ -36,6 +36,35 @@ def test_every_error_is_one_line_and_a_status(raised, status, line, capsys):
         run("x", work, debug=False)
     assert stop.value.code == status
     assert capsys.readouterr().err.strip() == line
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (
+            ["--quite"],
+            "segfocal-x: unrecognized arguments: --quite. Did you mean --quiet?",
+        ),
+        (
+            ["--zzz=3", "a"],
+            "segfocal-x: unrecognized arguments: --zzz=3 a. segfocal-x --help lists the options.",
+        ),
+        (
+            ["--set"],
+            (
+                "segfocal-x: argument --set: expected at least one argument. segfocal-x --help "
+                "lists the options."
+            ),
+        ),
+    ],
+)
+def test_a_mistake_in_the_arguments_is_one_line(argv, line, capsys):
+    parser = make_parser("segfocal-x", "Does x.")
+    add_config_options(parser)
+    with pytest.raises(SystemExit) as stop:
+        parse(parser, argv, is_first=True)
+    said = capsys.readouterr()
+    assert (stop.value.code, said.out, said.err) == (2, "", f"{line}\n")
 
 
 @pytest.fixture

@@ -79,9 +79,10 @@ def test_of_regions_it_says_that_those_of_classes_are_not_added_up():
     told, (problem,) = equipped(folder(*(f"c1_{name}" for name in names)), scheme=scheme)
     assert told == {}
     assert problem == (
-        f"c1: has no probabilities: {Path('p/c1_WT.nii.gz')} does not exist. Write it with "
-        f"segfocal-predict --probabilities of a network with these regions (those of classes are "
-        f"not added up), or pass --no-probabilities."
+        f"c1: has no probabilities: {Path('p/c1_WT.nii.gz')} does not exist. c1_enhancing, "
+        f"c1_non-enhancing, c1_oedema do: to measure what their run was trained on, pass --config "
+        f"RUN/config.yaml. Write it with segfocal-predict --probabilities of a network with these "
+        f"regions (those of classes are not added up), or pass --no-probabilities."
     )
 
 
