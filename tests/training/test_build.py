@@ -190,10 +190,10 @@ def settings(train=None, **data):
 
 
 class TestInitFrom:
-    """Plain weights of a network of four kernels."""
+    """Plain weights of a network of six kernels."""
 
     def network(self, fill):
-        network = nn.Sequential(*(nn.Conv3d(1, 1, 3) for _ in range(4)))
+        network = nn.Sequential(*(nn.Conv3d(1, 1, 3) for _ in range(5)), nn.Linear(1, 1))
         for weight in network.parameters():
             nn.init.constant_(weight, fill)
         return network
@@ -209,13 +209,13 @@ class TestInitFrom:
         return {n for n, t in network.state_dict().items() if bool((t == 1).all())}, lines
 
     def test_half_of_the_kernels_is_enough_and_the_new_ones_are_told(self, tmp_path):
-        kept = {"0.weight", "0.bias", "1.weight"}
+        kept = {"0.weight", "0.bias", "1.weight", "5.weight"}
         ones, lines = self.copied(tmp_path / "w.pt", kept, reshaped=["2.weight"])
         assert ones == kept
         assert lines == [
             (
-                f"init   3 of 8 tensors from {tmp_path / 'w.pt'}; new: 1.bias, 2.weight, 2.bias "
-                "and 2 more"
+                f"init   4 of 12 tensors from {tmp_path / 'w.pt'}; new: 1.bias, 2.weight, 2.bias "
+                "and 5 more"
             ),
             (
                 "doubt  w.pt holds weights alone and does not tell its channels and outputs. "
@@ -223,16 +223,19 @@ class TestInitFrom:
             ),
         ]
 
-    def test_up_to_three_new_ones_are_named(self, tmp_path):
-        kept = {"0.weight", "0.bias", "1.weight", "1.bias", "2.weight"}
-        assert self.copied(tmp_path / "w.pt", kept)[1][0].endswith(
-            "; new: 2.bias, 3.weight, 3.bias"
-        )
+    def test_three_new_ones_are_named_and_of_more_the_number(self, tmp_path):
+        names = [*self.network(0.0).state_dict()]
+        for count, told in (
+            (3, "4.bias, 5.weight, 5.bias"),
+            (4, "4.weight, 4.bias, 5.weight and 1 more"),
+        ):
+            line = self.copied(tmp_path / "w.pt", names[:-count])[1][0]
+            assert line.endswith(f"w.pt; new: {told}")
 
     def test_fewer_than_half_are_another_network(self, tmp_path):
         """Biases, which fit many a network, do not count."""
-        kept = {"0.weight", *(f"{number}.bias" for number in range(4))}
-        with pytest.raises(UserError, match=r"w\.pt: 1 of 4 kernels have the name and shape of"):
+        kept = {"0.weight", "5.weight", *(f"{number}.bias" for number in range(6))}
+        with pytest.raises(UserError, match=r"w\.pt: 2 of 6 kernels have the name and shape of"):
             self.copied(tmp_path / "w.pt", kept)
 
 
