@@ -32,6 +32,23 @@ def test_a_cpu_is_never_given_bfloat16_unasked():
         resolve_device("gpu")
 
 
+def test_a_gpu_is_one_of_those_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UserError, match=r"cuda:2 is not there; torch sees 2 GPUs\. Use auto\."):
+        resolve_device("cuda:2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match=r"cuda is not there; torch sees 0 GPUs\."):
+        resolve_device("cuda")
+
+
+def test_a_gpu_computes_in_bfloat16_where_it_can(monkeypatch):
+    for known, expected in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda known=known: known)
+        assert resolve_amp("auto", torch.device("cuda")) is expected
+        assert resolve_amp("fp32", torch.device("cuda")) is None
+
+
 def test_cases_beyond_the_memory_budget_are_read_at_each_access():
     reads = []
 
@@ -130,6 +147,16 @@ def test_another_version_of_a_package_makes_new_files(monkeypatch, package):
         metadata, "version", lambda name: "0.0" if name == package else version(name)
     )
     assert described() != before
+
+
+def test_a_reader_that_is_not_installed_is_no_part_of_a_cases_preparation(monkeypatch):
+    pytest.importorskip("SimpleITK")
+    monkeypatch.setattr(
+        "segfocal.training.build.find_spec", lambda module: module != "nrrd" or None
+    )
+    known = described()["versions"]
+    assert "pynrrd" not in known
+    assert "SimpleITK" in known
 
 
 @pytest.fixture
