@@ -283,6 +283,7 @@ def test_each_optimizer_has_the_settings_of_the_config():
 
 
 class TestLoader:
+    SCHEME = LabelScheme(("background", "lesion", "rim"), (0, 1, 2))
     TRAIN = {  # noqa: RUF012
         "patch_size": (8, 8, 8),
         "batch_size": 5,
@@ -295,19 +296,23 @@ class TestLoader:
         cases = [Case(f"c{i}", (), None, **annotated) for i in range(3)]
         store = CaseStore(cases, self.prepared, num_threads=1)
         config = settings(self.TRAIN, num_workers=num_workers)
-        return make_loader(config, SCHEME, store, torch.device(device), ranks)
+        return make_loader(config, self.SCHEME, store, torch.device(device), ranks)
 
     def prepared(self, case):
         label = torch.zeros(1, 8, 8, 8, dtype=torch.uint8)
         label[0, :4] = 1
         image = torch.full((1, 8, 8, 8), float(case.case_id[1]))
         data = {"image": image, "label": label, "case_id": case.case_id}
-        return crop_preparation(SCHEME, (8, 8, 8))(data)
+        return crop_preparation(self.SCHEME, (8, 8, 8))(data)
 
     def test_an_epoch_is_a_batch_for_each_forward_pass(self):
         batches = list(self.loader())
         assert [len(batch["image"]) for batch in batches] == [5] * 6
         assert "annotated" not in batches[0]
+
+    def test_patches_carry_what_their_cases_were_annotated_for(self):
+        batch = next(iter(self.loader(annotated=("rim",))))
+        assert batch["annotated"].tolist() == [[True, False, True]] * 5
 
     def test_ranks_share_each_batch(self):
         whole = list(self.loader())
@@ -334,6 +339,7 @@ class TestLoader:
     @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
     def test_a_process_that_is_told_to_end_does_so_without_an_error(self):
         loader = self.loader(num_workers=1)
+        assert loader.persistent_workers
         assert loader.multiprocessing_context.get_start_method() == "fork"
         patches = iter(loader)
         next(patches)
