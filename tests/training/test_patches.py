@@ -145,6 +145,7 @@ def test_of_a_last_batch_that_is_not_full_each_rank_draws_its_rows(num_patches):
         for rank in range(2)
     ]
     assert sorted(key for part in parts for key in part) == list(whole)
+    assert [key[:2] for key in whole] == [(0, number) for number in range(num_patches)]
     assert [len(part) for part in (whole, *parts)] == [
         num_patches, *(len(list(part)) for part in parts)
     ]  # fmt: skip
