@@ -139,9 +139,7 @@ class SlidingWindow:
             for patch, overlap in zip(self.patch_size, overlaps, strict=True)
         ]
         ends = dense_patch_slices(shape, self.patch_size, interval, return_slice=False)
-        starts = sorted(
-            (tuple(int(first) for first, _ in place) for place in ends), key=self._along
-        )
+        starts = [tuple(int(first) for first, _ in place) for place in ends]
         planes = sorted({self._along(at) for at in starts})
         for plane, until in zip(planes, [*planes[1:], shape[self.axis]], strict=True):
             yield [at for at in starts if self._along(at) == plane], until

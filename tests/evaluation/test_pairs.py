@@ -32,7 +32,8 @@ def test_files_of_one_name_belong_together_sorted():
 
 
 @pytest.mark.parametrize(
-    ("pred", "ref"), [("a", "a-seg"), ("a_seg", "a"), ("a_trans", "a"), ("a_pred", "a_label")]
+    ("pred", "ref"),
+    [("a", "a-seg"), ("a_seg", "a"), ("a_trans", "a"), ("a_pred", "a_label"), ("a-Mask", "a")],
 )
 def test_a_word_that_programs_put_behind_the_name_is_no_part_of_it(pred, ref):
     told, problems = pairs_of(predictions(pred), references(ref))
@@ -67,6 +68,12 @@ def test_what_could_be_of_two_is_taken_for_neither(pred, ref, words):
     ]
 
 
+def test_what_could_be_of_two_is_told_in_the_order_of_the_names():
+    two_of_each = (name + mark for name in "heafgbcd" for mark in ("_seg", "-label"))
+    _, problems = pairs_of(predictions("z", *"heafgbcd"), references("z", *two_of_each))
+    assert [problem.partition(":")[0] for problem in problems] == list("abcdefgh")
+
+
 def test_where_nothing_else_is_there_what_could_be_of_two_is_told():
     with pytest.raises(UserError, match=r"^a: prediction a could be of references a_seg and a-lab"):
         pairs_of(predictions("a"), references("a_seg", "a-label"))
@@ -83,15 +90,21 @@ def test_a_misspelt_name_is_told_with_the_case_that_is_left():
     ]
 
 
+def test_what_was_not_predicted_is_told_in_the_order_of_the_names():
+    _, problems = pairs_of(predictions("a"), references(*"heafgbcd"))
+    assert [problem.partition(":")[0] for problem in problems] == list("bcdefgh")
+
+
 def test_what_was_not_predicted_may_be_as_it_should_be():
     assert pairs_of(predictions("a"), references("a", "b"), allow_missing=True)[1] == []
     assert pairs_of(predictions("a", is_file=True), references("a", "b"))[1] == []
 
 
-def test_a_case_of_a_data_set_without_its_label_is_told():
-    missing = (MissingFile("label", "labelsTr/b.nii.gz"),)
+@pytest.mark.parametrize("name", ["b", "b_seg"])
+def test_a_case_of_a_data_set_without_its_label_is_told(name):
+    missing = (MissingFile("T1", "imagesTr/b.nii.gz"), MissingFile("label", "labelsTr/b.nii.gz"))
     cases = (*references("a").cases, Case("b", (), None, missing=missing), Case("c", (), None))
-    _, problems = pairs_of(predictions("a", "b"), References(cases))
+    _, problems = pairs_of(predictions("a", name), References(cases))
     assert problems == ["b: its label is missing, expected labelsTr/b.nii.gz. Copy it there."]
 
 
@@ -117,6 +130,24 @@ def test_a_folder_without_a_volume_is_told_with_what_it_holds(tmp_path, names):
         find_predictions(tmp_path)
 
 
+def test_of_what_a_folder_holds_the_first_four_names_are_told(tmp_path):
+    for name in "dafbec":
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"; it holds a, b, c, d\. Pass the"):
+        find_predictions(tmp_path)
+
+
+def test_predictions_that_are_not_there_or_no_volume_are_refused(tmp_path):
+    with pytest.raises(UserError) as error:
+        find_predictions(tmp_path / "missing")
+    assert str(error.value) == (
+        f"--pred {tmp_path / 'missing'} does not exist. Expected a folder of label files, or one."
+    )
+    (tmp_path / "notes.txt").write_bytes(b"")
+    with pytest.raises(UserError, match=r"notes\.txt: expected a volume \(\.nii\.gz, .*\)\.$"):
+        find_predictions(tmp_path / "notes.txt")
+
+
 def test_two_files_belong_together_whatever_their_names():
     told, problems = pairs_of(predictions("a", is_file=True), references("b", is_file=True))
     assert told == [("a.nii.gz", "b.nii.gz")]
@@ -138,6 +169,11 @@ def test_no_pair_at_all_is_a_mistake_in_the_arguments():
         "no prediction has the name of a reference: predictions a, b (2), references x (1). Name "
         "each prediction as its case."
     )
+
+
+def test_where_nothing_fits_three_names_of_each_side_are_told():
+    with pytest.raises(UserError, match=r"predictions a, b, c \(5\), references u, v, w \(4\)\."):
+        pair_up(predictions(*"ebdca"), references(*"xwuv"), allow_missing=True)
 
 
 def test_where_there_is_no_reference_the_first_problem_is_told():

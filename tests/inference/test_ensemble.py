@@ -1,5 +1,6 @@
 """Several checkpoints as one: what may be joined, and what comes out."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,22 @@ def test_runs_that_prepare_cases_alike_may_be_joined():
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("channel_dim", 3),
+        ("resample_channels", True),
+        ("spacing_mm", [1, 1, 1]),
+        ("normalize", "none"),
+    ],
+)
+def test_runs_that_prepare_cases_otherwise_are_not_joined(name, value):
+    config = member().config
+    other = member(config={**config, "data": {**config["data"], name: value}})
+    with pytest.raises(UserError, match=rf"in data\.{name}: {re.escape(str(value))}, not "):
+        check_alike({Path("a/best.pt"): member(), Path("b/best.pt"): other})
+
+
+@pytest.mark.parametrize(
     ("other", "told"),
     [
         (
@@ -57,10 +74,6 @@ def test_runs_that_prepare_cases_alike_may_be_joined():
         ),
         (member(channels=("d",)), "the channels: ('d',), not ('c',)"),
         (member(file_channels=("c",)), "the files' channels"),
-        (
-            member(config={"data": {"spacing_mm": [1, 1, 1]}, "train": {"patch_size": [16]}}),
-            "data.channel_dim",
-        ),
         (
             member(config={**member().config, "train": {"patch_size": [16, 16, 32]}}),
             "train.patch_size: (16, 16, 32), not (16, 16, 16)",

@@ -93,14 +93,15 @@ def test_a_flat_picture():
     assert_argmax(labels, of_monai(picture, network, **arguments))
 
 
-def test_more_than_256_classes_need_16_bits():
-    network, volume = make_network(300, 1, 2), noisy(1, 1, 12, 11)
+@pytest.mark.parametrize(("outputs", "dtype"), [(256, torch.uint8), (257, torch.int16)])
+def test_more_than_256_classes_need_16_bits(outputs, dtype):
+    network, volume = make_network(outputs, 1, 2), noisy(1, 1, 12, 11)
     with torch.no_grad():
-        network.bias[299] += 2
+        network.bias[-1] += 2
         logits = network(volume)
     labels = SlidingWindowLabelInferer((12, 11))(volume, network)
-    assert labels.dtype == torch.int16
-    assert labels.max() == 299
+    assert labels.dtype == dtype
+    assert labels.max() == outputs - 1
     assert_argmax(labels, logits)
 
 
@@ -201,6 +202,9 @@ def test_devices_are_those_asked_for(monkeypatch):
     assert inferer(noisy(1, 1, 4, 4, 4), network).device.type == "cpu"
     assert where == ["meta"]
     assert asked == [("meta", 3 * 4**3 * 4)]
+    volume = noisy(1, 1, 4, 4, 4)
+    assert SlidingWindowLabelInferer(4, device="meta")(volume, network).device.type == "meta"
+    assert SlidingWindowLabelInferer(4)(volume.to("meta"), network).device.type == "meta"
 
 
 class TestInMonai:
@@ -277,7 +281,8 @@ class TestInMonai:
         ({"overlap": (0.5, 1.0, 0.5)}, r"overlap must be in .*: got \(0.5, 1.0, 0.5\)"),
         ({"sw_batch_size": 0}, "sw_batch_size must be 1 or more: got 0"),
         ({"sw_batch_size": 2.5}, "sw_batch_size must be 1 or more: got 2.5"),
-        ({"threshold": 0.0}, "threshold must lie between 0 and 1"),
+        ({"threshold": 0.0}, "threshold must lie between 0 and 1: got 0.0"),
+        ({"threshold": 1.0}, "threshold must lie between 0 and 1: got 1.0"),
         ({"scheme": BRATS}, "activation must be sigmoid for this scheme: got softmax"),
     ],
 )

@@ -49,6 +49,44 @@ def test_settings_reach_the_prediction(prepared):
     assert int(inferer(batch, Threshold()).sum()) == 0
 
 
+class Recorder(Threshold):
+    """Keeps what it is shown, and whether that is computed in bfloat16."""
+
+    def __init__(self):
+        super().__init__()
+        self.windows, self.halved = [], []
+
+    def forward(self, image):
+        self.windows.append(image)
+        self.halved.append(torch.is_autocast_enabled("cpu"))
+        return super().forward(image)
+
+
+def test_windows_are_mirrored_along_the_axes_given_where_flips_are_asked_for(prepared):
+    steps, data, _ = prepared
+    batch = list_data_collate([data])["image"]
+    for infer, mirrored in (({"tta": "flips"}, [[], [2], [4], [2, 4]]), ({}, [[]])):
+        network = Recorder()
+        inferer = PredictorInferer(
+            steps, SCHEME, patch_size=[20, 24, 28], infer=infer, flip_axes=(0, 2)
+        )
+        inferer(batch, network)
+        plain = network.windows[0]
+        assert plain.shape == (1, 1, 20, 24, 28)
+        assert len(network.windows) == len(mirrored)
+        for window, axes in zip(network.windows, mirrored, strict=True):
+            assert torch.equal(window, plain.flip(axes))
+
+
+@pytest.mark.parametrize(("amp", "halved"), [("auto", False), ("bf16", True), ("fp32", False)])
+def test_the_precision_is_the_one_asked_for(prepared, amp, halved):
+    steps, data, _ = prepared
+    network = Recorder()
+    inferer = PredictorInferer(steps, SCHEME, patch_size=[20, 20, 20], amp=amp)
+    inferer(list_data_collate([data])["image"], network)
+    assert set(network.halved) == {halved}
+
+
 @pytest.mark.parametrize(
     ("infer", "said"),
     [

@@ -134,3 +134,18 @@ def test_ranks_draw_the_patches_of_one_process_in_its_batches(count):
         parts.append([drawn[start : start + size] for start in range(0, len(drawn), size)])
     for number, batch in enumerate(batches):
         assert [key for part in parts for key in part[number]] == batch
+
+
+@pytest.mark.parametrize("num_patches", [1, 4, 5, 7, 13])
+def test_of_a_last_batch_that_is_not_full_each_rank_draws_its_rows(num_patches):
+    """And says how many those are, which a loader goes by."""
+    whole = EpochSampler(4, num_patches, seed=1, batch_size=5)
+    parts = [
+        EpochSampler(4, num_patches, seed=1, batch_size=5, rows=share(5, rank, 2))
+        for rank in range(2)
+    ]
+    assert sorted(key for part in parts for key in part) == list(whole)
+    assert [key[:2] for key in whole] == [(0, number) for number in range(num_patches)]
+    assert [len(part) for part in (whole, *parts)] == [
+        num_patches, *(len(list(part)) for part in parts)
+    ]  # fmt: skip

@@ -111,6 +111,12 @@ def test_a_patch_is_what_monais_transforms_make_of_the_same_draw(size):
     assert different <= 2
 
 
+def test_a_draw_of_a_place_alone_is_a_plain_crop():
+    volume = case()["image"]
+    patch = cut_patch(volume, PatchDraw((1, 2, 3)), SIZE, image=True)
+    assert torch.equal(patch, volume[:, 1:9, 2:9, 3:9])
+
+
 def test_contrast_brightness_and_noise_come_in_monais_order():
     volume = torch.linspace(-1, 1, 64).reshape(1, 4, 4, 4)
     draw = draw_patch(
@@ -199,7 +205,9 @@ def test_probabilities_and_ranges_are_monais():
         assert 0.97 * limit < max(drawn) <= limit
         assert -limit <= min(drawn) < -0.97 * limit
         assert abs(np.mean(drawn)) < 0.05 * limit
-    assert max(d.noise_std for d in draws) <= augment.noise_std
+    noisy = [d for d in draws if d.noise_std > 0]
+    assert max(d.noise_std for d in noisy) <= augment.noise_std
+    assert len({d.noise_seed for d in noisy}) == len(noisy)
 
 
 @pytest.mark.parametrize("size", [(4, 4, 4), (5, 3, 1), (9, 8, 7)])
@@ -221,6 +229,15 @@ def test_classes_are_centres_as_often_as_their_ratios_and_absent_ones_never():
     drawn = Counter(int(cut({**data, "label_cls_indices": lists})["label"]) for _ in range(2000))
     assert set(drawn) == {0, 1}
     assert drawn[1] / 2000 == pytest.approx(0.75, abs=0.05)
+
+
+def test_a_class_of_ratio_0_is_no_centre_even_where_0_is_drawn():
+    class Zero(np.random.RandomState):
+        def random_sample(self):
+            return 0.0
+
+    lists = [np.array([0]), np.array([124])]
+    assert draw_start(Zero(), (5, 5, 5), (1, 1, 1), lists, [0, 1]) == (4, 4, 4)
 
 
 def test_a_case_without_the_classes_asked_for_still_gives_a_patch():

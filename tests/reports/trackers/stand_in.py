@@ -1,4 +1,4 @@
-"""A package that calls itself wandb and fails in each way there is."""
+"""A package that calls itself wandb, prints, reads stdin, and fails in each way there is."""
 
 import sys
 
@@ -50,6 +50,8 @@ def login(verify):
 
 def init(**_):
     fails_at("init")
+    print("wandb: no answer to the training", flush=True)
+    assert os.read(0, 1) == b"", "took what the training says"
     return Run()
 """
 

@@ -74,6 +74,13 @@ def test_a_run_that_goes_on_is_the_same_run_with_each_epoch_once(folder):
     assert found.data.tags["changed after epoch 3"] == "train.epochs: 3 -> 9"
 
 
+def test_a_run_that_was_cut_before_its_first_epoch_goes_on_as_the_same_run(folder):
+    tell("mlflow", run(folder))
+    tell("mlflow", run(folder), row(1), end())
+    _, (found,) = runs(folder)
+    assert found.info.status == "FINISHED"
+
+
 def test_pictures_and_report_are_artifacts(folder):
     for name in ("a.png", "report.html"):
         (folder / name).write_text(name)

@@ -83,3 +83,21 @@ def test_epochs_are_not_there_twice_where_its_memory_is_gone(tmp_path):
     (tmp_path / ".trackers" / "tensorboard.json").unlink()
     tell("tensorboard", run(tmp_path, epoch=2, note=""), row(1), row(2), row(3), end())
     assert [step for step, _ in curve(events(tmp_path / "tensorboard"), "loss")] == [1, 2, 3]
+
+
+def test_a_run_whose_training_was_killed_is_told_as_interrupted(tmp_path):
+    """And the process is given its time for that; not so after a goodbye."""
+    told = []
+    answers = tell("tensorboard", run(tmp_path, note=""), row(1), killed=lambda: told.append(1))
+    assert [*answers[-1]] == ["opened"]
+    assert told == [1]
+    (text,) = texts(events(tmp_path / "tensorboard"), "end")
+    assert text.endswith("| status | interrupted |")
+    answers = tell("tensorboard", run(tmp_path), end(), killed=lambda: told.append(2))
+    assert answers[-1] == {"closed": True}
+    assert told == [1]
+
+
+def test_a_training_that_ended_before_its_first_epoch_leaves_nothing(tmp_path):
+    assert tell("tensorboard") == [{"reached": True}]
+    assert list(tmp_path.iterdir()) == []

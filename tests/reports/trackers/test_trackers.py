@@ -1,5 +1,6 @@
 """The training's side, with a stand-in for wandb that fails in each way there is."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -158,6 +159,21 @@ def test_the_process_of_a_killed_training_has_its_last_words_first(tmp_path):
             time.sleep(0.5)
             assert not (tmp_path / "tensorboard").exists()
         assert process.hear("opened", time.monotonic() + 30) == str(tmp_path / "tensorboard")
+    finally:
+        process.end()
+
+
+def test_a_signal_to_all_processes_of_a_job_leaves_the_telling_to_the_training(tmp_path):
+    run = {**asdict(tracked(tmp_path)), "folder": str(tmp_path)}
+    process = TrackerProcess("tensorboard")
+    try:
+        assert process.hear("reached", time.monotonic() + 30)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process._process.send_signal(number)
+        process.send(open=run)
+        process.send(close={"status": "interrupted", "best": {}, "report": None})
+        assert process.hear("opened", time.monotonic() + 30) == str(tmp_path / "tensorboard")
+        assert process.hear("closed", time.monotonic() + 30)
     finally:
         process.end()
 

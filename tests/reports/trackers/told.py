@@ -30,9 +30,9 @@ def end(status="done", report=None, **best):
     return {"close": {"status": status, "best": best, "report": report and str(report)}}
 
 
-def tell(name, *messages):
+def tell(name, *messages, killed=lambda: None):
     """Serves a tracker in this process; what it answered."""
     answers = []
     lines = io.BytesIO(b"".join(json.dumps(m).encode() + b"\n" for m in messages))
-    serve(name, lines, lambda **answer: answers.append(answer), lambda: None)
+    serve(name, lines, lambda **answer: answers.append(answer), killed)
     return answers
