@@ -385,7 +385,7 @@ def test_nothing_but_the_inputs_is_kept_for_backward():
 
 
 @pytest.mark.filterwarnings(
-    "ignore:The .grad attribute of a Tensor that is not a leaf"  # opcheck's own, in torch 2.14
+    "ignore:The .grad attribute of a Tensor that is not a leaf"  # opcheck's own, from torch 2.14 on
 )
 @pytest.mark.parametrize("target_kind", ["labels", "regions", "one-hot", "soft"])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
