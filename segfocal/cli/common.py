@@ -30,8 +30,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         near: list[str] = []
         if message.startswith("unrecognized arguments: "):
-            known = [option for action in self._actions for option in action.option_strings]
-            near = difflib.get_close_matches(message.split()[2].split("=")[0], known, n=1)
+            known = [text for action in self._actions for text in action.option_strings]
+            words = {text.removeprefix("--"): text for text in known if text.startswith("--")}
+            written = message.split()[2].split("=")[0].lstrip("-")
+            near = [words[word] for word in difflib.get_close_matches(written, words, n=1)]
         cure = f"Did you mean {near[0]}?" if near else f"{self.prog} --help lists the options."
         self.exit(2, f"{self.prog}: {message}. {cure}\n")
 
