@@ -346,6 +346,7 @@ class TestLoader:
         patches = iter(loader)
         next(patches)
         (worker,) = patches._workers
-        subprocess.run(["kill", str(worker.pid)], check=True)
+        kill = f"import os, signal; os.kill({worker.pid}, signal.SIGTERM)"
+        subprocess.run([sys.executable, "-c", kill], check=True)
         worker.join(30)
         assert worker.exitcode == 0
