@@ -263,17 +263,16 @@ class LabelScheme:
         if 0 in ignore_values:
             raise IgnoredClassError("0 is the background.")
         del plain[background]
-        declared, plain = (
-            plain,
-            {
-                name: value
-                for name, value in plain.items()
-                if not ignored.issuperset(_as_values(value))
-            },
-        )
-        if not plain and any(set(_as_values(v)) & set(ignore_values) for v in declared.values()):
+        named = ", ".join(plain)
+        is_told = any(set(_as_values(value)) & set(ignore_values) for value in plain.values())
+        plain = {
+            name: value
+            for name, value in plain.items()
+            if not ignored.issuperset(_as_values(value))
+        }
+        if not plain and is_told:
             raise IgnoredClassError(
-                f"leaves no class but the background: {', '.join(declared)} would be ignored."
+                f"leaves no class but the background: {named} would be ignored."
             )
         if all(len(_as_values(value)) == 1 for value in plain.values()):
             pairs = sorted((_as_values(value)[0], name) for name, value in plain.items())

@@ -220,3 +220,9 @@ def test_whole_numbers_of_any_type_are_encoded(dtype):
     scheme = LabelScheme(("background", "a"), (0, 1))
     assert scheme.encode(np.array([0, 1, 0], dtype)).tolist() == [0, 1, 0]
     assert scheme.undeclared(np.array([0, 1], dtype)) == ()
+
+
+@pytest.mark.parametrize("labels", [{"background": 0}, {"background": 0, "ignore": 1}])
+def test_labels_without_a_class_of_their_own_are_not_blamed_on_the_setting(labels):
+    with pytest.raises(UserError, match=r"^labels: expected background and 1 to 254 classes"):
+        LabelScheme.from_mapping(labels, None, (255,))

@@ -19,7 +19,7 @@ from segfocal.data.nifti import write_array, write_label
 from segfocal.data.nifti_header import MAX_VOXELS, SUFFIXES, case_stem
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.data.spacing import is_outside, range_text, spacing_range
-from segfocal.data.verify import verify_headers
+from segfocal.data.verify import blank_channels, verify_headers
 from segfocal.errors import RunFailedError, UserError
 from segfocal.files import check_checkpoint_path, make_writable
 from segfocal.inference.held_out import held_out_groups
@@ -295,8 +295,7 @@ def _doubt_blank(case_id: str, channels: Sequence[str], warn: Say) -> Callable[[
     """Takes a prepared image `(C, *S)` and says which channels have nothing in them to go by."""
 
     def doubt(image: MetaTensor) -> None:
-        low, high = image.as_tensor().flatten(1).aminmax(dim=1)
-        blank = [name for name, one in zip(channels, (low == high).tolist(), strict=True) if one]
+        blank = blank_channels(image.numpy(), channels)
         if blank:
             warn(
                 f"{case_id}: {', '.join(blank)} holds one value in every voxel. Was it converted "
