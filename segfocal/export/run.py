@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.errors import UserError
 from segfocal.files import check_checkpoint_path, make_writable
+from segfocal.imports import without_collections
 
 if TYPE_CHECKING:
     from segfocal.export.model import TrainedModel
@@ -66,8 +67,8 @@ def export(request: ExportRequest, say: Say) -> dict[str, Any]:
         _require_onnx()
     elif request.fixed_size:
         raise UserError("--fixed-size is for --format onnx. Leave it out: a bundle needs none.")
-    from segfocal.export.model import load_model
-
+    with without_collections():
+        from segfocal.export.model import load_model
     model = load_model(checkpoint, run)
     make_writable(out.parent)
     told: dict[str, Any]

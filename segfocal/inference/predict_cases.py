@@ -22,6 +22,7 @@ from segfocal.data.spacing import is_outside, range_text, spacing_range
 from segfocal.data.verify import blank_channels, verify_headers
 from segfocal.errors import RunFailedError, UserError
 from segfocal.files import check_checkpoint_path, make_writable
+from segfocal.imports import without_collections
 from segfocal.inference.held_out import held_out_groups
 from segfocal.inference.probability_files import PROBABILITIES, probability_stem
 from segfocal.labels import ClassMap, LabelScheme
@@ -101,9 +102,9 @@ def predict_cases(
             names; at once, if a label could not be written.
     """
     _check_paths(request)
-    from segfocal.checkpoint import load_checkpoint
-    from segfocal.inference.ensemble import check_alike
-
+    with without_collections():
+        from segfocal.checkpoint import load_checkpoint
+        from segfocal.inference.ensemble import check_alike
     loaded = {path: load_checkpoint(path) for path in request.checkpoints}
     check_alike(loaded)
     checkpoint = loaded[request.checkpoints[0]]
@@ -123,8 +124,8 @@ def predict_cases(
     if request.probabilities:
         _refuse_shared_maps(targets, checkpoint.scheme)
         _doubt_probabilities(targets, checkpoint.scheme, warn)
-    from segfocal.inference.predictor import Predictor
-
+    with without_collections():
+        from segfocal.inference.predictor import Predictor
     synthetic = any(member.synthetic for member in loaded.values())
     failed = []
     number = 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segfocal.config.load import LoadedConfig
+from segfocal.imports import without_collections
 from segfocal.reports.console import Console
 from segfocal.training.launch import Launch
 from segfocal.training.preflight import Plan
@@ -92,8 +93,9 @@ def follow(launch: Launch) -> None:
 
 
 def _train(job: Job, ranks: RankGroup) -> None:
-    from segfocal.training.failure import failures_told
-    from segfocal.training.session import Session
+    with without_collections():
+        from segfocal.training.failure import failures_told
+        from segfocal.training.session import Session
 
     session = Session(
         job.loaded,

@@ -50,6 +50,7 @@ class Reporter:
         self._warnings: list[str] = []
         self._session: Session | None = None
         self._history: History | None = None
+        self._drawn: EpochRecord | None = None
         self.trackers = Trackers()
 
     @contextmanager
@@ -238,8 +239,6 @@ class Reporter:
         progress: Progress,
     ) -> None:
         """A row of metrics.csv, a line, and progress.png where there was a validation."""
-        from segfocal.reports.figures import progress_figure
-
         session = self._running
         parts = {name: value for name, value in means.terms.items() if name != "loss"}
         record = EpochRecord(
@@ -262,11 +261,7 @@ class Reporter:
             eta_s=session.eta_s(),
         )
         if summary is not None:
-            progress_figure(
-                self._history.records,
-                session.folder / "progress.png",
-                synthetic=session.plan.dataset.synthetic,
-            )
+            self._draw_progress()
 
     def epoch_saved(self, progress: Progress) -> None:
         """The last row of metrics.csv, to the trackers: it is in last.pt, and stays."""
@@ -275,15 +270,8 @@ class Reporter:
 
     def finish(self, outcome: Outcome) -> None:
         """The final pictures, report.html, and where everything is."""
-        from segfocal.reports.figures import progress_figure
-
-        session = self._running
         assert self._history is not None
-        progress_figure(
-            self._history.records,
-            session.folder / "progress.png",
-            synthetic=session.plan.dataset.synthetic,
-        )
+        self._draw_progress()
         best = outcome.progress
         summary = self._history.validation(best.best_epoch)
         report = self._write_report({f"network, best.pt (epoch {best.best_epoch})": summary})
@@ -299,10 +287,23 @@ class Reporter:
         if not self.closing_words:
             return
         if summary:
-            num_cases = len(session.plan.split.val)
+            num_cases = len(self._running.plan.split.val)
             title = f"validation, {_cases(num_cases)}, best.pt (epoch {best.best_epoch})"
             self.console.results(title, {"network": summary}, self._note)
         self.console.line(f"next   {next_command(outcome.folder)}")
+
+    def _draw_progress(self) -> None:
+        """progress.png, unless this process has drawn these epochs already."""
+        from segfocal.reports.figures import progress_figure
+
+        assert self._history is not None
+        records = self._history.records
+        if records[-1] is self._drawn:
+            return
+        session = self._running
+        path = session.folder / "progress.png"
+        progress_figure(records, path, synthetic=session.plan.dataset.synthetic)
+        self._drawn = records[-1]
 
     def _write_report(self, results: Mapping[str, Mapping[str, RegionSummary]]) -> Path:
         from segfocal.reports.html import write_report

@@ -12,6 +12,7 @@ from segfocal.data.phantom.stamp import STAMP
 from segfocal.data.split import write_split
 from segfocal.errors import UserError
 from segfocal.files import check_checkpoint_path, write_json
+from segfocal.imports import without_collections
 from segfocal.reports.trackers.trackers import Trackers
 from segfocal.training.follow import Job
 from segfocal.training.launch import Launch, check_launch
@@ -102,8 +103,9 @@ def _train(
     with reporter.checking() as on_case:
         plan = preflight(loaded, kept_split if keeps_split else None, on_case)
         blank = check_images(loaded, plan) if request.dry_run else []
-    from segfocal.training.failure import failures_told
-    from segfocal.training.session import Session
+    with without_collections():
+        from segfocal.training.failure import failures_told
+        from segfocal.training.session import Session
 
     make = partial(
         Session,

@@ -3,6 +3,8 @@
 import errno
 import json
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -120,3 +122,32 @@ def test_of_several_processes_the_first_one_prints_what_is_wrong(capsys, monkeyp
             assert bool(getattr(said, stream)) == is_first
     assert len(waited) == 1  # torchrun would end the first one with the other
     assert parse(parser, ["--quiet"], is_first=False).quiet
+
+
+IN_A_CYCLE = """
+from segfocal.cli.common import run
+
+class Remains:
+    def __del__(self):
+        print("looked for")
+
+def work():
+    remains = Remains()
+    remains.itself = remains
+
+{ending}
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"), [("work()", "looked for\n"), ('run("x", work, debug=False)', "")]
+)
+def test_a_command_ends_without_a_search_for_garbage(ending, said):
+    ended = subprocess.run(
+        [sys.executable, "-c", IN_A_CYCLE.format(ending=ending)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert ended.stdout == said

@@ -19,14 +19,28 @@ from segfocal.checkpoint import load_checkpoint
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.errors import RunFailedError, UserError
 from segfocal.export.run import ExportRequest, export
+from segfocal.reports import figures
 from segfocal.training.reporter import next_command
 from tests.runs import tiny_run
 
 
 @pytest.fixture(scope="module")
-def finished(phantom, tmp_path_factory):
+def drawn():
+    """Epochs on each progress.png of `finished`."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def finished(phantom, tmp_path_factory, drawn):
     out = tmp_path_factory.mktemp("runs") / "a"
-    return tiny_run(phantom, out), out
+    draw = figures.progress_figure
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            figures,
+            "progress_figure",
+            lambda records, *to, **how: drawn.append(len(records)) or draw(records, *to, **how),
+        )
+        return tiny_run(phantom, out), out
 
 
 def weights(path):
@@ -50,6 +64,10 @@ def test_a_run_leaves_every_file_that_the_readme_lists(finished):
         *("metrics.csv", "val_cases.csv", "progress.png", "last.pt", "best.pt", "report.html"),
         *("DONE", "samples/epoch_002.png"),
     }
+
+
+def test_curves_are_drawn_once_a_validation(finished, drawn):
+    assert drawn == [2]
 
 
 def test_metrics_have_a_row_an_epoch_and_say_that_it_is_a_phantom(finished):
@@ -459,6 +477,7 @@ def test_training_on_every_case_needs_no_validation(phantom, tmp_path):
     outcome = tiny_run(phantom, tmp_path / "a", "data.val_fraction=0")
     assert outcome.progress.best_epoch == 0
     assert load_checkpoint(tmp_path / "a" / "best.pt").progress["epoch"] == 2
+    assert (tmp_path / "a" / "progress.png").is_file()
 
 
 def test_the_folds_of_a_cross_validation_lie_side_by_side_and_share_prepared_cases(
