@@ -108,7 +108,7 @@ def _evaluated(rules: EvaluationRules, pair: Pair) -> CaseEvaluation:
     known = reference != IGNORE_CLASS
     _check_classes(pair, reference, known, predicted, rules.scheme)
     annotated = annotated_targets(rules.scheme, pair.case.annotated)
-    voxel_mm3 = voxel_volume_mm3(headers[0].affine)
+    affine = headers[0].affine
     curves, curve_problems = _curves(rules, pair, headers[0], reference, annotated)
     return CaseEvaluation(
         pair.case.case_id,
@@ -116,13 +116,12 @@ def _evaluated(rules: EvaluationRules, pair: Pair) -> CaseEvaluation:
             predicted,
             reference,
             rules.targets,
-            headers[0].zooms,
+            affine[:3, :3],
             rules.measures,
-            voxel_mm3=voxel_mm3,
             annotated=annotated,
         ),
-        headers[0].affine,
-        voxel_mm3,
+        affine,
+        voxel_volume_mm3(affine),
         1 - float(known.mean()),
         is_synthetic=any(is_stamped(header.nifti) for header in headers),
         curves=curves,

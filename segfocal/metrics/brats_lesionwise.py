@@ -20,6 +20,7 @@ from segfocal.metrics.lesionwise import (
 from segfocal.metrics.overlap import Mask, as_masks
 from segfocal.metrics.surface import HEADER_ROUNDING
 from segfocal.metrics.surface_elements import hd95_of_elements
+from segfocal.metrics.voxel_size import Millimetres, VoxelSize, voxel_edges, voxel_volume
 
 HD95_PENALTY_MM = 374.0
 """HD95 of a missed lesion and of a false island: the diagonal of BraTS' 240x240x155 mm."""
@@ -72,11 +73,9 @@ class BratsScore:
 def score_brats_lesions(
     pred: Mask,
     ref: Mask,
-    spacing_mm: Sequence[float],
+    spacing_mm: VoxelSize,
     rules: BratsRules,
     valid: Mask | None = None,
-    *,
-    voxel_mm3: float | None = None,
 ) -> BratsScore:
     """Lesion-wise Dice and HD95 of one region.
 
@@ -87,23 +86,23 @@ def score_brats_lesions(
     Args:
         pred: Predicted mask `(X, Y, Z)`, bool.
         ref: Reference mask of the same shape, bool.
-        spacing_mm: Edge length of a voxel along each axis.
+        spacing_mm: Edge length of a voxel along each axis; where axes are sheared, its edges as the
+            columns of `(3, 3)`.
         rules: One of `BRATS_RULES`.
         valid: True where the reference is known, same shape; None for everywhere. What is not
             valid leaves both masks.
-        voxel_mm3: Volume of a voxel; None is the product of its edges, which sheared axes make less
-            of.
 
     Returns:
         The scores; 1 and 0 mm where there is nothing to score.
 
     Raises:
-        ValueError: If the shapes differ, or an array is not boolean.
+        ValueError: If the shapes differ, an array is not boolean, or `spacing_mm` is none.
 
     Reference:
         https://github.com/rachitsaluja/BraTS-2023-Metrics
     """
     pred, ref, valid = as_masks(pred, ref, valid)
+    edges = voxel_edges(spacing_mm, ref.ndim)
     if valid is not None:
         pred, ref = pred & valid, ref & valid
     # as much room as a dilation takes: in the box it is what it is in the volume
@@ -119,15 +118,12 @@ def score_brats_lesions(
     matched = _matched(grown, islands, num_lesions)
     centres = component_centres(np.where(ref, grown, 0), range(1, num_lesions + 1), corner)
     lesion_boxes, island_boxes = ndimage.find_objects(grown), ndimage.find_objects(islands)
-    voxel_mm3 = float(np.prod(spacing_mm)) if voxel_mm3 is None else voxel_mm3
     lesions = []
     for index, centre in enumerate(centres, start=1):
         own = matched[index]
         near = _union([lesion_boxes[index - 1], *(island_boxes[island - 1] for island in own)])
         lesion = (grown[near] == index) & ref[near]
-        lesions.append(
-            _score_lesion(lesion, np.isin(islands[near], own), spacing_mm, voxel_mm3, centre, rules)
-        )
+        lesions.append(_score_lesion(lesion, np.isin(islands[near], own), edges, centre, rules))
     every = set(range(1, num_islands + 1))
     unmatched = sorted(every.difference(*matched.values()))
     return _summed(LesionMatch(tuple(lesions), islands_of(islands, unmatched, corner)))
@@ -153,20 +149,19 @@ def _union(boxes: Sequence[tuple[slice, ...]]) -> tuple[slice, ...]:
 def _score_lesion(
     lesion: Mask,
     matched: Mask,
-    spacing_mm: Sequence[float],
-    voxel_mm3: float,
+    edges: Millimetres,
     centre: tuple[float, ...],
     rules: BratsRules,
 ) -> Lesion:
     voxels, predicted = int(np.count_nonzero(lesion)), int(np.count_nonzero(matched))
     overlap = int(np.count_nonzero(lesion & matched))
-    hd95_mm = hd95_of_elements(matched, lesion, spacing_mm)
+    hd95_mm = hd95_of_elements(matched, lesion, edges)
     return Lesion(
         voxels,
         centre,
         overlap / voxels,
         found=predicted > 0,
-        scored=voxels * voxel_mm3 > rules.max_left_out_mm3 * (1 + HEADER_ROUNDING),
+        scored=voxels * voxel_volume(edges) > rules.max_left_out_mm3 * (1 + HEADER_ROUNDING),
         dice=2 * overlap / (voxels + predicted),
         hd95_mm=HD95_PENALTY_MM if math.isinf(hd95_mm) else hd95_mm,
     )

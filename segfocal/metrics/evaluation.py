@@ -13,6 +13,7 @@ from segfocal.metrics.case_score import NOT_ANNOTATED, RegionScore, region_masks
 from segfocal.metrics.lesionwise import LesionMatch, match_lesions
 from segfocal.metrics.overlap import Mask, dice
 from segfocal.metrics.surface import UNDEFINED, SurfaceScore, surface_score
+from segfocal.metrics.voxel_size import VoxelSize, voxel_edges, voxel_volume
 
 LesionRules = Literal["plain", "brats-gli", "brats-met"]
 
@@ -73,10 +74,9 @@ def evaluate_classes(
     predicted: ClassMap,
     reference: ClassMap,
     targets: Mapping[str, Sequence[int]],
-    spacing_mm: Sequence[float],
+    spacing_mm: VoxelSize,
     measures: Measures,
     *,
-    voxel_mm3: float | None = None,
     annotated: Sequence[bool] | None = None,
 ) -> dict[str, RegionEvaluation]:
     """Measures every class or region of a case over the voxels whose reference is not ignored.
@@ -85,10 +85,9 @@ def evaluate_classes(
         predicted: uint8 class indices `(X, Y, Z)`.
         reference: The same of the reference, `IGNORE_CLASS` where nobody annotated.
         targets: Name to class indices, of each class or region.
-        spacing_mm: Edge length of a voxel along each axis.
+        spacing_mm: Edge length of a voxel along each axis; where axes are sheared, its edges as the
+            columns of `(3, 3)`.
         measures: What to measure.
-        voxel_mm3: Volume of a voxel; None is the product of its edges, which sheared axes make less
-            of.
         annotated: For each target, whether the case was annotated for it; None for all. Another is
             not measured.
 
@@ -108,43 +107,39 @@ def evaluate_classes(
             found[name] = UNSCORED
             continue
         pred, ref = (region_masks(classes, [members])[0] for classes in (predicted, reference))
-        found[name] = evaluate_region(pred & valid, ref, spacing_mm, measures, voxel_mm3=voxel_mm3)
+        found[name] = evaluate_region(pred & valid, ref, spacing_mm, measures)
     return found
 
 
 def evaluate_region(
     pred: Mask,
     ref: Mask,
-    spacing_mm: Sequence[float],
+    spacing_mm: VoxelSize,
     measures: Measures,
-    *,
-    voxel_mm3: float | None = None,
 ) -> RegionEvaluation:
     """Measures one region.
 
     Args:
         pred: Predicted mask `(X, Y, Z)`, bool, without ignored voxels.
         ref: Reference mask of the same shape, bool, without ignored voxels.
-        spacing_mm: Edge length of a voxel along each axis.
+        spacing_mm: Edge length of a voxel along each axis; where axes are sheared, its edges as the
+            columns of `(3, 3)`.
         measures: What to measure.
-        voxel_mm3: As in `evaluate_classes`.
 
     Raises:
         ValueError: If the shapes differ, or an array is not boolean.
     """
-    voxel_mm3 = math.prod(spacing_mm) if voxel_mm3 is None else voxel_mm3
-    surface = surface_score(pred, ref, spacing_mm, tolerance_mm=measures.tolerance_mm)
+    edges = voxel_edges(spacing_mm, ref.ndim)
+    surface = surface_score(pred, ref, edges, tolerance_mm=measures.tolerance_mm)
     lesion_dice = lesion_hd95_mm = math.nan
     if measures.lesions == "plain":
         match = match_lesions(pred, ref)
     else:
-        brats = score_brats_lesions(
-            pred, ref, spacing_mm, BRATS_RULES[measures.lesions], voxel_mm3=voxel_mm3
-        )
+        brats = score_brats_lesions(pred, ref, edges, BRATS_RULES[measures.lesions])
         match, lesion_dice, lesion_hd95_mm = brats.match, brats.dice, brats.hd95_mm
     counts = match.counts
     ref_voxels, pred_voxels = int(ref.sum()), int(pred.sum())
-    voxel_ml = voxel_mm3 / 1000
+    voxel_ml = voxel_volume(edges) / 1000
     score = RegionScore(
         dice(pred, ref),
         ref_voxels,

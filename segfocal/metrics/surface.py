@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import KDTree
 
 from segfocal.metrics.bounding_box import bounding_box
 from segfocal.metrics.overlap import Mask, as_masks
-
-Distances = npt.NDArray[np.float64]
+from segfocal.metrics.voxel_size import Millimetres, VoxelSize, voxel_edges
 
 HEADER_ROUNDING = 1e-4
 """Headers round voxel sizes: 2.0000001 mm lie within a tolerance of 2 mm."""
@@ -46,7 +45,7 @@ UNDEFINED = SurfaceScore(math.nan, math.nan, math.nan)
 def surface_score(
     pred: Mask,
     ref: Mask,
-    spacing_mm: Sequence[float],
+    spacing_mm: VoxelSize,
     valid: Mask | None = None,
     *,
     tolerance_mm: float,
@@ -60,7 +59,8 @@ def surface_score(
     Args:
         pred: Predicted mask `(*S)`, bool.
         ref: Reference mask of the same shape, bool.
-        spacing_mm: Edge length of a voxel along each axis.
+        spacing_mm: Edge length of a voxel along each axis; where axes are sheared, its edges as the
+            columns of `(D, D)`.
         valid: True where the reference is known, same shape; None for everywhere. What is not
             valid leaves both masks, and the cut is surface of both.
         tolerance_mm: Distance up to which a surface voxel counts as right in `nsd`, >= 0.
@@ -85,7 +85,7 @@ def surface_score(
         SurfaceScore(hd95_mm=3.0, assd_mm=3.0, nsd=0.0, is_penalty=False)
     """
     pred, ref, valid = as_masks(pred, ref, valid)
-    _check_spacing(spacing_mm, ref.ndim)
+    edges = voxel_edges(spacing_mm, ref.ndim)
     if not tolerance_mm >= 0:
         raise ValueError(f"tolerance_mm must be at least 0, got {tolerance_mm}.")
     if valid is not None:
@@ -93,9 +93,9 @@ def surface_score(
     if not pred.any() or not ref.any():
         if not pred.any() and not ref.any():
             return UNDEFINED
-        farthest = diagonal_mm(ref.shape, spacing_mm)
+        farthest = diagonal_mm(ref.shape, edges)
         return SurfaceScore(farthest, farthest, 0.0, is_penalty=True)
-    there, back = surface_distances(pred, ref, spacing_mm)
+    there, back = surface_distances(pred, ref, edges)
     both = np.concatenate([there, back])
     reach_mm = tolerance_mm * (1 + HEADER_ROUNDING)
     return SurfaceScore(
@@ -106,21 +106,23 @@ def surface_score(
 
 
 def surface_distances(
-    pred: Mask, ref: Mask, spacing_mm: Sequence[float]
-) -> tuple[Distances, Distances]:
+    pred: Mask, ref: Mask, spacing_mm: VoxelSize
+) -> tuple[Millimetres, Millimetres]:
     """From every surface voxel of one mask to the nearest of the other, in mm.
 
     Args:
         pred: Predicted mask `(*S)`, bool, not empty.
         ref: Reference mask of the same shape, bool, not empty.
-        spacing_mm: Edge length of a voxel along each axis.
+        spacing_mm: Edge length of a voxel along each axis; where axes are sheared, its edges as the
+            columns of `(D, D)`.
 
     Returns:
         From the prediction's surface to the reference's, and back.
     """
     box = bounding_box(pred | ref)
     assert box is not None
-    one, other = (np.argwhere(surface(mask[box])) * np.asarray(spacing_mm) for mask in (pred, ref))
+    edges = voxel_edges(spacing_mm, ref.ndim)
+    one, other = (np.argwhere(surface(mask[box])) @ edges.T for mask in (pred, ref))
     return KDTree(other).query(one)[0], KDTree(one).query(other)[0]
 
 
@@ -134,19 +136,15 @@ def surface(mask: Mask) -> Mask:
     return np.asarray(mask & ~ndimage.binary_erosion(mask))
 
 
-def diagonal_mm(shape: Sequence[int], spacing_mm: Sequence[float]) -> float:
-    """Length of a volume's diagonal: no two of its voxels lie further apart.
+def diagonal_mm(shape: Sequence[int], spacing_mm: VoxelSize) -> float:
+    """Length of a volume's longest diagonal: no two of its voxels lie further apart.
 
     Example:
         >>> diagonal_mm((3, 4), (1.0, 1.0))
         5.0
+        >>> diagonal_mm((3, 4), np.array([[1.0, 0.5], [0.0, 1.0]]))  # sheared
+        6.4031242374328485
     """
-    return math.hypot(*(num * length for num, length in zip(shape, spacing_mm, strict=True)))
-
-
-def _check_spacing(spacing_mm: Sequence[float], num_axes: int) -> None:
-    if len(spacing_mm) != num_axes or not all(0 < length < math.inf for length in spacing_mm):
-        raise ValueError(
-            f"spacing_mm must be one positive length for each of {num_axes} axes, got "
-            f"{tuple(spacing_mm)}."
-        )
+    sides = voxel_edges(spacing_mm, len(shape)) * np.asarray(shape)
+    ways = itertools.product((1, -1), repeat=len(shape))
+    return float(max(np.linalg.norm(sides @ way) for way in ways))

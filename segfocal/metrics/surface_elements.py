@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +17,20 @@ from scipy.spatial import KDTree
 
 from segfocal.metrics.bounding_box import bounding_box
 from segfocal.metrics.overlap import Mask, as_masks
+from segfocal.metrics.voxel_size import Millimetres, VoxelSize, voxel_edges
 
 Areas = npt.NDArray[np.float64]
 
 
-def hd95_of_elements(pred: Mask, ref: Mask, spacing_mm: Sequence[float]) -> float:
+def hd95_of_elements(pred: Mask, ref: Mask, spacing_mm: VoxelSize) -> float:
     """The greater of the two directed 95th percentiles, each element weighed by its area.
 
     Args:
         pred: Predicted mask `(X, Y, Z)`, bool.
         ref: Reference mask of the same shape, bool.
-        spacing_mm: Edge length of a voxel along each axis.
+        spacing_mm: Edge length of a voxel along each axis; where axes are sheared, its edges as the
+            columns of `(3, 3)`. Distances are then true; areas, which weigh, are those of the edge
+            lengths.
 
     Returns:
         Millimetres: the smallest distance within which 95 % of the area lies, for the side where it
@@ -45,17 +47,17 @@ def hd95_of_elements(pred: Mask, ref: Mask, spacing_mm: Sequence[float]) -> floa
         return math.inf if pred.any() or ref.any() else math.nan
     box = bounding_box(pred | ref)
     assert box is not None
-    spacing = np.asarray(spacing_mm, dtype=np.float64)
-    table = _area_table(tuple(spacing.tolist()))
+    edges = voxel_edges(spacing_mm, 3)
+    table = _area_table(tuple(np.linalg.norm(edges, axis=0).tolist()))
     (one, one_areas), (other, other_areas) = (
-        _elements(mask[box], table, spacing) for mask in (pred, ref)
+        _elements(mask[box], table, edges) for mask in (pred, ref)
     )
     there = _percentile(KDTree(other).query(one)[0], one_areas, 0.95)
     back = _percentile(KDTree(one).query(other)[0], other_areas, 0.95)
     return max(there, back)
 
 
-def _elements(mask: Mask, table: Areas, spacing: Areas) -> tuple[Areas, Areas]:
+def _elements(mask: Mask, table: Areas, edges: Millimetres) -> tuple[Areas, Areas]:
     """Places `(N, 3)` in mm and areas `(N,)` in mm2 of the cells that hold a piece of surface."""
     padded = np.pad(mask, 1)
     codes = np.zeros([length - 1 for length in padded.shape], dtype=np.uint8)
@@ -65,7 +67,7 @@ def _elements(mask: Mask, table: Areas, spacing: Areas) -> tuple[Areas, Areas]:
         )
         codes |= padded[at].astype(np.uint8) << np.uint8(7 - bit)
     places = np.argwhere((codes != 0) & (codes != 255))
-    return places * spacing, table[codes[tuple(places.T)]]
+    return places @ edges.T, table[codes[tuple(places.T)]]
 
 
 def _percentile(distances: Areas, areas: Areas, share: float) -> float:

@@ -45,6 +45,16 @@ def test_distances_are_measured_along_oblique_axes(tmp_path):
         assert region.surface.hd95_mm == pytest.approx(edge)
 
 
+def test_distances_are_measured_along_sheared_axes(tmp_path):
+    reference = np.zeros((9, 9, 9), np.uint8)
+    reference[4, 4, 4] = 1
+    case = Case("a", (), save(tmp_path / "ref.nii.gz", reference, SHEARED))
+    for step in ((1, -1, 0), (0, 1, -1), (-1, 0, 1), (1, 1, 1)):
+        moved = save(tmp_path / f"{step}.nii.gz", np.roll(reference, step, (0, 1, 2)), SHEARED)
+        region = evaluate_pair(rules(), Pair(moved, case)).regions["liver"]
+        assert region.surface.hd95_mm == pytest.approx(np.linalg.norm(SHEARED[:3, :3] @ step))
+
+
 @pytest.mark.parametrize("lesions", ["plain", "brats-gli"])
 def test_volumes_count_the_shear_of_the_axes(tmp_path, lesions):
     reference = np.zeros((9, 9, 9), np.uint8)

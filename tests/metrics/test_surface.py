@@ -17,6 +17,9 @@ from segfocal.metrics.surface import UNDEFINED, diagonal_mm, surface, surface_sc
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.5, 1.25, 4.0)]
 
+TILTED = np.array([[0.5, 0.0, 0.0], [0.0, 0.5, 1.8], [0.0, 0.0, 4.7]])
+"""Edges of the voxels of a CT whose gantry was tilted by 21 degrees, as columns."""
+
 
 def surface_by_hand(mask):
     """Voxels one of whose six neighbours is not in the mask."""
@@ -26,7 +29,10 @@ def surface_by_hand(mask):
 
 
 def by_hand(pred, ref, spacing, tolerance):
-    one, other = (np.array(surface_by_hand(mask)) * spacing for mask in (pred, ref))
+    edges = np.diag(spacing) if np.ndim(spacing) == 1 else spacing
+    one, other = (
+        np.einsum("ma,na->nm", edges, np.array(surface_by_hand(mask))) for mask in (pred, ref)
+    )
     apart = np.sqrt(((one[:, None] - other[None]) ** 2).sum(-1))
     there, back = apart.min(1), apart.min(0)
     both = np.concatenate([there, back])
@@ -35,7 +41,9 @@ def by_hand(pred, ref, spacing, tolerance):
 
 
 @settings(deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from(SPACINGS), st.sampled_from([0.0, 1.0, 2.5]))
+@given(
+    st.integers(0, 10**6), st.sampled_from([*SPACINGS, TILTED]), st.sampled_from([0.0, 1.0, 2.5])
+)
 def test_scores_equal_those_of_every_pair_of_surface_voxels(seed, spacing, tolerance):
     rng = np.random.default_rng(seed)
     shape = rng.integers(1, 7, 3)
@@ -108,6 +116,18 @@ def test_the_two_sides_are_worth_the_same():
     assert astuple(other) == pytest.approx(astuple(one), rel=1e-12)
 
 
+def test_a_step_along_two_sheared_axes_is_as_long_as_it_is_in_space():
+    """A slice up and four rows back, nearly straight up: 4.70 mm; the edges' lengths say 5.42."""
+    ref = np.zeros((3, 8, 3), bool)
+    ref[1, 6, 1] = True
+    pred = np.roll(ref, (-4, 1), (1, 2))
+    straight = math.hypot(1.8 - 4 * 0.5, 4.7)
+    for turned in (TILTED, TILTED @ np.diag([-1, 1, 1]), np.roll(TILTED, 1, 0)):
+        assert surface_score(pred, ref, turned, tolerance_mm=5.0).hd95_mm == pytest.approx(straight)
+    lengths = np.linalg.norm(TILTED, axis=0)
+    assert surface_score(pred, ref, lengths, tolerance_mm=5.0).hd95_mm > 1.1 * straight
+
+
 @pytest.mark.parametrize("missed", [True, False])
 def test_an_empty_side_costs_the_diagonal_and_more_than_any_prediction(missed):
     _, ref = blobs(2)
@@ -143,6 +163,14 @@ def test_a_voxel_at_the_border_of_the_volume_is_surface():
     assert diagonal_mm((2, 3, 6), (1.0, 1.0, 1.0)) == 7
 
 
+@pytest.mark.parametrize("lean", [1.8, -1.8])
+def test_the_diagonal_of_sheared_axes_is_the_longest_of_four(lean):
+    edges = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, lean], [0.0, 0.0, 4.0]])
+    corners = np.array(list(itertools.product((0, 2), (0, 3), (0, 6)))) @ edges.T
+    longest = max(np.linalg.norm(one - other) for one in corners for other in corners)
+    assert diagonal_mm((2, 3, 6), edges) == pytest.approx(longest)
+
+
 def test_inputs_are_left_as_they_were():
     pred, ref = blobs(4)
     before = pred.copy(), ref.copy()
@@ -151,7 +179,17 @@ def test_inputs_are_left_as_they_were():
     np.testing.assert_array_equal(ref, before[1])
 
 
-@pytest.mark.parametrize("spacing", [(1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 1.0, math.inf)])
+@pytest.mark.parametrize(
+    "spacing",
+    [
+        (1.0, 1.0),
+        (1.0, 1.0, 0.0),
+        (1.0, 1.0, math.inf),
+        np.eye(4),  # an affine with its last row
+        np.ones((3, 3)),  # edges in a line
+        np.diag([1.0, 1.0, math.nan]),
+    ],
+)
 def test_a_spacing_that_is_none_is_refused(spacing):
     mask = np.ones((2, 2, 2), bool)
     with pytest.raises(ValueError, match=r"^spacing_mm must be one positive length for each of 3"):

@@ -71,6 +71,15 @@ def test_no_axis_is_taken_for_another():
         assert turned == pytest.approx(value)
 
 
+def test_distances_are_those_of_sheared_axes():
+    """A step along two axes at 60 degrees is as long as one along either, not sqrt(2) of it."""
+    ref = np.zeros((9, 9, 3), bool)
+    ref[3, 5, 1] = True
+    pred = np.roll(ref, (1, -1), (0, 1))
+    at_60_degrees = np.array([[1.0, 0.5, 0.0], [0.0, math.sqrt(0.75), 0.0], [0.0, 0.0, 50.0]])
+    assert hd95_of_elements(pred, ref, at_60_degrees) == pytest.approx(1)
+
+
 def test_an_empty_side_is_infinitely_far():
     ref, nothing = np.zeros((3, 3, 3), bool), np.zeros((3, 3, 3), bool)
     ref[1, 1, 1:] = True

@@ -1,0 +1,43 @@
+"""How large a voxel is, and where voxels lie: edge lengths, or edges where axes are sheared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Millimetres = npt.NDArray[np.float64]
+VoxelSize = Sequence[float] | npt.NDArray[np.floating]
+"""Edge length of a voxel along each axis, in mm; or `(D, D)`, its edges as columns.
+
+The second is the upper left of an affine. The axes of a CT whose gantry was tilted are not at
+right angles: there edge lengths tell neither distances nor volumes.
+"""
+
+
+def voxel_edges(spacing_mm: VoxelSize, num_axes: int) -> Millimetres:
+    """The edges of a voxel as the columns of `(D, D)`, in mm.
+
+    Raises:
+        ValueError: If it is neither one positive length for each axis nor as many edges that span
+            a volume.
+
+    Example:
+        >>> voxel_edges((1.0, 2.5), 2).tolist()
+        [[1.0, 0.0], [0.0, 2.5]]
+    """
+    size = np.asarray(spacing_mm, dtype=np.float64)
+    if size.shape == (num_axes,) and np.all((size > 0) & np.isfinite(size)):
+        return np.diag(size)
+    if size.shape == (num_axes, num_axes) and np.isfinite(size).all() and voxel_volume(size) > 0:
+        return size
+    raise ValueError(
+        f"spacing_mm must be one positive length for each of {num_axes} axes, or the edges of a "
+        f"voxel as columns ({num_axes}, {num_axes}), got {size.tolist()}."
+    )
+
+
+def voxel_volume(edges: Millimetres) -> float:
+    """Volume of a voxel with these edges; less than the product of their lengths under a shear."""
+    return float(abs(np.linalg.det(edges)))
