@@ -11,6 +11,7 @@ from segfocal.cli import common
 EPILOG = """examples:
   segfocal-stats --data Task04_Hippocampus
   segfocal-stats --data Task04_Hippocampus --check
+  segfocal-stats --data Task04_Hippocampus --suggest my.yaml
   segfocal-stats --config my.yaml --check --accept empty-label
 
 exit status with --check: 0 no problem, 1 problems found, 2 a mistake in the arguments"""
@@ -44,6 +45,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="JSON to write, a picture beside it (default stats.json; --check, --json: none)",
     )
     parser.add_argument(
+        "--suggest",
+        type=Path,
+        metavar="FILE",
+        help="YAML to write: a config to start from, with a reason for every setting",
+    )
+    parser.add_argument(
         "--workers", type=int, metavar="N", help="processes (default: up to one a core)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
@@ -65,6 +72,7 @@ def _work(args: object) -> None:
             accept=tuple(options["accept"]),
             out=options["out"],
             workers=options["workers"],
+            suggest=options["suggest"],
             as_json=options["json"],
             quiet=options["quiet"],
         )

@@ -14,6 +14,7 @@ from nibabel.orientations import aff2axcodes
 
 from segfocal.data.cases import Case
 from segfocal.data.defects import DefectError, Problem, collecting, empty_label
+from segfocal.data.grids import corner_displacement_mm
 from segfocal.data.header_defects import CaseGrid, CaseHeaders, read_case_headers
 from segfocal.data.nifti import channels_first, label_volume, not_finite
 from segfocal.data.nifti_header import Header, stored_scaling, voxel_volume_mm3
@@ -24,6 +25,8 @@ from segfocal.labels import IGNORE_CLASS, LabelScheme
 from segfocal.statistics.class_histogram import class_histogram
 from segfocal.statistics.intensities import Intensities, measure_intensities
 from segfocal.statistics.lesion_sizes import lesion_sizes
+
+_Marked = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,15 @@ class ChannelSurvey:
         dtype: How its numbers are stored.
         intensities: What they are.
         content: Hash of the stored numbers, by which copies are found; empty for a constant.
+        annotated: What they are in the voxels of any class but the background; None where there are
+            none, or the channel lies on another grid than the label.
     """
 
     name: str
     dtype: str
     intensities: Intensities
     content: str
+    annotated: Intensities | None = None
 
 
 @dataclass
@@ -125,19 +131,29 @@ def survey_case(case: Case, rules: SurveyRules) -> CaseSurvey:
     defects = list(headers.defects)
     if headers.grid is not None:
         _describe_grid(survey, headers.grid)
+    marked = None
     if case.label is not None and headers.label is not None:
         with collecting(defects):
-            survey.label = _survey_label(case.label, headers.label, rules, defects)
+            survey.label, marked = _survey_label(case.label, headers.label, rules, defects)
         if survey.label is not None:
             held = np.flatnonzero(survey.label.voxels[:-1]).astype(np.uint8)
             with collecting(defects):
                 check_annotated(case, held, rules.scheme)
     for names, path, header in _image_files(case, headers, rules):
         if header is not None:
+            seen = marked if _shares_grid(header, headers.label, rules) else None
             with collecting(defects):
-                survey.channels += _survey_image(path, names, rules, defects)
+                survey.channels += _survey_image(path, names, rules, seen, defects)
     survey.problems = [Problem.of(case.case_id, defect) for defect in defects]
     return survey
+
+
+def _shares_grid(image: Header, label: Header | None, rules: SurveyRules) -> bool:
+    """Whether the label's voxels are the image's; a channel may lie elsewhere by leave."""
+    if label is None or len(label.shape) != 3:
+        return False
+    moved = corner_displacement_mm(image.affine, label.affine, label.shape)
+    return float(np.linalg.norm(moved)) <= rules.affine_tolerance_mm
 
 
 def _describe_grid(survey: CaseSurvey, grid: CaseGrid) -> None:
@@ -160,9 +176,10 @@ def _image_files(
 
 def _survey_label(
     path: Path, header: Header, rules: SurveyRules, defects: list[DefectError]
-) -> LabelSurvey | None:
+) -> tuple[LabelSurvey | None, _Marked | None]:
+    """What the label holds, and where it holds a class other than the background."""
     if len(header.shape) != 3:
-        return None
+        return None, None
     stored = read_stored(path, max_voxels=rules.max_voxels)
     _note_trailing(stored, defects)
     volume = label_volume(stored)
@@ -178,7 +195,7 @@ def _survey_label(
     lesions = {
         name: tuple((voxel_mm3 * of).tolist()) for name, of in zip(groups, sizes, strict=True)
     }
-    return LabelSurvey(voxels, lesions)
+    return LabelSurvey(voxels, lesions), (classes > 0) & (classes != IGNORE_CLASS)
 
 
 def _check_annotation(voxels: tuple[int, ...], defects: list[DefectError]) -> None:
@@ -196,7 +213,11 @@ def _check_annotation(voxels: tuple[int, ...], defects: list[DefectError]) -> No
 
 
 def _survey_image(
-    path: Path, names: tuple[str, ...], rules: SurveyRules, defects: list[DefectError]
+    path: Path,
+    names: tuple[str, ...],
+    rules: SurveyRules,
+    marked: _Marked | None,
+    defects: list[DefectError],
 ) -> list[ChannelSurvey]:
     stored = read_stored(path, max_voxels=rules.max_voxels)
     _note_trailing(stored, defects)
@@ -219,7 +240,10 @@ def _survey_image(
                 )
             )
         content = "" if constant else _content_hash(channel)
-        surveyed.append(ChannelSurvey(name, channel.dtype.name, measured, content))
+        within = None
+        if marked is not None and marked.shape == channel.shape and marked.any():
+            within = measure_intensities(channel[marked], scaling)
+        surveyed.append(ChannelSurvey(name, channel.dtype.name, measured, content, within))
     return surveyed
 
 

@@ -20,7 +20,7 @@ from segfocal.errors import UserError
 from segfocal.statistics.class_alpha import ClassAlpha
 from segfocal.statistics.class_units import Unit
 from segfocal.statistics.class_weights import SCHEMES
-from segfocal.statistics.intensities import PERCENTILES
+from segfocal.statistics.intensities import PERCENTILES, Intensities
 from segfocal.statistics.partial_labels import partial_class_alpha, partial_region_alpha
 from segfocal.statistics.voxel_counts import VoxelCounts
 
@@ -39,6 +39,8 @@ class ChannelStats:
         maximum: Largest number of any case.
         zero_fraction: Share of voxels that are 0, median over the cases.
         percentiles: Median over the cases of each case's percentile of the voxels that are not 0.
+        annotated: The same over the voxels of any class but the background; None where no case has
+            such a voxel.
     """
 
     name: str
@@ -47,6 +49,7 @@ class ChannelStats:
     maximum: float
     zero_fraction: float
     percentiles: dict[str, float | None]
+    annotated: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -150,8 +153,8 @@ def dataset_stats(dataset: Dataset, surveys: Sequence[CaseSurvey]) -> DatasetSta
         counts,
         group_stats(dataset, counts, usable),
         _channels(dataset, usable),
-        _spread([_in_ras(survey, survey.spacing_mm) for survey in usable]),
-        _spread([_in_ras(survey, survey.shape) for survey in usable]),
+        _spread([in_ras(survey, survey.spacing_mm) for survey in usable]),
+        _spread([in_ras(survey, survey.shape) for survey in usable]),
         dict(Counter(survey.orientation or "?" for survey in usable).most_common()),
         alpha,
         alpha_note,
@@ -166,10 +169,7 @@ def _channels(dataset: Dataset, usable: Sequence[CaseSurvey]) -> tuple[ChannelSt
         if not held:
             continue
         measured = [channel.intensities for channel in held]
-        percentiles: dict[str, float | None] = {}
-        for index, percent in enumerate(PERCENTILES):
-            known = [m.percentiles[index] for m in measured if m.zero_fraction < 1]
-            percentiles[f"{percent:g}%"] = statistics.median(known) if known else None
+        within = [channel.annotated for channel in held if channel.annotated is not None]
         stats.append(
             ChannelStats(
                 name,
@@ -177,10 +177,20 @@ def _channels(dataset: Dataset, usable: Sequence[CaseSurvey]) -> tuple[ChannelSt
                 min(m.minimum for m in measured),
                 max(m.maximum for m in measured),
                 statistics.median(m.zero_fraction for m in measured),
-                percentiles,
+                _middle(measured),
+                _middle(within),
             )
         )
     return tuple(stats)
+
+
+def _middle(measured: Sequence[Intensities]) -> dict[str, float | None]:
+    """Median over the cases of each percentile."""
+    told = [m.percentiles for m in measured if m.zero_fraction < 1]
+    return {
+        f"{percent:g}%": statistics.median(of[index] for of in told) if told else None
+        for index, percent in enumerate(PERCENTILES)
+    }
 
 
 def _lesions(dataset: Dataset, label: LabelSurvey) -> list[int]:
@@ -227,7 +237,7 @@ def _spread(rows: Sequence[Sequence[float]]) -> dict[str, tuple[float, ...]]:
     }
 
 
-def _in_ras(survey: CaseSurvey, along: Sequence[float] | None) -> Sequence[float]:
+def in_ras(survey: CaseSurvey, along: Sequence[float] | None) -> Sequence[float]:
     """Numbers by file axis, put in the order R, A, S."""
     assert along is not None
     letters = survey.orientation or ""
@@ -251,16 +261,19 @@ def _case_to_dict(survey: CaseSurvey) -> dict[str, Any]:
                 "minimum": _number(channel.intensities.minimum),
                 "maximum": _number(channel.intensities.maximum),
                 "zero_fraction": channel.intensities.zero_fraction,
-                "percentiles": {
-                    f"{percent:g}%": _number(value)
-                    for percent, value in zip(
-                        PERCENTILES, channel.intensities.percentiles, strict=True
-                    )
-                },
+                "percentiles": _percentiles(channel.intensities),
+                "annotated": None if channel.annotated is None else _percentiles(channel.annotated),
             }
             for channel in survey.channels
         },
         "problems": [problem_to_dict(problem) for problem in survey.problems],
+    }
+
+
+def _percentiles(measured: Intensities) -> dict[str, float | None]:
+    return {
+        f"{percent:g}%": _number(value)
+        for percent, value in zip(PERCENTILES, measured.percentiles, strict=True)
     }
 
 

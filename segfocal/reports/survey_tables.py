@@ -83,10 +83,13 @@ def channel_table(channels: Sequence[ChannelStats]) -> Table:
             channel.name,
             ",".join(channel.dtypes),
             compact(channel.minimum),
-            *("-" if value is None else compact(value) for value in channel.percentiles.values()),
+            *map(_compact_or_dash, channel.percentiles.values()),
             compact(channel.maximum),
             percent(channel.zero_fraction),
         )
+        if any(value is not None for value in channel.annotated.values()):
+            within = map(_compact_or_dash, channel.annotated.values())
+            table.add_row("  in classes", "", "", *within, "", "")
     return table
 
 
@@ -184,6 +187,10 @@ def compact(value: float) -> str:
     if abs(value) >= 1e6:
         return f"{value:.2e}"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _compact_or_dash(value: float | None) -> str:
+    return "-" if value is None else compact(value)
 
 
 def _weight(record: ClassAlpha, index: int) -> str:

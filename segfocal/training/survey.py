@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,10 +21,10 @@ from segfocal.data.phantom.stamp import STAMP
 from segfocal.data.processes import available_cores
 from segfocal.data.survey_walk import survey_cases
 from segfocal.errors import UserError, warnings_caught
-from segfocal.files import make_writable, read_json, write_json
+from segfocal.files import atomic_write, make_writable, read_json, write_json
 from segfocal.reports.console import Console
-from segfocal.statistics.class_units import Unit
 from segfocal.training.preflight import open_dataset
+from segfocal.training.suggestion import config_text
 
 _DEFAULT_OUT = Path("stats.json")
 _MAX_WORKERS = 8
@@ -44,6 +45,7 @@ class SurveyRequest:
         out: JSON file; its picture stands beside it. None is stats.json, and nothing at all with
             `check` or `as_json`.
         workers: Processes; None is one per core, 8 at most, fewer for small data sets.
+        suggest: YAML file to write: a config for this data set. None is none.
         as_json: Print the record as JSON and nothing else.
         quiet: Print nothing but errors.
     """
@@ -56,6 +58,7 @@ class SurveyRequest:
     accept: tuple[str, ...] = ()
     out: Path | None = None
     workers: int | None = None
+    suggest: Path | None = None
     as_json: bool = False
     quiet: bool = False
 
@@ -78,7 +81,7 @@ def survey(request: SurveyRequest) -> int:
             dataset, _ = open_dataset(loaded, keep_incomplete=True)
             surveys = _walk(dataset, loaded, request, console)
             stats = dataset_stats(dataset, surveys)
-            return _tell_stats(stats, loaded.config.loss.alpha_unit, request, out, console)
+            return _tell_stats(stats, loaded, request, out, console)
         try:
             dataset, _ = open_dataset(loaded, keep_incomplete=True)
         except UserError as error:
@@ -126,9 +129,15 @@ def _worth_starting(cases: Sequence[Case]) -> int:
 
 
 def _tell_stats(
-    stats: DatasetStats, unit: Unit, request: SurveyRequest, out: Path | None, console: Console
+    stats: DatasetStats,
+    loaded: LoadedConfig,
+    request: SurveyRequest,
+    out: Path | None,
+    console: Console,
 ) -> int:
     from segfocal.reports import survey_tables
+
+    unit = loaded.config.loss.alpha_unit
 
     # First the files, which an hour of reading may lie behind: `| head` ends what is printed.
     if out is not None:
@@ -137,6 +146,9 @@ def _tell_stats(
         picture = out.with_suffix(".png")
         write_json(out, stats.to_dict())
         survey_figure(stats, picture)
+    if request.suggest is not None:
+        with atomic_write(request.suggest) as stream:
+            stream.write(config_text(stats, loaded, name=str(request.suggest)).encode())
     if request.as_json:
         _print_json(stats.to_dict())
     console.line(survey_tables.headline(stats), "bold")
@@ -151,6 +163,11 @@ def _tell_stats(
     _tell_left_out(stats, console)
     if out is not None:
         console.line(f"{out} and {picture}")
+    if request.suggest is not None:
+        console.line(f"{request.suggest}: a config for these cases, with the reasons")
+        console.line(
+            f"next   segfocal-train --config {shlex.quote(str(request.suggest))} --dry-run"
+        )
     return 0
 
 
@@ -204,6 +221,8 @@ def _check_request(request: SurveyRequest) -> None:
     if request.data is not None and not request.data.is_dir():
         what = "is a file" if request.data.exists() else "does not exist"
         raise UserError(f"--data {request.data} {what}. Expected the folder of a data set.")
+    if request.suggest is not None:
+        _check_suggest(request.suggest, check=request.check)
     if request.workers is not None and request.workers < 1:
         raise UserError(f"--workers: expected a number >= 1, got {request.workers}.")
     doubts = [kind for kind, severity in SEVERITIES.items() if severity == "doubt"]
@@ -213,6 +232,18 @@ def _check_request(request: SurveyRequest) -> None:
                 f"--accept {kind}: expected a kind of doubt: {', '.join(doubts)}. "
                 f"Errors stop training and have to be mended."
             )
+
+
+def _check_suggest(path: Path, *, check: bool) -> None:
+    if check:
+        raise UserError("--suggest goes by the numbers: leave out --check.")
+    if path.suffix not in (".yaml", ".yml"):
+        raise UserError(f"--suggest {path}: expected a name that ends in .yaml.")
+    if path.exists():
+        raise UserError(f"--suggest {path}: exists, and may hold your changes. Pass another name.")
+    if not path.parent.is_dir():
+        raise UserError(f"--suggest {path}: the folder {path.parent} does not exist.")
+    make_writable(path.parent)
 
 
 def _target(request: SurveyRequest) -> Path | None:
@@ -243,7 +274,10 @@ def _config(request: SurveyRequest) -> LoadedConfig:
     if request.layout is not None:
         given["layout"] = request.layout
     if request.config is None:
-        places = {"data.root": "--data", "data.layout": "--layout"}
+        options = {"data.root": "--data", "data.layout": "--layout"}
+        places = {
+            name: option for name, option in options.items() if name.removeprefix("data.") in given
+        }
         return config_of({"data": given}, request.overrides, "stats", places)
     return load_config(
         request.config,

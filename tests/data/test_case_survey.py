@@ -13,6 +13,7 @@ from segfocal.data.cases import Case, MissingFile
 from segfocal.data.defects import SEVERITIES
 from segfocal.data.survey_walk import survey_cases
 from segfocal.labels import LabelScheme
+from segfocal.statistics.intensities import PERCENTILES
 
 from .nifti_files import SHEARED, TURNED, image_of, label_of, save
 
@@ -62,6 +63,15 @@ def test_a_good_case_has_no_problem_and_its_numbers_are_numpys(case):
         assert channel.dtype == "int16"
         assert channel.intensities.minimum == image.min()
         assert channel.intensities.maximum == image.max()
+        labelled = image[np.isin(label, (1, 2))]
+        assert channel.annotated.num_voxels == labelled.size
+        assert (channel.annotated.minimum, channel.annotated.maximum) == (
+            labelled.min(),
+            labelled.max(),
+        )
+        assert channel.annotated.percentiles == pytest.approx(
+            np.percentile(labelled[labelled != 0], PERCENTILES, method="inverted_cdf")
+        )
     assert set(survey.label.lesions_mm3) == {"oedema", "tumour"}
 
 
@@ -502,3 +512,20 @@ def test_a_channel_on_another_grid_is_no_problem_where_it_is_resampled(tmp_path)
     assert problem.text.endswith("set data.resample_channels: true.")
     resampled = SurveyRules(scheme, ("a", "b"), None, 0.1, 10**9, resample_channels=True)
     assert survey_case(case, resampled).problems == []
+    within = [channel.annotated for channel in survey_case(case, resampled).channels]
+    assert within[0].num_voxels == np.count_nonzero(nib.load(label).dataobj)
+    assert within[1] is None
+
+
+def test_a_moved_channel_of_the_labels_shape_is_not_measured_under_it(case):
+    moved = TURNED.copy()
+    moved[2, 3] += 3
+    save(case.images[1], image_of(SHAPE), moved)
+    first, second = survey_case(case, dataclasses.replace(RULES, resample_channels=True)).channels
+    assert first.annotated is not None
+    assert second.annotated is None
+
+
+def test_under_an_empty_label_nothing_is_measured(case):
+    save(case.label, np.where(label_of(SHAPE) > 0, 9, 0).astype(np.uint8), TURNED)
+    assert [channel.annotated for channel in survey_case(case, RULES).channels] == [None, None]

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from pathlib import Path
 
@@ -140,6 +141,19 @@ def test_channels_take_extremes_and_medians():
     assert channel.dtypes == {"int16": 2}
     (empty,) = dataset_stats(dataset(), [surveyed("a", (1, 1, 1, 0), {}, zeros=1.0)]).channels
     assert set(empty.percentiles.values()) == {None}
+
+
+def test_channels_take_the_median_of_the_cases_that_hold_a_class():
+    cases = [surveyed(name, (9, 1, 0, 0), {"oedema": (1.0,)}) for name in "abcd"]
+    for case, height in zip(cases, (1.0, 5.0, 7.0), strict=False):
+        within = Intensities(9, 0, height, height, 0.0, (height,) * 5)
+        case.channels = [dataclasses.replace(case.channels[0], annotated=within)]
+    stats = dataset_stats(dataset(), cases)
+    assert set(stats.channels[0].annotated.values()) == {5.0}
+    record = stats.to_dict()
+    assert record["channels"][0]["annotated"]["99.5%"] == 5.0
+    assert record["cases"]["c"]["channels"]["CT"]["annotated"]["0.5%"] == 7.0
+    assert record["cases"]["d"]["channels"]["CT"]["annotated"] is None
 
 
 def test_grids_are_told_along_r_a_s():

@@ -76,10 +76,18 @@ def test_the_title_of_alpha_tells_where_it_comes_from(kind, options, num_cases, 
 
 
 def test_a_channel_of_zeros_has_dashes():
-    channel = ChannelStats("CT", {"int16": 2}, -1024.0, 0.0, 1.0, {"50%": None})
+    channel = ChannelStats("CT", {"int16": 2}, -1024.0, 0.0, 1.0, {"50%": None}, {"50%": None})
     assert cells(channel_table([channel]))[-1] == [
         "CT", "int16", "-1024", "-", "0", "100%",
     ]  # fmt: skip
+
+
+def test_what_a_channel_holds_in_the_classes_stands_below_it():
+    channel = ChannelStats("CT", {"int16": 2}, -1024.0, 900.0, 0.0, {"50%": -90.0}, {"50%": 41.5})
+    assert cells(channel_table([channel]))[-2:] == [
+        ["CT", "int16", "-1024", "-90", "900", "0%"],
+        ["in classes", "", "", "41.5", "", ""],
+    ]
 
 
 def test_an_alpha_near_one_is_told_from_one():

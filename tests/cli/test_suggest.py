@@ -1,0 +1,234 @@
+"""The config that `segfocal-stats --suggest` writes: what it says of data that is known."""
+
+import itertools
+import math
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segfocal.cli import stats as command
+from segfocal.cli import train
+from segfocal.config.load import load_config
+from segfocal.data.phantom.stamp import STAMP
+from segfocal.training.suggestion import patch_size
+from tests.data.nifti_files import nnunet, save
+
+PLACES = list(itertools.product((1, 4, 7), (1, 4, 7), (1,)))
+
+
+@pytest.fixture
+def run(run_in_empty_folder):
+    return run_in_empty_folder(command.main, "--workers", 1, "--quiet")
+
+
+def write_cases(
+    root, affines, *, channel="T1", image=None, label=None, shape=(9, 10, 8), **declared
+):
+    """An nnU-Net data set of one channel and class, whose cases have these affines."""
+    cases = [f"c{number}" for number in range(len(affines))]
+    nnunet(root, cases=cases, channels=(channel,), **declared)
+    for number, (case, affine) in enumerate(zip(cases, affines, strict=True)):
+        noise = np.random.default_rng(number).normal(100, 20, shape).round().astype(np.int16)
+        classes = np.zeros(shape, np.uint8)
+        classes[2:5, 2:5, 2:5] = 1
+        save(root / "imagesTr" / f"{case}_0000.nii.gz", noise if image is None else image, affine)
+        save(root / "labelsTr" / f"{case}.nii.gz", classes if label is None else label, affine)
+    return root
+
+
+def suggested(run, root, *arguments):
+    """The settings of the file that is written, without `data.root`."""
+    status, _, error = run("--data", root, "--suggest", "my.yaml", *arguments)
+    assert (status, error) == (0, "")
+    written = yaml.safe_load(Path("my.yaml").read_text())
+    assert written["data"].pop("root") == str(root)
+    load_config(Path("my.yaml"))
+    return written
+
+
+def sized(*spacing):
+    return np.diag([*spacing, 1.0])
+
+
+def test_what_is_suggested_for_the_phantom_trains(run, phantom, run_in_empty_folder_again):
+    written = suggested(run, phantom, "--set", "loss.gamma=1.5", "data.val_fraction=0.4")
+    assert written == {
+        "data": {"val_fraction": 0.4, "normalize": "zscore_nonzero"},
+        "loss": {"gamma": 1.5, "batch": True},
+        "train": {"patch_size": [32, 40, 32], "foreground_by": "lesion"},
+    }
+    text = Path("my.yaml").read_text()
+    assert STAMP in text
+    assert "patch_size: [32, 40, 32]   # the middle case is 32x36x28\n" in text
+    status, out, _ = run_in_empty_folder_again("--config", "my.yaml", "--dry-run")
+    assert status == 0
+    assert "network are in order" in out
+
+
+@pytest.fixture
+def run_in_empty_folder_again(run_in_empty_folder):
+    return run_in_empty_folder(train.main)
+
+
+def test_plain_data_gets_a_patch_alone(run, tmp_path):
+    root = write_cases(tmp_path / "data", 3 * [sized(1, 1, 1)])
+    assert suggested(run, root) == {"data": {}, "train": {"patch_size": [16, 16, 16]}}
+    assert "# the middle case is 9x10x8" in Path("my.yaml").read_text()
+
+
+@pytest.mark.parametrize("channel", ["CT", "brain"])
+def test_hounsfield_units_get_a_window_around_what_is_labelled(run, tmp_path, channel):
+    cube = (20, 20, 20)
+    root = write_cases(tmp_path / "data", 2 * [sized(1, 1, 1)], channel=channel, shape=cube)
+    for path in (root / "imagesTr").iterdir():
+        hounsfield = np.full(cube, -1000 if channel == "brain" else -300, np.int16)
+        hounsfield[2:5, 2:5, 2:5] = np.arange(27).reshape(3, 3, 3) * 2 + 40  # 40 to 92
+        save(path, hounsfield, sized(1, 1, 1))
+    written = suggested(run, root)
+    assert written["data"] == {"normalize": [-10, 140]}  # 52 more on either side, in tens
+    assert f"# {channel}: HU, the classes' 40 to 92 and" in Path("my.yaml").read_text()
+
+
+@pytest.mark.parametrize(("zeros", "rule"), [(0.2, None), (0.3, "zscore_nonzero")])
+def test_images_that_are_0_outside_are_normalised_by_what_is_not(run, tmp_path, zeros, rule):
+    image = np.random.default_rng(0).integers(50, 90, (10, 10, 10)).astype(np.int16)
+    image.reshape(-1)[: round(1000 * zeros)] = 0
+    label = np.zeros((10, 10, 10), np.uint8)
+    label[8, 8, 8] = 1
+    root = write_cases(tmp_path / "data", 2 * [sized(1, 1, 1)], image=image, label=label)
+    assert suggested(run, root)["data"].get("normalize") == rule
+
+
+@pytest.mark.parametrize(
+    ("along_s", "spacing"),
+    [
+        ((2.0, 2.1, 2.0), None),
+        ((2.0, 2.5, 3.0), [1.0, 1.2, 2.5]),
+        ((2.0, 9.0, 9.0), [1.0, 1.2, 9.0]),  # thick, but as many slices as rows
+    ],
+)
+def test_voxels_of_several_sizes_are_resampled_to_the_middle_one(run, tmp_path, along_s, spacing):
+    root = write_cases(tmp_path / "data", [sized(1, 1.2, size) for size in along_s])
+    assert suggested(run, root)["data"].get("spacing_mm") == spacing
+
+
+def test_of_thick_slices_the_thinner_are_kept_and_the_axes_are_the_bodys(run, tmp_path):
+    """The files' first axis is the body's third: 30x30x4 voxels of 1x1x4 to 8 mm along R, A, S."""
+    thick = [4.0, 8.0, 8.0, 8.0, 8.0, 8.0, 8.0]
+    label = np.zeros((4, 30, 30), np.uint8)
+    label[1, 3:6, 3:6] = 1
+    image = np.random.default_rng(0).integers(1, 90, label.shape).astype(np.int16)
+    turned = [np.array([[0, 0, 1, 0], [0, 1, 0, 0], [s, 0, 0, 0], [0, 0, 0, 1.0]]) for s in thick]
+    root = write_cases(tmp_path / "data", turned, image=image, label=label)
+    assert nib.aff2axcodes(turned[0]) == ("S", "A", "R")
+    written = suggested(run, root)
+    assert written["data"] == {"spacing_mm": [1.0, 1.0, 4.0]}
+    assert written["train"]["patch_size"] == [32, 32, 16]
+    text = Path("my.yaml").read_text()
+    assert "# voxels are of 1x1x4 to 1x1x8 mm" in text
+    assert "# the middle case is 30x30x8" in text
+
+
+@pytest.mark.parametrize(("num", "many"), [(2, False), (3, True)])
+def test_lesions_are_drawn_alike_where_a_case_has_several(run, tmp_path, num, many):
+    label = np.zeros((9, 9, 3), np.uint8)
+    for place in PLACES[:num]:
+        label[place] = 1
+    image = np.random.default_rng(0).integers(1, 90, label.shape).astype(np.int16)
+    root = write_cases(tmp_path / "data", 3 * [sized(1, 1, 1)], image=image, label=label)
+    written = suggested(run, root)
+    assert written.get("loss") == ({"batch": True} if many else None)
+    assert written["train"].get("foreground_by") == ("lesion" if many else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "axes"),
+    [("kidney_left", [1, 2]), ("Right lung", [1, 2]), ("leftover", None), ("bright", None)],
+)
+def test_classes_that_are_told_by_their_side_are_not_mirrored(run, tmp_path, name, axes):
+    labels = {"background": 0, name: 1}
+    root = write_cases(tmp_path / "data", 2 * [sized(1, 1, 1)], labels=labels)
+    assert suggested(run, root)["train"].get("augment") == (axes and {"flip_axes": axes})
+
+
+def test_what_was_given_stands_and_a_name_ends_no_comment(run, tmp_path):
+    root = write_cases(
+        tmp_path / "a\nb: c",
+        2 * [sized(1, 1, 1)],
+        channel="CT\ntrain: {epochs: 1}",
+        labels={"background": 0, "left\nloss: {gamma: 9}": 1},
+    )
+    given = {
+        "data": {"normalize": "none", "val_fraction": 0.5},
+        "train": {"patch_size": [8, 16, 8], "augment": {"noise_std": 0.0}},
+    }
+    Path("base.yaml").write_text(yaml.safe_dump(given))
+    written = suggested(run, root, "--config", "base.yaml")
+    assert written == {
+        "data": given["data"],
+        "train": {"patch_size": [8, 16, 8], "augment": {"flip_axes": [1, 2], "noise_std": 0.0}},
+    }
+    comments = Path("my.yaml").read_text().split("\n\n")[0].splitlines()
+    assert all(line.startswith("#") for line in comments)
+
+
+@pytest.mark.parametrize(("num", "told"), [(4, False), (5, True)])
+def test_few_cases_are_told_of_cross_validation(run, tmp_path, num, told):
+    root = write_cases(tmp_path / "data", num * [sized(1, 1, 1)])
+    suggested(run, root)
+    assert ("data.folds=5 data.fold=0" in Path("my.yaml").read_text()) == told
+
+
+def test_cases_with_an_error_are_named_and_not_counted(run, tmp_path):
+    root = write_cases(tmp_path / "data", [sized(1, 1, 1), sized(1, 1, 1), sized(5, 5, 5)])
+    save(root / "labelsTr" / "c2.nii.gz", np.zeros((3, 3, 3), np.uint8), sized(5, 5, 5))
+    assert suggested(run, root)["data"] == {}
+    text = Path("my.yaml").read_text()
+    assert "from 2 cases" in text
+    assert "exclude: [c2]\n" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--suggest", "my.yaml", "--check"], "--suggest goes by the numbers: leave out --check."),
+        (["--suggest", "my.txt"], "--suggest my.txt: expected a name that ends in .yaml."),
+        (["--suggest", "no/my.yaml"], "--suggest no/my.yaml: the folder no does not exist."),
+        (
+            ["--suggest", "old.yaml"],
+            "--suggest old.yaml: exists, and may hold your changes. Pass another name.",
+        ),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_read(run, tmp_path, arguments, line):
+    Path("old.yaml").write_text("data: {root: mine}")
+    (tmp_path / "data").mkdir()
+    status, _, error = run("--data", tmp_path / "data", *arguments)
+    assert (status, error) == (2, f"segfocal-stats: {line}\n")
+    assert Path("old.yaml").read_text() == "data: {root: mine}"
+    assert not Path("my.yaml").exists()
+
+
+@given(
+    st.lists(st.floats(1, 900), min_size=3, max_size=3),
+    st.lists(st.floats(0.2, 8), min_size=3, max_size=3),
+    st.sampled_from([8, 16]),
+)
+def test_a_patch_fits_and_is_near_to_a_cube(shape, spacing, multiple):
+    patch = patch_size(shape, spacing, multiple)
+    whole = [max(16, multiple * math.ceil(length / multiple)) for length in shape]
+    assert math.prod(patch) <= 96**3
+    assert all(length % multiple == 0 for length in patch)
+    assert all(16 <= length <= most for length, most in zip(patch, whole, strict=True))
+    if math.prod(whole) <= 96**3:
+        assert patch == whole
+    cut = [axis for axis in range(3) if patch[axis] < whole[axis]]
+    for axis, other in itertools.product(cut, range(3)):
+        # whatever was cut was the longest before its last cut, but for axes as short as can be
+        before = (patch[axis] + multiple) * spacing[axis]
+        assert before >= patch[other] * spacing[other] * (1 - 1e-9) or patch[other] == 16
