@@ -65,7 +65,7 @@ def suggest(stats: DatasetStats, network: str = "SegResNet") -> list[Suggestion]
         if survey.usable and survey.label is not None
     ]
     suggestions = list(_normalization(stats.channels))
-    spacing = _target_spacing([spacing for _, spacing in grids], [shape for shape, _ in grids])
+    spacing = target_spacing([spacing for _, spacing in grids], [shape for shape, _ in grids])
     if spacing is not None:
         low, high = (_sizes(stats.spacing_mm[key]) for key in ("smallest", "largest"))
         why = f"voxels are of {low} to {high} mm"
@@ -106,13 +106,24 @@ def _rule(channel: ChannelStats) -> tuple[str | list[int], str]:
     return "zscore", ""
 
 
-def _target_spacing(
+def target_spacing(
     spacings: Sequence[Sequence[float]], shapes: Sequence[Sequence[float]]
 ) -> tuple[float, ...] | None:
     """The voxel size to resample to; None where the cases agree.
 
     It is the median. Where slices are thick, their tenth percentile: the median would throw away
     half of the slices of a case that has twice as many.
+
+    Args:
+        spacings: Voxel size of each case, in mm.
+        shapes: Axis lengths of each case.
+
+    Example:
+        >>> target_spacing([(1.0, 1.0, 2.0), (1.0, 1.0, 2.1)], 2 * [(64, 64, 64)])
+        >>> target_spacing([(1.0, 1.0, 2.0), (1.0, 1.2, 3.0)], 2 * [(64, 64, 64)])
+        (1.0, 1.1, 2.5)
+        >>> target_spacing([(1.0, 1.0, 4.0), (1.0, 1.0, 8.0)], 2 * [(256, 256, 32)])
+        (1.0, 1.0, 4.0)
     """
     columns = list(zip(*spacings, strict=True))
     if all(max(column) <= _SAME_SPACING * min(column) for column in columns):
@@ -121,11 +132,10 @@ def _target_spacing(
     lengths = [statistics.median(column) for column in zip(*shapes, strict=True)]
     worst = max(range(3), key=lambda axis: target[axis])
     others = [axis for axis in range(3) if axis != worst]
-    if target[worst] > _THICK_SLICES * max(target[axis] for axis in others) and lengths[
-        worst
-    ] * _THICK_SLICES < min(lengths[axis] for axis in others):
-        ordered = sorted(columns[worst])
-        tenth = ordered[max(0, math.ceil(0.1 * len(ordered)) - 1)]
+    is_thick = target[worst] > _THICK_SLICES * max(target[axis] for axis in others)
+    are_few = lengths[worst] * _THICK_SLICES < min(lengths[axis] for axis in others)
+    if is_thick and are_few:
+        tenth = sorted(columns[worst])[math.ceil(0.1 * len(spacings)) - 1]
         target[worst] = max(tenth, *(target[axis] for axis in others))
     return tuple(float(f"{size:.3g}") for size in target)
 
@@ -155,13 +165,13 @@ def patch_size(shape: Sequence[float], spacing_mm: Sequence[float], multiple: in
     Args:
         shape: Axis lengths of the middle case.
         spacing_mm: Its voxel size.
-        multiple: Of which every length is one; above 8 the shortest is this, else 16.
+        multiple: Of which every length is one. None is below 16.
 
     Example:
         >>> patch_size((240, 240, 155), (1.0, 1.0, 1.0))
         [96, 96, 96]
         >>> patch_size((512, 512, 30), (0.45, 0.45, 5.0))  # thick slices
-        [240, 224, 16]
+        [232, 232, 16]
         >>> patch_size((35, 50, 36), (1.0, 1.0, 1.0))  # smaller than the budget
         [40, 56, 40]
     """

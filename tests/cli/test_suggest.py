@@ -15,7 +15,7 @@ from segfocal.cli import stats as command
 from segfocal.cli import train
 from segfocal.config.load import load_config
 from segfocal.data.phantom.stamp import STAMP
-from segfocal.training.suggestion import patch_size
+from segfocal.training.suggestion import patch_size, target_spacing
 from tests.data.nifti_files import nnunet, save
 
 PLACES = list(itertools.product((1, 4, 7), (1, 4, 7), (1,)))
@@ -212,6 +212,24 @@ def test_a_mistake_is_told_before_anything_is_read(run, tmp_path, arguments, lin
     assert (status, error) == (2, f"segfocal-stats: {line}\n")
     assert Path("old.yaml").read_text() == "data: {root: mine}"
     assert not Path("my.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("along_s", "rows", "slices", "along_a", "expected"),
+    [
+        ((3.5, 3.5, 4.5, 4.5), 100, 33, 1.0, 3.5),
+        ((3.5, 3.5, 4.5, 4.5), 99, 33, 1.0, 4.0),  # not fewer than a third
+        ((2.5, 2.5, 3.5, 3.5), 100, 20, 1.0, 3.0),  # not thicker than thrice
+        ((4.0, 4.0, 8.0, 8.0), 100, 20, 2.0, 6.0),  # nor than thrice the other axis
+        ((0.5, 9.0, 9.0, 9.0), 100, 20, 2.0, 2.0),  # never finer than the rest
+        ((3.5, *10 * [9.0]), 100, 20, 1.0, 9.0),
+        ((3.5, 4.0, *18 * [9.0]), 100, 20, 1.0, 4.0),  # the second of twenty
+    ],
+)
+def test_thick_slices_are_those_of_nnunets_rule(along_s, rows, slices, along_a, expected):
+    spacings = [(1.0, along_a, size) for size in along_s]
+    shapes = len(along_s) * [(rows + 50, rows, slices)]
+    assert target_spacing(spacings, shapes) == (1.0, along_a, expected)
 
 
 @given(
