@@ -185,12 +185,24 @@ def test_few_cases_are_told_of_cross_validation(run, tmp_path, num, told):
 
 
 def test_cases_with_an_error_are_named_and_not_counted(run, tmp_path):
-    root = write_cases(tmp_path / "data", [sized(1, 1, 1), sized(1, 1, 1), sized(5, 5, 5)])
-    save(root / "labelsTr" / "c2.nii.gz", np.zeros((3, 3, 3), np.uint8), sized(5, 5, 5))
+    root = write_cases(tmp_path / "data", 2 * [sized(1, 1, 1)] + 25 * [sized(5, 5, 5)])
+    names = [f"c{number}" for number in range(2, 27)]
+    for name in names:
+        save(root / "labelsTr" / f"{name}.nii.gz", np.zeros((3, 3, 3), np.uint8), sized(5, 5, 5))
     assert suggested(run, root)["data"] == {}
     text = Path("my.yaml").read_text()
     assert "from 2 cases" in text
-    assert "exclude: [c2]\n" in text
+    (line,) = (line for line in text.splitlines() if "exclude" in line)
+    assert line.startswith("#")
+    assert sorted(yaml.safe_load(line.partition("exclude: ")[2])) == sorted(names)
+
+
+def test_what_was_given_is_one_line_however_long(run, tmp_path):
+    labels = {"background": 0, "lesion": 1} | {f"organ {n}": n for n in range(2, 40)}
+    root = write_cases(tmp_path / "data", 2 * [sized(1, 1, 1)])
+    Path("base.yaml").write_text(yaml.safe_dump({"data": {"labels": labels}}))
+    assert suggested(run, root, "--config", "base.yaml")["data"]["labels"] == labels
+    assert len(Path("my.yaml").read_text().split("  labels: ")[1].splitlines()[0]) > 500
 
 
 @pytest.mark.parametrize(
