@@ -177,7 +177,7 @@ def test_a_split_that_names_no_case_of_the_data(mistake, phantom, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--config is missing. Try segfocal-train --demo"),
+        ([], "--config is missing. segfocal-stats --data FOLDER --suggest my.yaml writes one"),
         (["--config", "nope.yaml"], "nope.yaml does not exist. Configs that come with segfocal:"),
         (["--demo", "--resume"], "--demo brings its own data and config"),
     ],
