@@ -169,8 +169,8 @@ def _resolve(request: TrainRequest) -> tuple[LoadedConfig, Path]:
     if config_path is None:
         if not (request.resume and out is not None):
             raise UserError(
-                "--config is missing. segfocal-stats --data FOLDER --suggest my.yaml writes one for "
-                "your data; segfocal-train --demo needs none."
+                "--config is missing. segfocal-stats --data FOLDER --suggest my.yaml writes one "
+                "for your data; segfocal-train --demo needs none."
             )
         config_path = out / "config.yaml"
         if not config_path.is_file():
