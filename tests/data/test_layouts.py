@@ -419,6 +419,9 @@ def test_another_channel_order_than_the_checkpoints_is_refused(tmp_path):
     )
     for path in (root, root / "imagesTr", root / "imagesTr" / "c1.nii.gz"):
         assert line_of(list_inputs, path, ("T1gd", "T1w", "T2w", "FLAIR")) == expected
+    assert line_of(list_inputs, root, ("t1gd", "T1W", "T2w", "flair")) == expected.replace(
+        "T1gd,T1w,T2w,FLAIR", "t1gd,T1W,T2w,flair"
+    )
     assert line_of(list_inputs, root, ("CT",)).startswith("Channels: ")
     assert ids(list_inputs(root / "imagesTr", ("flair", "t1w", "t1gd", "t2w")))
 

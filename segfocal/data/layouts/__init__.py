@@ -296,9 +296,10 @@ def _told(labels: Labels) -> str:
 
 def _check_channels(descriptor: Descriptor, channels: Sequence[str]) -> None:
     declared = descriptor.channels()
-    if [name.casefold() for name in declared] == [name.casefold() for name in channels]:
+    theirs, ours = ([name.casefold() for name in names] for names in (declared, channels))
+    if theirs == ours:
         return
-    same = sorted(declared) == sorted(channels)
+    same = sorted(theirs) == sorted(ours)
     what, cure = (
         ("Channel order", "Store them in that order, and name them so in dataset.json.")
         if same
