@@ -83,6 +83,11 @@ def evaluate(request: EvaluationRequest) -> int:
     """
     _check_request(request)
     loaded = _config(request)
+    with loaded.placing():
+        return _evaluate(request, loaded)
+
+
+def _evaluate(request: EvaluationRequest, loaded: LoadedConfig) -> int:
     console = Console(quiet=request.quiet or request.as_json)
     predictions = find_predictions(request.pred)
     folder = None

@@ -133,6 +133,17 @@ def make_loss(
     return DiceFocalLoss(lambda_dice=loss.lambda_dice, **overlap, **focal, **read)
 
 
+def refused_setting(message: str) -> str:
+    """What a loss says against an argument, as said of the setting of that name.
+
+    Example:
+        >>> refused_setting("alpha must be in [0, 1]: got 1.5.")
+        'loss.alpha: must be in [0, 1]: got 1.5.'
+    """
+    argument, _, rest = message.partition(" ")
+    return f"loss.{argument}: {rest}" if argument in LossConfig.model_fields else f"loss: {message}"
+
+
 def loss_terms(loss: LogitsLoss) -> Terms:
     """The loss and its parts by name, as `Learner` wants them."""
     names = TERM_NAMES[type(loss).__name__]

@@ -35,6 +35,7 @@ from segfocal.training.losses import (
     loss_backend,
     loss_terms,
     make_loss,
+    refused_setting,
 )
 from segfocal.training.parallel import distributed, equalise_buffers, share_layers
 from segfocal.training.patches import stable_seed
@@ -105,7 +106,7 @@ class Session:
             loss = make_loss(config.loss, scheme, plan.alpha, across_ranks=ranks.count > 1)
             loss = loss.to(self.device)
         except ValueError as error:
-            raise UserError(f"loss: {error}") from None
+            raise UserError(refused_setting(str(error))) from None
         self.learner = Learner(
             network,
             loss_terms(loss),

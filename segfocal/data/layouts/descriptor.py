@@ -216,11 +216,17 @@ def told_scheme(
     """The scheme that `data.labels` tells: a preset's, or that of names and values.
 
     Raises:
-        UserError: As `LabelScheme.preset` and `LabelScheme.from_mapping`.
+        UserError: As `LabelScheme.preset` and `LabelScheme.from_mapping`, of `data.labels`.
     """
-    if isinstance(labels, str):
-        return LabelScheme.preset(labels, ignore_values)
-    return LabelScheme.from_mapping(labels, regions_class_order, ignore_values)
+    try:
+        if isinstance(labels, str):
+            return LabelScheme.preset(labels, ignore_values)
+        return LabelScheme.from_mapping(labels, regions_class_order, ignore_values)
+    except IgnoredClassError:
+        raise  # the fault of `ignore_values`
+    except UserError as error:
+        text = str(error)
+        raise UserError(f"data.{text}" if text.startswith("labels: ") else text) from error
 
 
 def listed_case(
