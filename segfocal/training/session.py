@@ -32,6 +32,7 @@ from segfocal.training.learner import Learner
 from segfocal.training.losses import (
     TERM_NAMES,
     LossBackend,
+    idle_settings,
     loss_backend,
     loss_terms,
     make_loss,
@@ -101,6 +102,9 @@ class Session:
         train = config.train
         network, shared = share_layers(network, ranks, self.device, train.batch_size)
         self.init_lines += shared
+        if idle := idle_settings(config.loss):
+            told = f"doubt  {', '.join(idle)}: without effect on {config.loss.name}."
+            self.init_lines.append(told)
         network = place_network(network, self.device)
         try:
             loss = make_loss(config.loss, scheme, plan.alpha, across_ranks=ranks.count > 1)
