@@ -9,7 +9,7 @@ without them one softmax channel per class.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -145,6 +145,11 @@ class LabelScheme:
     def declared_values(self) -> tuple[int, ...]:
         """Every value a label file may hold, ignored ones included, sorted."""
         return tuple(sorted({*self.values, *self.ignore_values}))
+
+    def ignoring(self, values: Sequence[int]) -> LabelScheme:
+        """The scheme that ignores these values too, but for those that it has a meaning for."""
+        more = {int(value) for value in values} - {*self.values}
+        return replace(self, ignore_values=tuple(sorted(more.union(self.ignore_values))))
 
     def undeclared(self, values: npt.NDArray[Any]) -> tuple[int, ...]:
         """The distinct integers in `values` that this scheme does not declare, sorted.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,20 @@ class LoadedConfig:
     def error(self, setting: str, message: str) -> UserError:
         """The error to raise about one setting: place, name, message."""
         return UserError(f"{_where(self.lines, setting)}{setting}: {message}")
+
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """Within it a `UserError` that begins with a setting's name gets the place of the setting.
+
+        What refuses a setting may know nothing of files: a network, a loss, a reader of cases.
+        """
+        try:
+            yield
+        except UserError as error:
+            setting, colon, _ = str(error).partition(": ")
+            if not colon or setting not in setting_names() or not _where(self.lines, setting):
+                raise
+            raise UserError(f"{_where(self.lines, setting)}{error}") from error
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -218,8 +233,11 @@ def _explain(error: ValidationError, settings: Mapping[str, Any], lines: Mapping
         setting = "data.root"
     if first["type"] == "missing" and (setting in names):
         return f"{where}{setting} is not set. Write it in the config, or pass --set {setting}=..."
+    if known is None and not setting:  # of several settings at once, the first of which it names
+        wanted = _wanted(first).rstrip(".")
+        return f"{_where(lines, wanted.split()[0])}{wanted}."
     if known is None:
-        return f"{where}{setting or 'config'}: {_wanted(first).rstrip('.')}."
+        return f"{where}{setting}: {_wanted(first).rstrip('.')}."
     of_this = [e for e in error.errors() if ".".join(map(str, e["loc"])).startswith(known)]
     all_wanted = dict.fromkeys(_numbers_wanted(e, known) or _wanted(e) for e in of_this)
     first_wanted, *others = all_wanted

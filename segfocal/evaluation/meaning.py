@@ -8,7 +8,7 @@ from pathlib import Path
 from segfocal.config.load import LoadedConfig
 from segfocal.data.defects import DefectError
 from segfocal.data.label_values import count_label_values
-from segfocal.data.layouts.descriptor import FILE_NAME, Descriptor
+from segfocal.data.layouts.descriptor import FILE_NAME, Descriptor, told_scheme
 from segfocal.errors import UserError
 from segfocal.evaluation.label_files import nearby_descriptor
 from segfocal.evaluation.references import References, ignore_values
@@ -34,7 +34,7 @@ def declared_scheme(
         loaded: The config.
         config: Its file; None without one.
         references: The references, with the scheme of their data set.
-        places: Folders of references and predictions.
+        places: Folders of references and predictions, in this order.
 
     Raises:
         UserError: If a declaration contradicts itself.
@@ -49,10 +49,9 @@ def declared_scheme(
     if data.labels is not None:
         if data.labels == "auto":
             return None, ""
-        if isinstance(data.labels, str):
-            return LabelScheme.preset(data.labels, ignore), f"data.labels: {data.labels}"
-        order = data.regions_class_order
-        return LabelScheme.from_mapping(data.labels, order, ignore), "data.labels"
+        told = told_scheme(data.labels, data.regions_class_order, ignore)
+        who = f"data.labels: {data.labels}" if isinstance(data.labels, str) else "data.labels"
+        return told.ignoring(ignored_near(places[0])), who
     if references.scheme is not None:
         return references.scheme, references.labels_from
     descriptors = [nearby_descriptor(place) for place in places]
@@ -62,6 +61,12 @@ def declared_scheme(
         if descriptor is not None:
             return descriptor.scheme(None, None, ignore), str(descriptor.path)
     return None, ""
+
+
+def ignored_near(folder: Path) -> tuple[int, ...]:
+    """The values that a dataset.json in or above a folder of references calls `ignore`."""
+    descriptor = nearby_descriptor(folder)
+    return () if descriptor is None else descriptor.ignored
 
 
 def scheme_of_files(paths: Sequence[Path], ignore: Sequence[int], max_voxels: int) -> LabelScheme:

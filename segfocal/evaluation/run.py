@@ -17,7 +17,7 @@ from segfocal.errors import SegfocalWarning, UserError
 from segfocal.evaluation.case import CaseEvaluation, EvaluationRules, crashed, evaluate_pair
 from segfocal.evaluation.curve_files import CURVE_FILES
 from segfocal.evaluation.files import FILES, FORMAT, SUMMARY, write_files
-from segfocal.evaluation.meaning import declared_scheme, scheme_of_files
+from segfocal.evaluation.meaning import declared_scheme, ignored_near, scheme_of_files
 from segfocal.evaluation.outcome import HistogramPool, Outcome
 from segfocal.evaluation.pairs import Pair, find_predictions, pair_up
 from segfocal.evaluation.probability_files import find_probabilities, with_probabilities
@@ -83,6 +83,11 @@ def evaluate(request: EvaluationRequest) -> int:
     """
     _check_request(request)
     loaded = _config(request)
+    with loaded.placing():
+        return _evaluate(request, loaded)
+
+
+def _evaluate(request: EvaluationRequest, loaded: LoadedConfig) -> int:
     console = Console(quiet=request.quiet or request.as_json)
     predictions = find_predictions(request.pred)
     folder = None
@@ -134,7 +139,7 @@ def _rules(
     if scheme is None:
         scheme = scheme_of_files(
             [pair.reference for pair in pairs] + [pair.prediction for pair in pairs],
-            ignore_values(loaded),
+            [*ignore_values(loaded), *ignored_near(places[0])],
             data.max_voxels,
         )
         labels_from = "the values in the files, which nobody declares"

@@ -108,9 +108,11 @@ def init_from(network: nn.Module, path: Path, plan: Plan) -> list[str]:
         ("outputs", other.scheme.output_names, plan.dataset.scheme.output_names),
     ):
         if theirs != ours:
+            is_order = what == "channels" and sorted(theirs) == sorted(ours)
+            cure = f" Set data.channels: [{', '.join(theirs)}]." if is_order else ""
             lines.append(
                 f"doubt  {path.name} has {what} {','.join(theirs)}; this run {','.join(ours)}. "
-                f"Weights are copied by position, not by name."
+                f"Weights are copied by position, not by name.{cure}"
             )
     return lines
 

@@ -25,7 +25,7 @@ class NonFiniteLossError(ArithmeticError):
     """The loss became NaN or infinite; carries the batch that did it, as far as it is here.
 
     Args:
-        step: At which step.
+        step: At which step, the first being 1.
         batch: Its batch on this rank.
         cases: The cases to name; None for those of the batch.
         what: What is not finite: `Loss`, or `Weights` where the gradient of a finite loss was not.
@@ -211,7 +211,9 @@ class Learner:
         if self.ranks.rank != (guilty or [0])[0]:
             return PeerFailedError()
         cases = None if guilty else [case for _, cases in told for case in cases]
-        return NonFiniteLossError(self.step, batch, cases, what)
+        # counted as in metrics.csv: a loss belongs to the step that was not taken
+        step = self.step if what == "Weights" else self.step + 1
+        return NonFiniteLossError(step, batch, cases, what)
 
     def _gradients_of_one_rank(self, wanted: bool) -> contextlib.AbstractContextManager[None]:
         """Within it gradients are added up here, to be averaged over the ranks with the last."""

@@ -40,6 +40,27 @@ TERM_NAMES = {
 """The parts of each loss that are logged."""
 
 
+_OVERLAP = {"batch", "smooth_nr", "smooth_dr", "absent"}
+_DICE = _OVERLAP | {"include_background", "squared_pred", "jaccard"}
+_TVERSKY = _OVERLAP | {"include_background", "tversky_alpha", "tversky_beta", "tversky_gamma"}
+_VOXELS = {"label_smoothing", "normalizer", "top_k"}
+_BOTH = {"lambda_dice", "lambda_focal"}
+_UNIFIED = {"unified_weight", "unified_delta", "unified_gamma"}
+
+_USED = {
+    "DiceFocalLoss": _DICE | _VOXELS | _BOTH | {"gamma"},
+    "DiceCELoss": _DICE | _VOXELS | _BOTH,
+    "GeneralizedDiceFocalLoss": _OVERLAP | _VOXELS | _BOTH | {"include_background", "gamma"},
+    "TverskyFocalLoss": _TVERSKY | _VOXELS | _BOTH | {"gamma"},
+    "UnifiedFocalLoss": _OVERLAP | _UNIFIED,
+    "DiceLoss": _DICE,
+    "TverskyLoss": _TVERSKY,
+    "GeneralizedDiceLoss": _OVERLAP | {"include_background"},
+    "FocalLoss": _VOXELS | {"gamma"},
+}
+"""The settings that each loss looks at, besides those of alpha, which the config refuses itself."""
+
+
 class LossBackend(NamedTuple):
     """What computes a loss: the name, and why it is not the one made for the device."""
 
@@ -71,7 +92,7 @@ def loss_backend(
         target="labels" if scheme.region_table is None else "regions",
         mask="channels" if partial else "none",
         class_gamma=isinstance(loss.gamma, list | tuple),
-        label_smoothing=loss.label_smoothing > 0,
+        label_smoothing=loss.label_smoothing > 0 and "label_smoothing" in _USED[loss.name],
         is_recent=is_recent(device),
     )
     return LossBackend(choose_backend("auto", request), passed_over(request))
@@ -131,6 +152,29 @@ def make_loss(
     if loss.name == "GeneralizedDiceFocalLoss":
         return GeneralizedDiceFocalLoss(lambda_gdl=loss.lambda_dice, **overlap, **focal, **read)
     return DiceFocalLoss(lambda_dice=loss.lambda_dice, **overlap, **focal, **read)
+
+
+def idle_settings(loss: LossConfig) -> list[str]:
+    """The settings that are not as they are by default, and that this loss does not look at.
+
+    Example:
+        >>> idle_settings(LossConfig(name="UnifiedFocalLoss", label_smoothing=0.1))
+        ['loss.label_smoothing']
+    """
+    idle = set().union(*_USED.values()) - _USED[loss.name]
+    fields = LossConfig.model_fields
+    return [f"loss.{n}" for n in fields if n in idle and getattr(loss, n) != fields[n].default]
+
+
+def refused_setting(message: str) -> str:
+    """What a loss says against an argument, as said of the setting of that name.
+
+    Example:
+        >>> refused_setting("alpha must be in [0, 1]: got 1.5.")
+        'loss.alpha: must be in [0, 1]: got 1.5.'
+    """
+    argument, _, rest = message.partition(" ")
+    return f"loss.{argument}: {rest}" if argument in LossConfig.model_fields else f"loss: {message}"
 
 
 def loss_terms(loss: LogitsLoss) -> Terms:

@@ -104,22 +104,23 @@ def open_dataset(
         )
     ignore = loaded.config.loss.ignore_index
     ignore_values = [ignore] if isinstance(ignore, int) else list(ignore or [])
-    dataset = read_dataset(
-        data.root,
-        data.layout,
-        data.labels,
-        regions_class_order=data.regions_class_order,
-        ignore_values=ignore_values,
-        rules=FileRules(data.channels, data.case_list, data.image_pattern, data.label_pattern),
-        exclude=data.exclude,
-        partial=data.partial,
-        keep_incomplete=keep_incomplete,
-        max_voxels=data.max_voxels,
-    )
-    wanted = tuple(data.channels) if data.channels is not None else dataset.channels
-    channel_indices(dataset.channels, wanted)
-    _check_per_output(loaded, dataset)
-    _check_foreground_weights(loaded, dataset)
+    with loaded.placing():
+        dataset = read_dataset(
+            data.root,
+            data.layout,
+            data.labels,
+            regions_class_order=data.regions_class_order,
+            ignore_values=ignore_values,
+            rules=FileRules(data.channels, data.case_list, data.image_pattern, data.label_pattern),
+            exclude=data.exclude,
+            partial=data.partial,
+            keep_incomplete=keep_incomplete,
+            max_voxels=data.max_voxels,
+        )
+        wanted = tuple(data.channels) if data.channels is not None else dataset.channels
+        channel_indices(dataset.channels, wanted)
+        _check_per_output(loaded, dataset)
+        _check_foreground_weights(loaded, dataset)
     return dataset, wanted
 
 

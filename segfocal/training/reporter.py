@@ -20,7 +20,7 @@ from segfocal.reports.case_table import write_case_scores
 from segfocal.reports.console import Console
 from segfocal.reports.history import EpochRecord, History
 from segfocal.reports.trackers.trackers import Trackers
-from segfocal.training.run_facts import best_so_far, data_name, run_facts, tracked_run
+from segfocal.training.run_facts import best_so_far, data_name, loss_words, run_facts, tracked_run
 
 if TYPE_CHECKING:
     from segfocal.training.learner import EpochMeans
@@ -145,7 +145,7 @@ class Reporter:
         patch, backend = "x".join(map(str, config.train.patch_size)), session.loss_backend
         self.console.line(
             f"net    {config.network.name} {parameters / 1e6:.2f} M parameters · patch {patch} · "
-            f"batch {config.train.batch_size} · {config.loss.name} gamma {config.loss.gamma} "
+            f"batch {config.train.batch_size} · {loss_words(config.loss)} "
             f"({backend.name})"
         )
         for line in session.init_lines:

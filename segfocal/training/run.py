@@ -89,7 +89,8 @@ def train(
         if launch is not None:
             ranks.device(config.train.device)
         reporter.trackers.reach()
-        return _train(request, loaded, out, reporter, ranks)
+        with loaded.placing():
+            return _train(request, loaded, out, reporter, ranks)
 
 
 def _train(

@@ -10,6 +10,7 @@ from segfocal.config.shareable import shareable_settings
 from segfocal.reports.trackers.tracker import TrackedRun
 
 if TYPE_CHECKING:
+    from segfocal.config.schema import LossConfig
     from segfocal.training.preflight import Plan
     from segfocal.training.progress import Progress
     from segfocal.training.session import Session
@@ -22,11 +23,25 @@ def run_facts(session: Session) -> dict[str, str]:
         "data": f"{data_name(plan)}: {_data(session)}",
         "channels": ", ".join(plan.channels),
         "network": f"{config.network.name} {config.network.args or ''}",
-        "loss": f"{config.loss.name}, gamma {config.loss.gamma}",
+        "loss": loss_words(config.loss),
         "alpha": plan.alpha.summary() if plan.alpha else str(config.loss.alpha or "none"),
         "computed on": f"{session.device_name}, {session.amp_name}",
         "versions": " · ".join(f"{n} {v}" for n, v in session.versions.items()),
     }
+
+
+def loss_words(loss: LossConfig) -> str:
+    """The loss, and its gamma where it has one.
+
+    Example:
+        >>> from segfocal.config.schema import LossConfig
+        >>> loss_words(LossConfig(gamma=3)), loss_words(LossConfig(name="DiceCELoss", gamma=3))
+        ('DiceFocalLoss gamma 3.0', 'DiceCELoss')
+    """
+    if loss.name == "UnifiedFocalLoss":
+        return f"{loss.name} gamma {loss.unified_gamma}"
+    has_gamma = loss.name.endswith("FocalLoss")
+    return f"{loss.name} gamma {loss.gamma}" if has_gamma else loss.name
 
 
 def data_name(plan: Plan) -> str:

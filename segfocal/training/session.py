@@ -32,9 +32,11 @@ from segfocal.training.learner import Learner
 from segfocal.training.losses import (
     TERM_NAMES,
     LossBackend,
+    idle_settings,
     loss_backend,
     loss_terms,
     make_loss,
+    refused_setting,
 )
 from segfocal.training.parallel import distributed, equalise_buffers, share_layers
 from segfocal.training.patches import stable_seed
@@ -100,12 +102,15 @@ class Session:
         train = config.train
         network, shared = share_layers(network, ranks, self.device, train.batch_size)
         self.init_lines += shared
+        if idle := idle_settings(config.loss):
+            told = f"doubt  {', '.join(idle)}: without effect on {config.loss.name}."
+            self.init_lines.append(told)
         network = place_network(network, self.device)
         try:
             loss = make_loss(config.loss, scheme, plan.alpha, across_ranks=ranks.count > 1)
             loss = loss.to(self.device)
         except ValueError as error:
-            raise UserError(f"loss: {error}") from None
+            raise UserError(refused_setting(str(error))) from None
         self.learner = Learner(
             network,
             loss_terms(loss),

@@ -119,9 +119,9 @@ class LabelsToRegionsd(MapTransform):
                     f"{tuple(label.shape)}."
                 )
             self._check(label, case_name(out, key))
-            channels = [is_one_of(label, values) for values in self.regions]
-            regions = torch.cat(channels).to(self.dtype)
             valid = ~is_one_of(label, self.ignore_values)
+            channels = [is_one_of(label, values) & valid for values in self.regions]
+            regions = torch.cat(channels).to(self.dtype)
             out[key], *_ = convert_to_dst_type(regions, source, dtype=regions.dtype)
             out[f"{key}{self.valid_postfix}"], *_ = convert_to_dst_type(
                 valid, source, dtype=valid.dtype

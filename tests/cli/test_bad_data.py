@@ -80,7 +80,7 @@ def test_a_label_that_contradicts_what_was_annotated(mistake, tmp_path):
         "there, or mend the label."
     )
     assert mistake(root, *settings, "data.partial={c*: [liver]}").startswith(
-        "data.partial: c*: meets no case."
+        "--set: data.partial: c*: meets no case."
     )
 
 
@@ -120,11 +120,11 @@ def test_one_value_that_no_case_of_many_declares(mistake, tmp_path):
         ("data.layout=bidz", "expected 'auto', 'msd', 'nnunet', 'brats', 'bids', 'list', 'csv' or"),
         (
             "data.labels=brats",
-            "labels: unknown preset 'brats'. Known: brats18-22, brats23, brats24, msd",
+            "--set: data.labels: unknown preset 'brats'. Known: brats18-22, brats23, brats24, msd",
         ),
         ("data.exclude=c1", "data.exclude: expected a valid list, got 'c1'."),
         ("data.partial=[c1]", "data.partial: expected a valid dictionary, got ['c1']."),
-        ("data.case_list=no.csv", "data.case_list: no.csv does not exist, here or in "),
+        ("data.case_list=no.csv", "--set: data.case_list: no.csv does not exist, here or in "),
     ],
 )
 def test_a_setting_that_cannot_be(mistake, tmp_path, setting, message):

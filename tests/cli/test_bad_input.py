@@ -145,7 +145,37 @@ def test_numbers_per_class_that_do_not_fit(mistake, phantom):
 
 
 def test_an_alpha_out_of_its_range(mistake, phantom):
-    assert "alpha" in mistake(phantom, "loss.alpha=1.5")
+    assert mistake(phantom, "loss.alpha=1.5") == (
+        "--set: loss.alpha: must be finite and in [0, 1]: got 1.5."
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("loss: {alpha: 1.5}", "loss.alpha: must be finite and in [0, 1]: got 1.5."),
+        (
+            "loss: {normalizer: alpha, top_k: 10}",
+            (
+                "loss.top_k: divides by the number of voxels that it keeps: expected "
+                "normalizer='valid', got 'alpha'."
+            ),
+        ),
+        (
+            "loss: {ignore_index: 0}",
+            (
+                "loss.ignore_index: 0 is background in msd-task01. Name values of voxels that "
+                "nobody annotated, or null."
+            ),
+        ),
+        ("network: {name: SegNet}", "network.name: unknown network 'SegNet'. Did you mean "),
+    ],
+)
+def test_what_only_the_run_can_refuse_has_its_line_too(mistake, phantom, tmp_path, line, message):
+    config = tmp_path / "my.yaml"
+    config.write_text(f"data:\n  root: there\n  labels: msd-task01\n{line}\n")
+    told = mistake(phantom, extra=["--config", str(config)])
+    assert told.startswith(f"my.yaml:4: {message}")
 
 
 def test_a_case_that_is_wholly_ignored(mistake, data):

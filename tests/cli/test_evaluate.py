@@ -143,6 +143,21 @@ def test_ignored_voxels_leave_both_sides(run, tmp_path):
     assert "ignore 9" in out
 
 
+@pytest.mark.parametrize("labels", ["auto", "{background: 0, lump: 1}"])
+@pytest.mark.parametrize("place", ["", "labelsTr"])
+def test_what_the_references_call_ignore_is_so_under_any_names(run, tmp_path, labels, place):
+    root = msd(
+        tmp_path / "data", cases=("c1",), labels={"0": "background", "1": "a", "9": "ignore"}
+    )
+    save(root / "labelsTr/c1.nii.gz", label_of((6, 5, 4), (0, 1, 9), seed=1))
+    save(tmp_path / "pred/c1.nii.gz", label_of((6, 5, 4), seed=2))
+    status, out, _ = run(
+        "--pred", tmp_path / "pred", "--ref", root / place, "--set", f"data.labels={labels}"
+    )
+    assert status == 0
+    assert "ignore 9" in out
+
+
 def test_a_runs_predictions_score_what_its_validation_said(run, phantom, tmp_path):
     tiny_run(phantom, tmp_path / "run", "train.epochs=1")
     predicted = tmp_path / "pred"

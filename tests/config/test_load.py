@@ -253,3 +253,28 @@ def test_truth_values_are_left_where_they_are_meant(write):
     text = BASE + "network: {args: {use_conv_final: true}}\n"
     config = load_config(write(text), ["data.pad=false"]).config
     assert (config.network.args, config.data.pad) == ({"use_conv_final": True}, False)
+
+
+def test_two_weights_of_0_have_the_place_of_one(write):
+    path = write(BASE + "loss:\n  lambda_dice: 0\n  lambda_focal: 0\n")
+    assert mistake(path) == (
+        "brats.yaml:4: loss.lambda_dice and loss.lambda_focal are both 0: nothing to learn."
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("data.root: holds nothing.", "brats.yaml:2: data.root: holds nothing."),
+        ("loss.gamma: is odd.", "--set: loss.gamma: is odd."),
+        ("loss.alpha: nobody wrote it.", "loss.alpha: nobody wrote it."),
+        ("brats.yaml:2: data.root: has it.", "brats.yaml:2: data.root: has it."),
+        ("BRATS_012: label holds 4.", "BRATS_012: label holds 4."),
+        ("data.root", "data.root"),
+    ],
+)
+def test_an_error_that_begins_with_a_setting_gets_its_place(write, said, told):
+    loaded = load_config(write(BASE), ["loss.gamma=3"])
+    with pytest.raises(UserError) as error, loaded.placing():
+        raise UserError(said)
+    assert str(error.value) == told

@@ -97,6 +97,31 @@ def test_the_callers_labels_override_the_file(tmp_path):
     assert scheme.ignore_values == (2, 3)
 
 
+@pytest.mark.parametrize(
+    ("labels", "classes", "ignored"),
+    [
+        ("msd-task01", (0, 1, 2, 3), (9,)),
+        ({"background": 0, "any": [1, 2, 3], "inner": [2, 3], "core": 3}, (0, 1, 2, 3), (9,)),
+        ({"background": 0, "tumour": [1, 2, 3], "artefact": 9}, (0, 1, 2, 3, 9), ()),
+        ("auto", (0, 1, 2, 3), (9,)),
+    ],
+)
+def test_what_the_file_calls_ignore_is_no_class_whatever_the_caller_calls_the_rest(
+    tmp_path, labels, classes, ignored
+):
+    declared = {"0": "background", "1": "a", "2": "b", "3": "c", "9": "Ignore"}
+    root = msd(tmp_path, values=(0, 1, 2, 3, 9), labels=declared)
+    order = [1, 9] if ignored == () else None
+    scheme = read_dataset(root, labels=labels, regions_class_order=order).scheme
+    assert (scheme.values, scheme.ignore_values) == (classes, ignored)
+
+
+def test_labels_of_the_file_that_cannot_be_read_matter_to_nobody_who_tells_his_own(tmp_path):
+    root = msd(tmp_path, values=(0, 1), labels={"0": "background", "one": "tumour"})
+    told = {"background": 0, "tumour": 1}
+    assert read_dataset(root, labels=told).scheme == LabelScheme(("background", "tumour"), (0, 1))
+
+
 def test_ignored_values_join_those_of_the_file(tmp_path):
     root = msd(tmp_path, values=(0, 1, 2))
     scheme = read_dataset(root, ignore_values=(2, -1)).scheme
@@ -394,6 +419,9 @@ def test_another_channel_order_than_the_checkpoints_is_refused(tmp_path):
     )
     for path in (root, root / "imagesTr", root / "imagesTr" / "c1.nii.gz"):
         assert line_of(list_inputs, path, ("T1gd", "T1w", "T2w", "FLAIR")) == expected
+    assert line_of(list_inputs, root, ("t1gd", "T1W", "T2w", "flair")) == expected.replace(
+        "T1gd,T1w,T2w,FLAIR", "t1gd,T1W,T2w,flair"
+    )
     assert line_of(list_inputs, root, ("CT",)).startswith("Channels: ")
     assert ids(list_inputs(root / "imagesTr", ("flair", "t1w", "t1gd", "t2w")))
 

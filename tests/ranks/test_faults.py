@@ -75,7 +75,7 @@ def test_two_machines_train_as_two_ranks_of_one(phantom, tmp_path, unharmed):
     ("fault", "message"),
     [
         ("raise 1 2", "RuntimeError: PHANTOM_00"),
-        ("nan 1 2", "Loss became NaN or infinite at step 2 (cases PHANTOM_00"),
+        ("nan 1 2", "Loss became NaN or infinite at step 3 (cases PHANTOM_00"),
     ],
 )
 def test_a_failure_of_one_rank_ends_both_with_one_message(phantom, tmp_path, fault, message):

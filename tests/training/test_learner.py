@@ -140,6 +140,17 @@ def test_a_loss_that_is_not_finite_takes_no_step():
         learner.run_epoch([batch], budget(), ignore)
     assert torch.equal(learner.network.weight, before)
     assert error.value.batch["case_id"] == ["x", "x"]
+    assert error.value.step == 1
+
+
+def test_a_loss_that_is_not_finite_is_told_of_the_step_after_those_that_were_taken():
+    """metrics.csv says 2 of the epoch that went well before it."""
+    learner = make()
+    *good, bad = batches(3)
+    bad["image"][0, 0, 0, 0, 0] = float("nan")
+    with pytest.raises(NonFiniteLossError, match="loss not finite at step 3"):
+        learner.run_epoch([*good, bad], budget(), ignore)
+    assert learner.step == 2
 
 
 @pytest.mark.parametrize("worst", ["nan", "inf"])

@@ -11,7 +11,7 @@ from segfocal.functional import (
 )
 from segfocal.labels import IGNORE_CLASS, LabelScheme
 from segfocal.ops import backend_choice
-from segfocal.training.losses import TERM_NAMES, loss_backend, loss_terms, make_loss
+from segfocal.training.losses import TERM_NAMES, idle_settings, loss_backend, loss_terms, make_loss
 
 SOFTMAX = LabelScheme(("background", "a"), (0, 1))
 REGIONS = LabelScheme.preset("msd-task01")
@@ -32,6 +32,39 @@ def test_every_loss_is_finite_and_blind_to_ignored_voxels(scheme, name):
     value = found["loss"]
     assert torch.isfinite(value)
     assert torch.equal(value, terms(changed, label)["loss"])
+
+
+def test_smoothing_that_a_loss_does_not_look_at_costs_no_backend():
+    def told(**settings):
+        loss = LossConfig(name="UnifiedFocalLoss", **settings)
+        return loss_backend(loss, SOFTMAX, torch.device("cpu"), torch.float32, partial=False)
+
+    assert told(label_smoothing=0.1) == told()
+
+
+OTHERWISE = {
+    "gamma": 1.0, "include_background": True, "batch": True, "squared_pred": True, "jaccard": True,
+    "smooth_nr": 0.5, "smooth_dr": 0.5, "absent": "skip", "tversky_alpha": 0.4,
+    "tversky_beta": 0.4, "tversky_gamma": 1.5, "unified_weight": 0.4, "unified_delta": 0.5,
+    "unified_gamma": 0.4, "label_smoothing": 0.1, "top_k": 50.0, "normalizer": "positives",
+    "lambda_dice": 2.0, "lambda_focal": 2.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(TERM_NAMES))
+def test_what_a_loss_does_not_look_at_is_told(name):
+    """A setting is idle exactly where the loss that is made of it is the same."""
+    others = {"name", "alpha", "alpha_unit", "alpha_max_ratio", "alpha_beta", "ignore_index"}
+    assert {*OTHERWISE, *others} == {*LossConfig.model_fields}
+    assert idle_settings(LossConfig(name=name)) == []
+
+    def made(**settings):
+        return make_loss(LossConfig(name=name, **settings), SOFTMAX, None).settings()
+
+    idle = {n for n, value in OTHERWISE.items() if made(**{n: value}) == made()}
+    for setting, value in OTHERWISE.items():
+        expected = [f"loss.{setting}"] if setting in idle else []
+        assert idle_settings(LossConfig(name=name, **{setting: value})) == expected
 
 
 @pytest.mark.parametrize("partial", [False, True])

@@ -30,7 +30,7 @@ def test_a_good_data_set_leaves_no_doubt(tmp_path):
 )
 def test_ignoring_what_is_to_be_learnt_is_the_settings_fault(tmp_path, ignored, what):
     root = msd(tmp_path)
-    with pytest.raises(UserError, match=f"^loss.ignore_index: {what}"):
+    with pytest.raises(UserError, match=f"^--set: loss.ignore_index: {what}"):
         plan_of(root, f"loss.ignore_index={ignored}")
 
 

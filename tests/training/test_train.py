@@ -339,6 +339,7 @@ def test_how_much_was_taken_over_is_told(finished, phantom, tmp_path):
     head = "new: conv_final.2.conv.weight, conv_final.2.conv.bias\n"
     assert f"  init   {total - 2} of {total} tensors from {best}, epoch 2; {head}" in log
     assert "  doubt  best.pt has channels FLAIR,T1w,T1gd,T2w; this run T1w,FLAIR," in log
+    assert "not by name. Set data.channels: [FLAIR, T1w, T1gd, T2w].\n" in log
     assert "  doubt  best.pt has outputs WT,TC,ET; this run background,oedema," in log
 
 

@@ -40,14 +40,23 @@ def test_ignored_voxels_are_in_no_channel_and_masked_out():
     assert out["label_valid"].dtype == torch.bool
 
 
-def test_channels_and_mask_give_the_loss_of_the_labels_themselves():
-    label = brats_label(ignored=True)
-    out = LabelsToRegionsd("label", BRATS, ignore_values=(9,))({"label": label})
+def test_a_value_of_a_region_that_is_ignored_is_in_none():
+    label = brats_label()
+    out = LabelsToRegionsd("label", BRATS, ignore_values=(1,))({"label": label})
+    assert torch.equal(out["label"][0].bool(), (label[0] == 2) | (label[0] == 4))
+    assert torch.equal(out["label_valid"], label != 1)
+
+
+@pytest.mark.parametrize("ignored", [9, 1])
+def test_channels_and_mask_give_the_loss_of_the_labels_themselves(ignored):
+    label = brats_label(ignored=ignored == 9)
+    out = LabelsToRegionsd("label", BRATS, ignore_values=(ignored,))({"label": label})
     logits = torch.randn(1, 3, 6, 7, 8, generator=torch.Generator().manual_seed(1))
     by_channels = DiceFocalLoss(sigmoid=True)(
         logits, out["label"][None], mask=out["label_valid"][None]
     )
-    by_labels = DiceFocalLoss(sigmoid=True, regions=BRATS, ignore_index=9)(logits, label[None])
+    loss = DiceFocalLoss(sigmoid=True, regions=BRATS, ignore_index=ignored)
+    by_labels = loss(logits, label[None])
     assert torch.allclose(by_channels, by_labels, atol=1e-6)
 
 

@@ -10,7 +10,7 @@ from segfocal.data.cases import Case, Dataset
 from segfocal.data.layouts.bids import is_bids, read_bids
 from segfocal.data.layouts.brats import is_brats, read_brats
 from segfocal.data.layouts.case_list import LIST_NAMES, find_list, read_list
-from segfocal.data.layouts.descriptor import FILE_NAME, Descriptor, Labels
+from segfocal.data.layouts.descriptor import FILE_NAME, Descriptor, Labels, told_scheme
 from segfocal.data.layouts.folder import list_file, list_folder
 from segfocal.data.layouts.found import Exclusion, FileRules, Found
 from segfocal.data.layouts.label_values import scheme_of_values
@@ -95,8 +95,9 @@ def read_dataset(
     if not keep_incomplete:
         found.complete()
     if labels == "auto":
+        ignored = (*ignore_values, *(() if descriptor is None else descriptor.ignored))
         scheme = scheme_of_values(
-            found.cases, ignore_values, max_voxels=max_voxels, skip_unreadable=keep_incomplete
+            found.cases, ignored, max_voxels=max_voxels, skip_unreadable=keep_incomplete
         )
         labels_from = "data.labels: auto, the values found"
     else:
@@ -286,9 +287,7 @@ def _scheme(
         return LabelScheme.preset(found.preset, ignore_values), (
             f"{found.preset}, {found.preset_reason}"
         )
-    if isinstance(labels, str):
-        return LabelScheme.preset(labels, ignore_values), _told(labels)
-    return LabelScheme.from_mapping(labels, regions_class_order, ignore_values), _told(labels)
+    return told_scheme(labels, regions_class_order, ignore_values), _told(labels)
 
 
 def _told(labels: Labels) -> str:
@@ -297,9 +296,10 @@ def _told(labels: Labels) -> str:
 
 def _check_channels(descriptor: Descriptor, channels: Sequence[str]) -> None:
     declared = descriptor.channels()
-    if [name.casefold() for name in declared] == [name.casefold() for name in channels]:
+    theirs, ours = ([name.casefold() for name in names] for names in (declared, channels))
+    if theirs == ours:
         return
-    same = sorted(declared) == sorted(channels)
+    same = sorted(theirs) == sorted(ours)
     what, cure = (
         ("Channel order", "Store them in that order, and name them so in dataset.json.")
         if same

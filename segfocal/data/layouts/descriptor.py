@@ -103,6 +103,16 @@ class Descriptor:
             raise self.error(f"{key}: {twice!r} names two channels. Give each its own name.")
         return names
 
+    @property
+    def ignored(self) -> tuple[int, ...]:
+        """The values called `ignore`; none where the labels cannot be read."""
+        try:
+            declared = self._labels()
+        except UserError:
+            return ()
+        named = [value for name, value in declared.items() if name.lower() == "ignore"]
+        return tuple(v for value in named for v in (value if isinstance(value, list) else [value]))
+
     def scheme(
         self,
         labels: Labels | None,
@@ -110,6 +120,8 @@ class Descriptor:
         ignore_values: Sequence[int],
     ) -> LabelScheme:
         """What the label values mean: as declared here, or as the caller overrides it.
+
+        A value that is called `ignore` here stays one, unless the caller gives it a meaning.
 
         Args:
             labels: None for what this file declares; a preset's name; names and values.
@@ -121,10 +133,9 @@ class Descriptor:
             UserError: If the labels are not name-to-value or value-to-name, or contradict
                 themselves.
         """
-        if isinstance(labels, str):
-            return LabelScheme.preset(labels, ignore_values)
         if labels is not None:
-            return LabelScheme.from_mapping(labels, regions_class_order, ignore_values)
+            told = told_scheme(labels, regions_class_order, ignore_values)
+            return told.ignoring(self.ignored)
         order = regions_class_order or self.plain.get("regions_class_order")
         if order is not None and not _integers(order):
             raise self.error(f"regions_class_order: expected a list of integers, got {order}.")
@@ -197,6 +208,25 @@ class Descriptor:
                     f"got {value!r}: {name!r}."
                 ) from error
         return named
+
+
+def told_scheme(
+    labels: Labels, regions_class_order: Sequence[int] | None, ignore_values: Sequence[int]
+) -> LabelScheme:
+    """The scheme that `data.labels` tells: a preset's, or that of names and values.
+
+    Raises:
+        UserError: As `LabelScheme.preset` and `LabelScheme.from_mapping`, of `data.labels`.
+    """
+    try:
+        if isinstance(labels, str):
+            return LabelScheme.preset(labels, ignore_values)
+        return LabelScheme.from_mapping(labels, regions_class_order, ignore_values)
+    except IgnoredClassError:
+        raise  # the fault of `ignore_values`
+    except UserError as error:
+        text = str(error)
+        raise UserError(f"data.{text}" if text.startswith("labels: ") else text) from error
 
 
 def listed_case(
