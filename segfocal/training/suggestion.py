@@ -99,7 +99,8 @@ def _rule(channel: ChannelStats) -> tuple[str | list[int], str]:
     if low is not None and high is not None and (is_ct or channel.minimum <= _AIR_HU):
         # The classes' own range would leave everything around them at one of its ends.
         wide = max(high - low, _ROUND_HU)
-        window = [_ROUND_HU * round(end / _ROUND_HU) for end in (low - wide, high + wide)]
+        ends = max(low - wide, channel.minimum), min(high + wide, channel.maximum)
+        window = [_ROUND_HU * round(end / _ROUND_HU) for end in ends]
         return window, f"HU, the classes' {low:.4g} to {high:.4g} and as much on either side"
     if channel.zero_fraction >= _MANY_ZEROS:
         return "zscore_nonzero", f"0 in {channel.zero_fraction:.0%} of the voxels"
@@ -184,17 +185,23 @@ def patch_size(shape: Sequence[float], spacing_mm: Sequence[float], multiple: in
 
 
 def _lesions(stats: DatasetStats) -> Iterator[Suggestion]:
-    """Where a case has several lesions of one class, each is drawn as often as the others."""
+    """Where a case has several lesions of most classes, each is drawn as often as the others.
+
+    Of most: an organ that a label cut in pieces makes no lesions of forty organs.
+    """
     usable = [survey.label for survey in stats.surveys if survey.usable and survey.label]
+    middle: dict[str, float] = {}
     for name in stats.counts.scheme.names[1:]:
         held = [len(found) for label in usable if (found := label.lesions_mm3.get(name, ()))]
-        if held and statistics.median(held) >= _MANY_LESIONS:
-            why = f"{name} has {statistics.median(held):.0f} lesions in the middle case"
-            yield Suggestion("loss.batch", True, f"{why}: a patch holds few of them, or none")
-            yield Suggestion(
-                "train.foreground_by", "lesion", "a small one is seen as often as a large one"
-            )
-            return
+        if held:
+            middle[name] = statistics.median(held)
+    many = [name for name, number in middle.items() if number >= _MANY_LESIONS]
+    if many and 2 * len(many) >= len(middle):
+        why = f"{many[0]} has {middle[many[0]]:.0f} lesions in the middle case"
+        yield Suggestion("loss.batch", True, f"{why}: a patch holds few of them, or none")
+        yield Suggestion(
+            "train.foreground_by", "lesion", "a small one is seen as often as a large one"
+        )
 
 
 def _mirroring(stats: DatasetStats) -> Iterator[Suggestion]:

@@ -59,8 +59,8 @@ def test_what_is_suggested_for_the_phantom_trains(run, phantom, run_in_empty_fol
     written = suggested(run, phantom, "--set", "loss.gamma=1.5", "data.val_fraction=0.4")
     assert written == {
         "data": {"val_fraction": 0.4, "normalize": "zscore_nonzero"},
-        "loss": {"gamma": 1.5, "batch": True},
-        "train": {"patch_size": [32, 40, 32], "foreground_by": "lesion"},
+        "loss": {"gamma": 1.5},
+        "train": {"patch_size": [32, 40, 32]},
     }
     text = Path("my.yaml").read_text()
     assert STAMP in text
@@ -88,10 +88,20 @@ def test_hounsfield_units_get_a_window_around_what_is_labelled(run, tmp_path, ch
     for path in (root / "imagesTr").iterdir():
         hounsfield = np.full(cube, -1000 if channel == "brain" else -300, np.int16)
         hounsfield[2:5, 2:5, 2:5] = np.arange(27).reshape(3, 3, 3) * 2 + 40  # 40 to 92
+        hounsfield[9, 9, 9] = 900
         save(path, hounsfield, sized(1, 1, 1))
     written = suggested(run, root)
     assert written["data"] == {"normalize": [-10, 140]}  # 52 more on either side, in tens
     assert f"# {channel}: HU, the classes' 40 to 92 and" in Path("my.yaml").read_text()
+
+
+def test_a_window_goes_no_further_than_the_numbers(run, tmp_path):
+    image = np.linspace(-1024, 1500, 1000).reshape(10, 10, 10).astype(np.int16)
+    label = (image < 1300).astype(np.uint8)  # an organ that air belongs to
+    root = write_cases(
+        tmp_path / "data", 2 * [sized(1, 1, 1)], channel="CT", image=image, label=label
+    )
+    assert suggested(run, root)["data"] == {"normalize": [-1020, 1500]}
 
 
 @pytest.mark.parametrize(("zeros", "rule"), [(0.2, None), (0.3, "zscore_nonzero")])
@@ -144,6 +154,21 @@ def test_lesions_are_drawn_alike_where_a_case_has_several(run, tmp_path, num, ma
     written = suggested(run, root)
     assert written.get("loss") == ({"batch": True} if many else None)
     assert written["train"].get("foreground_by") == ("lesion" if many else None)
+
+
+@pytest.mark.parametrize(("classes", "many"), [(2, True), (3, False)])
+def test_one_class_in_pieces_does_not_make_lesions_of_many(run, tmp_path, classes, many):
+    label = np.zeros((9, 9, 5), np.uint8)
+    for place in PLACES[:3]:
+        label[place] = 1
+    for value in range(2, classes + 1):
+        label[3 * value - 6 : 3 * value - 4, :, 4] = value
+    image = np.random.default_rng(0).integers(1, 90, label.shape).astype(np.int16)
+    names = {"background": 0, "a": 1, "b": 2, "c": 3}
+    names = {name: value for name, value in names.items() if value <= classes}
+    affines = 3 * [sized(1, 1, 1)]
+    root = write_cases(tmp_path / "data", affines, image=image, label=label, labels=names)
+    assert ("foreground_by" in suggested(run, root)["train"]) == many
 
 
 @pytest.mark.parametrize(
