@@ -5,11 +5,13 @@ A field's docstring is its documentation; `config.document` writes docs/config.m
 
 from __future__ import annotations
 
+import re
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -25,6 +27,20 @@ AlphaScheme = Literal[
 AlphaUnit = Literal["voxels", "lesions", "volumes"]
 Normalization = Literal["zscore", "zscore_nonzero", "none"] | tuple[float, float]
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
+
+
+def check_device(name: str) -> str:
+    """The name of a device; whether there is such a one is for torch to say.
+
+    Raises:
+        ValueError: If no device that segfocal was tried on is called so.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError("expected auto, cpu, cuda or cuda:N")
+    return name
+
+
+Device = Annotated[str, AfterValidator(check_device)]
 
 
 class Section(BaseModel):
@@ -334,7 +350,7 @@ class TrainConfig(Section):
     amp: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Precision of the forward pass; auto: bf16 where a GPU has it, fp16 on older ones, fp32 on
     the CPU."""
-    device: str = "auto"
+    device: Device = "auto"
     """auto, cpu, cuda or cuda:N; under torchrun each rank has the GPU of its number."""
     seed: int = Field(0, ge=0)
     """Everything random is a function of it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from segfocal.config.schema import check_device
 from segfocal.errors import UserError
 from segfocal.inference.lone_samples import quicken_lone_samples
 
@@ -18,12 +19,13 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         UserError: If the device does not exist here.
     """
+    try:
+        check_device(name)
+    except ValueError as error:
+        raise UserError(f"device: {error}, got {name}.") from None
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device: expected auto, cpu, cuda or cuda:N, got {name}.") from None
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"device: {name} is not there; torch sees {torch.cuda.device_count()} GPUs. Use auto."

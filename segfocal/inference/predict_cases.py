@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segfocal.config.schema import check_device
 from segfocal.data.cases import Case
 from segfocal.data.defects import DefectError, Problem
 from segfocal.data.header_defects import CaseGrid
@@ -101,7 +102,7 @@ def predict_cases(
         RunFailedError: At the end, if cases with damaged voxels were passed over, with their
             names; at once, if a label could not be written.
     """
-    _check_paths(request)
+    _check_request(request)
     with without_collections():
         from segfocal.checkpoint import load_checkpoint
         from segfocal.inference.ensemble import check_alike
@@ -182,7 +183,11 @@ def _groups(
     return {members: [by_id[case_id] for case_id in ids] for members, ids in groups.items()}
 
 
-def _check_paths(request: PredictRequest) -> None:
+def _check_request(request: PredictRequest) -> None:
+    try:
+        check_device(request.device)
+    except ValueError as error:
+        raise UserError(f"--device: {error}, got {request.device}.") from None
     for path in request.checkpoints:
         check_checkpoint_path("--ckpt", path)
     if len({path.resolve() for path in request.checkpoints}) < len(request.checkpoints):

@@ -186,6 +186,7 @@ def test_checking_a_config_imports_no_torch():
             "data.normalize={CT: [5, 5]}",
             "expected a window [low, high] with low < high, got {'CT': [5, 5]}.",
         ),
+        ("train.device=mps", "expected auto, cpu, cuda or cuda:N, got 'mps'."),
         ("train.lr=1e400", "expected a finite number, got '1e400'."),
         ("train.epochs=true", "expected no true or false, got True."),
         ("train.patch_size=[8, true, 8]", "expected no true or false, got [8, True, 8]."),

@@ -246,6 +246,12 @@ def test_an_output_among_images_or_with_a_files_name_is_refused(
     assert names(tmp_path) == ["data"]
 
 
+def test_a_device_that_is_none_is_told_before_the_checkpoint_is_opened(images, tmp_path):
+    (tmp_path / "no.pt").touch()
+    with pytest.raises(UserError, match=r"^--device: expected auto, cpu, cuda or cuda:N, got mps"):
+        predict(tmp_path / "no.pt", images, tmp_path / "out", device="mps")
+
+
 def test_a_run_folder_in_place_of_its_checkpoint_is_told_the_file(checkpoint, images, tmp_path):
     with pytest.raises(UserError) as error:
         predict(checkpoint.parent, images, tmp_path / "out")

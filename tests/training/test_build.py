@@ -29,8 +29,12 @@ def test_a_cpu_is_never_given_bfloat16_unasked():
     cpu = torch.device("cpu")
     assert resolve_amp("auto", cpu) is None
     assert resolve_amp("bf16", cpu) is torch.bfloat16
-    with pytest.raises(UserError, match="expected auto, cpu, cuda or cuda:N, got gpu"):
-        resolve_device("gpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "mps", "meta", "cuda:", "cuda:-1", "CPU"])
+def test_a_device_is_one_that_was_tried(name):
+    with pytest.raises(UserError, match=f"^device: expected auto, cpu, cuda or cuda:N, got {name}"):
+        resolve_device(name)
 
 
 def test_a_gpu_is_one_of_those_there(monkeypatch):
