@@ -280,6 +280,18 @@ def test_a_score_of_another_epoch_is_not_this_checkpoints(run_folder):
     assert "0.625" not in (bundle / "docs" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("split", ["{}", '{"val": "case"}'])
+def test_a_split_without_a_list_of_cases_is_told_in_a_line(run_folder, split):
+    run = run_folder()
+    (run / "split.json").write_text(split)
+    with pytest.raises(UserError) as error:
+        write(run)
+    assert str(error.value) == f"{run / 'split.json'}: val: expected a list of case ids."
+    (run / "split.json").unlink()
+    metadata = json.loads((write(run) / "configs" / "metadata.json").read_text())
+    assert metadata["eval_metrics"] == {"validation_mean_dice": 0.625, "validation_cases": None}
+
+
 @pytest.mark.parametrize("synthetic", [True, False])
 def test_a_phantom_is_called_one(run_folder, synthetic):
     bundle = write(run_folder(synthetic=synthetic))
