@@ -94,7 +94,7 @@ class MLflow:
         """Its id: MLFLOW_EXPERIMENT_ID, or that of MLFLOW_EXPERIMENT_NAME, which is created."""
         if number := os.environ.get("MLFLOW_EXPERIMENT_ID"):
             return number
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "segfocal")
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "segfocal"
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
