@@ -43,7 +43,6 @@ class MLflow:
 
         self._entities, self._error, self._make_client = entities, MlflowException, MlflowClient
         self._uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-        self._epoch = 0
 
     def reach(self) -> None:
         """Asks a server for one experiment; a database in a file is not made yet."""
