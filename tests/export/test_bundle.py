@@ -29,7 +29,7 @@ import segfocal
 from segfocal.checkpoint import load_checkpoint, save_checkpoint
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.errors import UserError
-from segfocal.export import bundle_metadata
+from segfocal.export import bundle_metadata, bundle_readme
 from segfocal.export.bundle_config import literal
 from segfocal.export.run import ExportRequest, export
 from segfocal.inference.predict_cases import PredictRequest, predict_cases
@@ -414,6 +414,15 @@ def test_the_readme_of_a_plain_model_of_one_channel(run_folder):
     ):
         assert told in text
     assert "**" not in text
+
+
+def test_paragraphs_are_broken_between_words_and_code_tables_and_headings_are_not():
+    words, long = " ".join(["word"] * 20), "x" * 120
+    code = f"```\n{'y ' * 80}\n\n{'z ' * 80}\n```"
+    rest = f"{code}\n\n| {'c ' * 80}|\n\n# {'h ' * 80}"
+    filled = bundle_readme._filled(f"{words[:-5]} half-word {long}\n\n{words} w\n\n{rest}")
+    expected = f"{words[:-5]}\nhalf-word\n{long}\n\n{words}\nw\n\n{rest}\n"
+    assert filled == expected
 
 
 def test_no_place_of_the_training_is_told(run_folder, phantom):
