@@ -370,7 +370,7 @@ def test_the_python_of_the_readme_loads_the_network(run_folder, monkeypatch):
 def test_the_readme_says_what_prediction_does(run_folder):
     run = run_folder(
         "data.normalize={FLAIR: [0, 800], T1w: zscore, T1gd: none, T2w: zscore_nonzero}",
-        "infer.min_lesion_mm3=12", "infer.keep_largest=true", "infer.threshold=0.3",
+        "infer.min_lesion_mm3=0.5", "infer.keep_largest=true", "infer.threshold=0.3",
         "infer.tta=flips", synthetic=False,
     )  # fmt: skip
     readme = (write(run) / "docs" / "README.md").read_text()
@@ -380,7 +380,7 @@ def test_the_readme_says_what_prediction_does(run_folder):
     assert "in this order: FLAIR, T1w, T1gd, T2w." in text
     assert "not resampled: the network was trained on voxels of 1x1x1 to 1x1x2 mm" in text
     assert "where its probability is above 0.3;" in text
-    assert "Components below 12 mm3 are removed. Only the largest component is kept." in text
+    assert "Components below 0.5 mm3 are removed. Only the largest component is kept." in text
     assert "averaged over mirrored windows" in text
     assert "one 4-D file a case or `CASE_0000.nii.gz`, `CASE_0001.nii.gz` ... one a chan" in text
     assert "[{'image': ['/path/CASE_0000.nii.gz', '/path/CASE_0001.nii.gz']}]" in text
