@@ -82,6 +82,12 @@ def test_a_run_that_was_cut_before_its_first_epoch_goes_on_as_the_same_run(folde
     assert found.info.status == "FINISHED"
 
 
+def test_the_best_of_a_run_that_has_nothing_left_to_do_stands_at_its_last_epoch(folder):
+    tell("mlflow", run(folder, epoch=3), end(best_epoch=2))
+    client, (found,) = runs(folder)
+    assert curve(client, found.info.run_id, "best_epoch") == [(3, 2.0)]
+
+
 def test_pictures_and_report_are_artifacts(folder):
     for name in ("a.png", "report.html"):
         (folder / name).write_text(name)
