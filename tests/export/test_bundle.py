@@ -455,6 +455,17 @@ def test_a_setting_that_monai_would_make_something_of_is_refused(run_folder):
         write(run)
 
 
+def test_a_network_that_answers_with_several_tensors_is_refused(run_folder):
+    run = run_folder("network.name=tests.export.run_folders.TwoHeads", "network.args={}")
+    before = sorted(run.iterdir())
+    with pytest.raises(UserError) as error:
+        write(run)
+    assert str(error.value) == (
+        "network: expected logits of shape (1, 3, 16, 16, 16) for a 16x16x16 patch, got list."
+    )
+    assert sorted(run.iterdir()) == before
+
+
 @pytest.mark.parametrize(
     "value",
     ["plain", "$print(1)", " $print(1)", "lesion #2", "@network", "%network", "a::b", "+x", "x@#y",
