@@ -14,7 +14,7 @@ from segfocal.checkpoint import Checkpoint, load_checkpoint
 from segfocal.config.load import check_config
 from segfocal.config.schema import Config
 from segfocal.data.phantom.stamp import STAMP
-from segfocal.files import read_json
+from segfocal.inference.held_out import validated_cases
 from segfocal.inference.predictor import trained_network
 from segfocal.labels import LabelScheme
 from segfocal.networks import build_network, check_network, size_divisors
@@ -145,8 +145,8 @@ def load_model(path: Path, run: Path) -> TrainedModel:
         run: The folder of the run, for its name and its split.
 
     Raises:
-        UserError: If the checkpoint is damaged or none of segfocal's, or its network cannot be
-            built here or does not answer with one tensor.
+        UserError: If the checkpoint is damaged or none of segfocal's, its network cannot be built
+            here or does not answer with one tensor, or the run's split.json lists no cases.
     """
     checkpoint = load_checkpoint(path)
     model = TrainedModel(
@@ -162,7 +162,7 @@ def load_model(path: Path, run: Path) -> TrainedModel:
 
 
 def _num_validated(split: Path) -> int | None:
-    return len(read_json(split)["val"]) if split.is_file() else None
+    return len(validated_cases(split)) if split.is_file() else None
 
 
 def _listed(value: Any) -> Any:

@@ -39,6 +39,18 @@ def held_out_groups(
     return dict(sorted(groups.items(), key=lambda group: list(map(checkpoints.index, group[0]))))
 
 
+def validated_cases(split: Path) -> list[str]:
+    """The cases that a run validated on, out of its split.json.
+
+    Raises:
+        UserError: If the file lists none under `val`.
+    """
+    listed = read_json(split).get("val")
+    if not isinstance(listed, list):
+        raise UserError(f"{split}: val: expected a list of case ids.")
+    return [str(case_id) for case_id in listed]
+
+
 def _validated(checkpoint: Path) -> frozenset[str]:
     path = checkpoint.parent / _SPLIT
     if not path.is_file():
@@ -46,7 +58,4 @@ def _validated(checkpoint: Path) -> frozenset[str]:
             f"--held-out: {path} does not exist. Pass checkpoints in the folders of their runs, "
             f"whose {_SPLIT} says what was held out."
         )
-    listed = read_json(path).get("val")
-    if not isinstance(listed, list):
-        raise UserError(f"{path}: val: expected a list of case ids.")
-    return frozenset(map(str, listed))
+    return frozenset(validated_cases(path))

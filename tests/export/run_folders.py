@@ -60,6 +60,14 @@ class TwoLayers(nn.Module):
         return self.last(self.first(x).relu())
 
 
+class TwoHeads(TwoLayers):
+    """Answers with a list, as for deep supervision."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return [logits, logits]
+
+
 class Strided(nn.Module):
     """Takes multiples of 16, of which the smallest is the tiny patch."""
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ignite
 import monai
 import nibabel as nib
 import numpy as np
@@ -24,9 +25,11 @@ from monai.transforms import (
     Orientationd,
 )
 
+import segfocal
 from segfocal.checkpoint import load_checkpoint, save_checkpoint
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.errors import UserError
+from segfocal.export import bundle_metadata, bundle_readme
 from segfocal.export.bundle_config import literal
 from segfocal.export.run import ExportRequest, export
 from segfocal.inference.predict_cases import PredictRequest, predict_cases
@@ -273,11 +276,62 @@ def test_the_metadata_hold_what_the_specification_asks_for(run_folder):
     }  # fmt: skip
 
 
+def test_the_metadata_say_what_goes_in_and_comes_out(run_folder):
+    scheme = LabelScheme(("air", "a", "b", "c"), (0, 1, 2, 300), REGIONS)
+    bundle = write(run_folder(WINDOWS, scheme=scheme, synthetic=False))
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    expected = {
+        "name": "Segmentation of WT, TC, ET",
+        "task": "Segmentation of WT, TC, ET in 3D volumes of FLAIR, T1w, T1gd, T2w",
+        "data_type": "NIfTI",
+        "image_classes": "4 channels: FLAIR, T1w, T1gd, T2w",
+        "label_classes": "one channel: 0 is air, 1 is a, 2 is b, 300 is c",
+        "pred_classes": "3 channels of logits (sigmoid): WT, TC, ET",
+        "intended_use": "Research. Not a medical device; not for clinical use.",
+    }
+    assert {key: metadata[key] for key in expected} == expected
+    assert metadata["description"].startswith("SegResNet, trained with segfocal, epoch 3, mean ")
+    assert metadata["description"].endswith(
+        "maps volumes of FLAIR, T1w, T1gd, T2w to label maps on their own grid."
+    )
+    image, pred = (
+        metadata["network_data_format"][side][name]
+        for side, name in (("inputs", "image"), ("outputs", "pred"))
+    )
+    # channels that are not cut to a window have no bounds, and so the image has none
+    assert (image["value_range"], image["num_channels"], pred["num_channels"]) == ([], 4, 3)
+    assert pred["channel_def"] == {"0": "WT", "1": "TC", "2": "ET"}
+    assert image["is_patch_data"] is pred["is_patch_data"] is True
+
+
+def test_versions_are_the_installed_ones_and_those_tested_where_none_is(monkeypatch):
+    tested = {"pytorch-ignite": "0.0", "no-package-of-this-name": "1.2"}
+    monkeypatch.setattr(bundle_metadata, "_RUNNERS", tested)
+    assert bundle_metadata.required_packages() == {
+        "segfocal": segfocal.__version__,
+        "nibabel": nib.__version__,
+        "pytorch-ignite": ignite.__version__,
+        "no-package-of-this-name": "1.2",
+    }
+
+
 def test_a_score_of_another_epoch_is_not_this_checkpoints(run_folder):
     progress = {"epoch": 4, "best_epoch": 3, "best_score": 0.625}
     bundle = write(run_folder(progress=progress))
     assert "eval_metrics" not in json.loads((bundle / "configs" / "metadata.json").read_text())
     assert "0.625" not in (bundle / "docs" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("split", ["{}", '{"val": "case"}'])
+def test_a_split_without_a_list_of_cases_is_told_in_a_line(run_folder, split):
+    run = run_folder()
+    (run / "split.json").write_text(split)
+    with pytest.raises(UserError) as error:
+        write(run)
+    assert str(error.value) == f"{run / 'split.json'}: val: expected a list of case ids."
+    (run / "split.json").unlink()
+    metadata = json.loads((write(run) / "configs" / "metadata.json").read_text())
+    assert metadata["eval_metrics"] == {"validation_mean_dice": 0.625, "validation_cases": None}
 
 
 @pytest.mark.parametrize("synthetic", [True, False])
@@ -286,7 +340,9 @@ def test_a_phantom_is_called_one(run_folder, synthetic):
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     for text in (metadata["task"], metadata["description"], metadata["intended_use"]):
         assert (STAMP in text) is synthetic
-    assert (STAMP in (bundle / "docs" / "README.md").read_text()) is synthetic
+    assert metadata.get("notice") == (STAMP if synthetic else None)
+    readme = (bundle / "docs" / "README.md").read_text()
+    assert (STAMP in readme) is (f"\n\n**{STAMP}**\n\n" in readme) is synthetic
 
 
 def test_the_weights_are_a_plain_state_dict(run_folder):
@@ -314,7 +370,7 @@ def test_the_python_of_the_readme_loads_the_network(run_folder, monkeypatch):
 def test_the_readme_says_what_prediction_does(run_folder):
     run = run_folder(
         "data.normalize={FLAIR: [0, 800], T1w: zscore, T1gd: none, T2w: zscore_nonzero}",
-        "infer.min_lesion_mm3=12", "infer.keep_largest=true", "infer.threshold=0.3",
+        "infer.min_lesion_mm3=0.5", "infer.keep_largest=true", "infer.threshold=0.3",
         "infer.tta=flips", synthetic=False,
     )  # fmt: skip
     readme = (write(run) / "docs" / "README.md").read_text()
@@ -324,11 +380,49 @@ def test_the_readme_says_what_prediction_does(run_folder):
     assert "in this order: FLAIR, T1w, T1gd, T2w." in text
     assert "not resampled: the network was trained on voxels of 1x1x1 to 1x1x2 mm" in text
     assert "where its probability is above 0.3;" in text
-    assert "Components below 12 mm3 are removed. Only the largest component is kept." in text
+    assert "Components below 0.5 mm3 are removed. Only the largest component is kept." in text
     assert "averaged over mirrored windows" in text
+    assert "one 4-D file a case or `CASE_0000.nii.gz`, `CASE_0001.nii.gz` ... one a chan" in text
+    assert "[{'image': ['/path/CASE_0000.nii.gz', '/path/CASE_0001.nii.gz']}]" in text
+    assert "a plain state dict, need MONAI and torch alone:" in text
     assert "epoch 3, mean Dice of its validation 0.625 over 2 cases." in text
     assert "| 3 | enhancing |" in readme
     assert max(len(line) for line in readme.splitlines()) < 120
+
+
+def test_the_readme_of_a_plain_model_of_one_channel(run_folder):
+    run = run_folder(
+        "data.channels=[T2w]", "data.labels=null", "data.regions_class_order=null",
+        "network.name=tests.export.run_folders.TwoLayers", "network.args={}", "infer.overlap=0.25",
+        "train.patch_size=[8, 16, 24]",
+        file_channels=("T2w",), spacing_mm=None, synthetic=False,
+        progress={"epoch": 4, "best_epoch": 3, "best_score": 0.625},
+    )  # fmt: skip
+    text = " ".join((write(run) / "docs" / "README.md").read_text().split())
+    for told in (
+        f"exported by segfocal {segfocal.__version__} from `best.pt`: tests.export.run_folders.",
+        "TwoLayers, epoch 4. Not a medical device",
+        f"It was written with MONAI {monai.__version__}, torch {torch.__version__.split('+')[0]}, ",
+        "`dataset_dir` is a folder of NIfTI files, one a case, or a data set in a layout",
+        "`--datalist \"[{'image': '/path/CASE.nii.gz'}]\"` names files",
+        "the channels are, in this order: T2w. Volumes are turned to the axes R, A, S and not ",
+        "A, S and not resampled. The network sees windows of 8 x 16 x 24 voxels, which overlap by ",
+        "which overlap by 0.25 of their length.",
+        "The network gives 4 logits a voxel (softmax): background, ",
+        "Nothing is removed from it.",
+        "a plain state dict, need `tests`, MONAI and torch:",
+    ):
+        assert told in text
+    assert "**" not in text
+
+
+def test_paragraphs_are_broken_between_words_and_code_tables_and_headings_are_not():
+    words, long = " ".join(["word"] * 20), "x" * 120
+    code = f"```\n{'y ' * 80}\n\n{'z ' * 80}\n```"
+    rest = f"{code}\n\n| {'c ' * 80}|\n\n# {'h ' * 80}"
+    filled = bundle_readme._filled(f"{words[:-5]} half-word {long}\n\n{words} w\n\n{rest}")
+    expected = f"{words[:-5]}\nhalf-word\n{long}\n\n{words}\nw\n\n{rest}\n"
+    assert filled == expected
 
 
 def test_no_place_of_the_training_is_told(run_folder, phantom):
@@ -359,6 +453,17 @@ def test_a_setting_that_monai_would_make_something_of_is_refused(run_folder):
     save_checkpoint(run / "best.pt", checkpoint)
     with pytest.raises(UserError, match=r"key '_target_' in a setting would mean something"):
         write(run)
+
+
+def test_a_network_that_answers_with_several_tensors_is_refused(run_folder):
+    run = run_folder("network.name=tests.export.run_folders.TwoHeads", "network.args={}")
+    before = sorted(run.iterdir())
+    with pytest.raises(UserError) as error:
+        write(run)
+    assert str(error.value) == (
+        "network: expected logits of shape (1, 3, 16, 16, 16) for a 16x16x16 patch, got list."
+    )
+    assert sorted(run.iterdir()) == before
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -238,6 +239,47 @@ def test_a_file_that_computes_something_else_is_not_kept(run_folder, monkeypatch
     assert sorted(run.iterdir()) == before
 
 
+def test_a_file_that_is_no_valid_onnx_is_not_kept(run_folder, monkeypatch):
+    run = run_folder(*TWO_LAYERS)
+    before = sorted(run.iterdir())
+    empty = module.Exported(onnx.ModelProto(), lambda images: images)
+    monkeypatch.setattr(module, "_export", lambda _model, _steps: empty)
+    with pytest.raises(RunFailedError, match=r"^the ONNX file is not valid: "):
+        write(run)
+    assert sorted(run.iterdir()) == before
+
+
+@pytest.mark.parametrize("scale", [0.03, 3000], ids=["small", "large"])
+@pytest.mark.parametrize(("batch", "shape"), [(1, "1x4x16x16x16"), (2, "2x4x17x16x19")])
+def test_both_batches_are_compared_in_proportion_to_the_largest_logit(
+    run_folder, batch, shape, scale
+):
+    run = run_folder(*TWO_LAYERS)
+    model = load_model(run / "best.pt", run)
+    with torch.no_grad():
+        model.network.last.weight.mul_(scale)
+
+    def off_by(share):
+        def answer(images):
+            logits = model.network(images)
+            most = max(float(logits.abs().max()), 1.0)
+            assert (most > 100) is (scale > 1)
+            return logits + share * most * (len(images) == batch)
+
+        return module._largest_difference(answer, model, (1, None, 3))
+
+    assert off_by(0.9e-4) > 0.8e-4
+    with pytest.raises(RunFailedError, match=rf"logits for {shape}: \S+ apart, expected at most"):
+        off_by(1.1e-4)
+
+
+def test_logits_of_another_shape_are_told_by_it(run_folder):
+    run = run_folder(*TWO_LAYERS)
+    model = load_model(run / "best.pt", run)
+    with pytest.raises(RunFailedError, match=r"for 1x4x16x16x16: shape \(1, 1, 16, 16, 16\)\. It"):
+        module._largest_difference(lambda images: model.network(images)[:, :1], model, (1, 1, 1))
+
+
 def test_a_network_that_no_graph_can_hold_is_told_in_one_line(run_folder):
     run = run_folder("network.name=tests.export.run_folders.AsksItsInput", "network.args={}")
     before = sorted(run.iterdir())
@@ -265,10 +307,12 @@ def test_missing_onnx_is_told_with_its_extra_before_anything_is_read(tmp_path, m
     )
 
 
-def test_the_networks_mode_and_weights_are_left_alone(run_folder):
+def test_the_networks_mode_and_weights_and_torchs_logger_are_left_alone(run_folder, caplog):
     run = run_folder(*TWO_LAYERS)
     model = load_model(run / "best.pt", run)
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+    caplog.set_level(17, "torch.onnx")
     module.write_onnx(run / "a.onnx", model)
+    assert logging.getLogger("torch.onnx").level == 17
     after = model.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)

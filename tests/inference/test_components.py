@@ -12,11 +12,22 @@ def two_islands():
     return classes
 
 
-def test_only_components_below_the_volume_go():
-    cleaned = remove_small_components(two_islands(), min_volume_mm3=4.0, voxel_mm3=2.0)
-    assert cleaned[8, 8, 8] == 0
-    assert (cleaned > 0).sum() == 27
-    assert cleaned[2, 2, 2] == 2
+@pytest.mark.parametrize("voxel_mm3", [2.0, 0.01])
+@pytest.mark.parametrize("step", [1, -1], ids=["last", "first"])
+def test_only_components_below_the_volume_go(step, voxel_mm3):
+    classes = two_islands()[::step]
+    cleaned = remove_small_components(classes, min_volume_mm3=2 * voxel_mm3, voxel_mm3=voxel_mm3)
+    expected = two_islands()
+    expected[8, 8, 8] = 0
+    assert np.array_equal(cleaned, expected[::step])
+
+
+def test_a_background_below_the_volume_is_no_component():
+    classes = np.ones((3, 3, 3), dtype=np.uint8)
+    for background in (None, (0, 0, 0)):
+        if background is not None:
+            classes[background] = 0
+        assert remove_small_components(classes, min_volume_mm3=2, voxel_mm3=1.0) is classes
 
 
 def test_a_component_of_exactly_the_volume_stays():

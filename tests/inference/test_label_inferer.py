@@ -105,16 +105,20 @@ def test_more_than_256_classes_need_16_bits(outputs, dtype):
     assert_argmax(labels, logits)
 
 
-def test_flips_average_the_logits():
+@pytest.mark.parametrize(("axes", "flips"), [((1,), ([], [3])), ((0, 2), ([], [2], [4], [2, 4]))])
+def test_flips_average_the_logits(axes, flips):
     network, volume = make_network(3), noisy(1, 2, 8, 9, 10)
-    expected = torch.zeros(1, 3, 8, 9, 10)
     with torch.no_grad():
-        for axes in ([], [2], [4], [2, 4]):
-            expected += network(volume.flip(axes)).flip(axes)
+        mean = torch.stack([network(volume.flip(f)).flip(f) for f in flips]).mean(0)
         plain = network(volume).argmax(1)
-    labels = SlidingWindowLabelInferer((-1, -1, -1), flip_axes=(0, 2))(volume, network)
-    assert_argmax(labels, expected)
+    labels = SlidingWindowLabelInferer((-1, -1, -1), flip_axes=axes)(volume, network)
+    assert_argmax(labels, mean)
     assert not torch.equal(labels[:, 0], plain)
+    # a sum in place of the mean has the same argmax, but is on the other side of a threshold
+    arguments = {"activation": "sigmoid", "threshold": 0.4, "flip_axes": axes}
+    labels = SlidingWindowLabelInferer((-1, -1, -1), **arguments)(volume, network)
+    is_sure = (mean.sigmoid() - 0.4).abs() > 1e-5
+    assert torch.equal(labels[is_sure] == 1, mean.sigmoid()[is_sure] > 0.4)
 
 
 @pytest.mark.parametrize("axes", [(-1,), (0, 0), (1.0,)])

@@ -64,7 +64,10 @@ def test_value_and_gradient_are_those_of_a_plain_convolution(settings, layout, b
 
 @pytest.mark.parametrize(
     ("shape", "asked"),
-    [((1, 3, 82, 83, 3), 2), ((1, 3, 83, 83, 3), 1), ((2, 3, 9, 8, 7), 2), ((3, 9, 8, 7), 3)],
+    [
+        *(((1, 3, 2, 3413, 1), 2), ((1, 3, 6827, 1, 1), 1)),  # 20478 and 20481 numbers
+        *(((2, 3, 9, 8, 7), 2), ((3, 9, 8, 7), 3)),
+    ],
 )
 def test_large_samples_batches_and_plain_volumes_are_left_as_they_are(shape, asked, batches):
     conv, _ = quickened()
@@ -94,6 +97,13 @@ def test_torch_takes_its_quick_kernel():
     assert "aten::slow_conv3d" not in used
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_the_answer_lies_in_memory_as_the_image_does(layout):
+    conv, _ = quickened()
+    image = sample(1, 3, 9, 8, 7).contiguous(memory_format=layout)
+    assert conv(image).is_contiguous(memory_format=layout)
+
+
 class Own(nn.Conv3d):
     """A user's, which may compute something else."""
 
@@ -106,11 +116,14 @@ def test_a_placed_network_has_them_where_they_can_matter():
         nn.Conv3d(4, 4, 3, groups=2),
         nn.ConvTranspose3d(4, 4, 3),
         Own(4, 4, 3),
+        nn.Conv3d(4, 4, (1, 2, 2)),
+        nn.Conv3d(4, 4, (1, 4, 4)),
     )
     names = list(network.state_dict())
     placed = place_network(network, CPU)
     kinds = [type(module) is LoneSampleConv3d for module in placed]
-    assert kinds == [torch.backends.mkldnn.is_available(), False, False, False, False, False]
+    here = torch.backends.mkldnn.is_available()
+    assert kinds == [here, *[False] * 5, here, False]
     assert list(placed.state_dict()) == names
     assert type(pickle.loads(pickle.dumps(placed))[0]) is type(placed[0])
 

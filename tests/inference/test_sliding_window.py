@@ -104,6 +104,20 @@ def test_a_window_is_all_that_is_held(network):
     assert held < 5 * volume[0].numel() * 4 / 10
 
 
+def test_sums_lie_on_the_device_that_is_asked_for_so_many_outputs(network):
+    asked = []
+
+    def blend_on(num_outputs):
+        asked.append(num_outputs)
+        return torch.device("meta")
+
+    slabs = SlidingWindow((8, 8, 20), (8, 8, 8), 0.5, "gaussian").sweep(
+        torch.zeros(2, 8, 8, 20), network, batch_size=1, slab_bytes=1, blend_on=blend_on
+    )
+    assert {slab.values.device.type for slab in slabs} == {"meta"}
+    assert asked == [5]
+
+
 def test_an_answer_of_another_size_is_refused():
     window = SlidingWindow((8, 8, 8), (8, 8, 8), 0.5, "gaussian")
     with pytest.raises(ValueError, match="must keep the size of its input"):

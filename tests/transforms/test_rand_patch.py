@@ -231,11 +231,22 @@ def test_classes_are_centres_as_often_as_their_ratios_and_absent_ones_never():
     assert drawn[1] / 2000 == pytest.approx(0.75, abs=0.05)
 
 
-def test_a_class_of_ratio_0_is_no_centre_even_where_0_is_drawn():
-    class Zero(np.random.RandomState):
-        def random_sample(self):
-            return 0.0
+class Zero(np.random.RandomState):
+    """Draws the least of what there is: 0 is in [0, 1)."""
 
+    def random_sample(self):
+        return 0.0
+
+
+def test_a_probability_of_0_is_never_even_where_0_is_drawn():
+    off = AugmentConfig(affine_prob=0, flip_axes=[], channel_drop_prob=0)
+    draw = draw_patch(Zero(0), SIZE, SIZE, [np.array([0])], [1], off, num_channels=2)
+    assert (draw.angle, draw.zoom, draw.flips, draw.dropped) == (0, 1, (), None)
+    # what has a range and a fixed probability does happen
+    assert 0 not in (draw.gain - 1, draw.shift, draw.noise_std)
+
+
+def test_a_class_of_ratio_0_is_no_centre_even_where_0_is_drawn():
     lists = [np.array([0]), np.array([124])]
     assert draw_start(Zero(), (5, 5, 5), (1, 1, 1), lists, [0, 1]) == (4, 4, 4)
 
@@ -413,6 +424,10 @@ def test_minus_one_is_a_whole_axis_and_one_number_is_for_all_as_monai_has_it(ask
             "ratios must be finite numbers >= 0, one per class: got (1, -1, 1).",
         ),
         ({"ratios": (math.nan,)}, "ratios must be finite numbers >= 0, one per class: got (nan,)."),
+        (
+            {"ratios": (1, math.inf, 1)},
+            "ratios must be finite numbers >= 0, one per class: got (1, inf, 1).",
+        ),
         ({"ratios": ()}, "ratios must be finite numbers >= 0, one per class: got ()."),
     ],
 )

@@ -43,7 +43,6 @@ class MLflow:
 
         self._entities, self._error, self._make_client = entities, MlflowException, MlflowClient
         self._uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-        self._epoch = 0
 
     def reach(self) -> None:
         """Asks a server for one experiment; a database in a file is not made yet."""
@@ -94,7 +93,7 @@ class MLflow:
         """Its id: MLFLOW_EXPERIMENT_ID, or that of MLFLOW_EXPERIMENT_NAME, which is created."""
         if number := os.environ.get("MLFLOW_EXPERIMENT_ID"):
             return number
-        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "segfocal")
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "segfocal"
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)

@@ -39,8 +39,6 @@ class TensorBoard:
 
         self._event, self._summary = event_pb2, summary_pb2
         self._make_writer = EventFileWriter
-        self._note = ""
-        self._epoch = 0
 
     def reach(self) -> None:
         """Nothing is far away: the run folder is checked by the run."""

@@ -32,7 +32,6 @@ class WeightsAndBiases:
         import wandb
 
         self._wandb: Any = wandb
-        self._epoch = 0
 
     def reach(self) -> None:
         """Asks the server whether it knows the key, unless WANDB_MODE is offline or disabled."""

@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import pytest
@@ -81,6 +82,12 @@ def test_a_run_that_was_cut_before_its_first_epoch_goes_on_as_the_same_run(folde
     assert found.info.status == "FINISHED"
 
 
+def test_the_best_of_a_run_that_has_nothing_left_to_do_stands_at_its_last_epoch(folder):
+    tell("mlflow", run(folder, epoch=3), end(best_epoch=2))
+    client, (found,) = runs(folder)
+    assert curve(client, found.info.run_id, "best_epoch") == [(3, 2.0)]
+
+
 def test_pictures_and_report_are_artifacts(folder):
     for name in ("a.png", "report.html"):
         (folder / name).write_text(name)
@@ -92,11 +99,91 @@ def test_pictures_and_report_are_artifacts(folder):
     assert (kept / "samples" / "a.png").read_text() == "a.png"
 
 
-def test_the_experiment_is_the_one_of_the_environment(folder, monkeypatch):
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+@pytest.mark.parametrize(
+    ("name", "number", "expected"),
+    [("mine", "", "mine"), ("mine", "of numbered", "numbered"), ("", "", "segfocal")],
+)
+def test_the_experiment_is_the_one_of_the_environment(folder, monkeypatch, name, number, expected):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}")
+    if number:
+        number = client.create_experiment("numbered")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", number)
     tell("mlflow", run(folder), end())
-    _, found = runs(folder, "mine")
+    _, found = runs(folder, expected)
     assert len(found) == 1
+
+
+def test_an_experiment_that_another_run_makes_a_moment_earlier_is_taken(folder, monkeypatch):
+    from mlflow import MlflowClient
+
+    MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}").create_experiment("segfocal")
+    by_name, asked = MlflowClient.get_experiment_by_name, []
+
+    def not_yet_there_at_first(client, name):
+        asked.append(name)
+        return by_name(client, name) if len(asked) > 1 else None
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", not_yet_there_at_first)
+    tell("mlflow", run(folder), end())
+    _, found = runs(folder)
+    assert len(found) == 1
+    assert asked[:2] == ["segfocal"] * 2
+
+
+def test_a_database_of_the_environment_is_not_made_by_asking_and_is_the_one_told(
+    folder, empty_store, monkeypatch
+):
+    from mlflow import MlflowClient
+
+    store = folder / "mine.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
+    assert tell("mlflow") == [{"reached": True}]
+    assert not store.exists()
+    shutil.copy(empty_store, store)
+    tell("mlflow", run(folder), end())
+    client = MlflowClient(f"sqlite:///{store}")
+    found = client.get_experiment_by_name("segfocal")
+    assert len(client.search_runs([found.experiment_id])) == 1
+    # where its artifacts lie is the store's own choice
+    assert found.artifact_location != (folder.parent / "mlflow-artifacts").as_uri()
+    assert (
+        MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}").search_experiments(
+            filter_string="name = 'segfocal'"
+        )
+        == []
+    )
+
+
+def test_a_server_is_asked_impatiently_before_training_but_for_what_a_user_set(folder, monkeypatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://not.asked")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    names = ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+    seen = []
+
+    def search(_client, **_options):
+        seen.append([os.environ.get(name) for name in names])
+
+    monkeypatch.setattr(MlflowClient, "search_experiments", search)
+    tell("mlflow")
+    assert seen == [["77", "1"]]
+    assert [os.environ.get(name) for name in names] == ["77", None]
+
+
+def test_a_run_that_goes_on_is_running_again(folder, monkeypatch):
+    with mlflow_server() as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+        for _ in range(2):
+            tell("mlflow", run(folder), end())
+    assert [sent["status"] for sent in server.sent("runs/update")] == [
+        *("FINISHED", "RUNNING", "FINISHED"),
+    ]
+    assert len(server.sent("runs/create")) == 1
 
 
 def test_names_that_mlflow_refuses_are_written_as_it_takes_them(folder):

@@ -2,7 +2,13 @@ import base64
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.image.metadata import PLUGIN_NAME as IMAGES
+from tensorboard.plugins.scalar.metadata import PLUGIN_NAME as SCALARS
+from tensorboard.plugins.text.metadata import PLUGIN_NAME as TEXT
+from tensorboard.util.tensor_util import make_ndarray
 
+from segfocal.reports.trackers.tensorboard import TensorBoard
+from segfocal.reports.trackers.tracker import Ending, Kept, TrackedRun
 from tests.reports.trackers.told import STAMP, end, row, run, tell
 
 # 2 x 1 grey pixels
@@ -21,7 +27,7 @@ def curve(read, tag):
 
 
 def texts(read, tag):
-    return [entry.tensor_proto.string_val[0].decode() for entry in read.Tensors(tag)]
+    return [make_ndarray(entry.tensor_proto).item().decode() for entry in read.Tensors(tag)]
 
 
 def test_numbers_have_the_epoch_for_their_step_and_what_was_not_measured_is_not_there(tmp_path):
@@ -38,6 +44,28 @@ def test_a_picture_is_the_file_byte_for_byte(tmp_path):
     (image,) = events(tmp_path / "tensorboard").Images("sample")
     assert (image.step, image.width, image.height) == (3, 2, 1)
     assert image.encoded_image_string == PNG
+
+
+def test_what_is_told_can_be_read_while_the_run_goes_on(tmp_path):
+    tracker = TensorBoard()
+    begun = TrackedRun(tmp_path, "a", "", {"data": "4 cases"}, {"train.epochs": 3}, epoch=0)
+    tracker.open(begun, Kept())
+    assert "| train.epochs | 3 |" in texts(events(tmp_path / "tensorboard"), "settings")[0]
+    tracker.log(1, {"loss": 0.5}, None)
+    assert curve(events(tmp_path / "tensorboard"), "loss") == [(1, 0.5)]
+    tracker.close(Ending("done"))
+
+
+def test_each_page_of_tensorboard_shows_its_own_and_texts_stand_beside_their_epoch(tmp_path):
+    (tmp_path / "a.png").write_bytes(PNG)
+    told = run(tmp_path, epoch=2, note="")
+    tell("tensorboard", told, row(3, tmp_path / "a.png"), row(4), end())
+    read = events(tmp_path / "tensorboard")
+    tags = {"run": TEXT, "settings": TEXT, "end": TEXT, "loss": SCALARS, "sample": IMAGES}
+    for tag, page in tags.items():
+        assert read.SummaryMetadata(tag).plugin_data.plugin_name == page, tag
+    steps = {tag: [entry.step for entry in read.Tensors(tag)] for tag in ("run", "settings", "end")}
+    assert steps == {"run": [2], "settings": [2], "end": [4]}
 
 
 def test_the_stamp_names_the_curves_and_stands_in_every_text_and_description(tmp_path):
