@@ -234,7 +234,7 @@ def _trained_on(config: Path | None, cases: Sequence[CaseEvaluation]) -> tuple[s
     if split is None or not split.is_file():
         return ()
     trained = read_json(split).get("train")
-    names = set(trained) if isinstance(trained, list) else set()
+    names = set(map(str, trained)) if isinstance(trained, list) else set()
     return tuple(case.case_id for case in cases if case.case_id in names)
 
 

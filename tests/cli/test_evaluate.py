@@ -175,6 +175,8 @@ def test_a_runs_predictions_score_what_its_validation_said(run, phantom, tmp_pat
     assert json.loads(Path("scores/summary.json").read_text())["trained_on"] == trained
     for name in trained:
         (predicted / f"{name}.nii.gz").unlink()
+    # a list that somebody mended by hand names no case less, and ends nothing after the measuring
+    (tmp_path / "run/split.json").write_text(json.dumps({"train": [*trained, ["c1"], {}]}))
     status, unseen, _ = run(*arguments[:-2], "--allow-missing")
     assert status == 0
     assert "doubt" not in unseen
