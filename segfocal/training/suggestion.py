@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -213,13 +215,13 @@ def _mirroring(stats: DatasetStats) -> Iterator[Suggestion]:
         yield Suggestion("train.augment.flip_axes", [1, 2], why)
 
 
-def config_text(stats: DatasetStats, loaded: LoadedConfig, *, name: str) -> str:
+def config_text(stats: DatasetStats, loaded: LoadedConfig, *, path: Path) -> str:
     """YAML of a config: what was given already, then what is suggested, with the reasons.
 
     Args:
         stats: The data set in numbers.
         loaded: The settings that it was read with; what was given there stands.
-        name: The file's name, for the commands in it.
+        path: The file, for the command in it.
     """
     given = _given(loaded)
     found = suggest(stats, loaded.config.network.name)
@@ -229,7 +231,7 @@ def config_text(stats: DatasetStats, loaded: LoadedConfig, *, name: str) -> str:
     source = f"segfocal-stats {__version__} for {_one_line(stats.dataset.name)}, from {cases}"
     lines = [
         f"# Suggested by {source}. A start, not tried: change what you know better.",
-        f"#   segfocal-train --config {name} --dry-run     checks it",
+        f"#   segfocal-train --config {_one_line(shlex.quote(str(path)))} --dry-run     checks it",
         _WITHOUT_GPU,
     ]
     if stats.dataset.synthetic:

@@ -148,7 +148,7 @@ def _tell_stats(
         survey_figure(stats, picture)
     if request.suggest is not None:
         with atomic_write(request.suggest) as stream:
-            stream.write(config_text(stats, loaded, name=str(request.suggest)).encode())
+            stream.write(config_text(stats, loaded, path=request.suggest).encode())
     if request.as_json:
         _print_json(stats.to_dict())
     console.line(survey_tables.headline(stats), "bold")

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shlex
 from pathlib import Path
 
 import nibabel as nib
@@ -220,6 +221,14 @@ def test_cases_with_an_error_are_named_and_not_counted(run, tmp_path):
     (line,) = (line for line in text.splitlines() if "exclude" in line)
     assert line.startswith("#")
     assert sorted(yaml.safe_load(line.partition("exclude: ")[2])) == sorted(names)
+
+
+def test_the_command_in_the_file_can_be_typed(run, tmp_path):
+    root = write_cases(tmp_path / "data", 2 * [sized(1, 1, 1)])
+    run("--data", root, "--suggest", "my first.yaml")
+    (line,) = (line for line in Path("my first.yaml").read_text().splitlines() if "dry" in line)
+    typed = shlex.split(line.removeprefix("#").removesuffix("checks it"))
+    assert typed == ["segfocal-train", "--config", "my first.yaml", "--dry-run"]
 
 
 def test_what_was_given_is_one_line_however_long(run, tmp_path):
