@@ -10,7 +10,7 @@ import math
 import re
 import shlex
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ _SAME_SPACING = 1.1
 _THICK_SLICES = 3.0
 _MANY_ZEROS = 0.25
 _AIR_HU = -900.0
+_FAT_HU = -50.0
 _ROUND_HU = 10
 _MANY_LESIONS = 3
 _FEW_CASES = 50
@@ -59,8 +60,13 @@ class Suggestion:
     why: str
 
 
-def suggest(stats: DatasetStats, network: str = "SegResNet") -> list[Suggestion]:
-    """The settings that should not be the default's for this data set and `network.name`."""
+def suggest(stats: DatasetStats, given: Mapping[str, Any]) -> list[Suggestion]:
+    """The settings that should not be the default's for this data set.
+
+    Args:
+        stats: The data set in numbers.
+        given: The settings that stand, by dotted name: others follow from them.
+    """
     grids = [
         (in_ras(survey, survey.shape), in_ras(survey, survey.spacing_mm))
         for survey in stats.surveys
@@ -68,14 +74,17 @@ def suggest(stats: DatasetStats, network: str = "SegResNet") -> list[Suggestion]
     ]
     suggestions = list(_normalization(stats.channels))
     spacing = target_spacing([spacing for _, spacing in grids], [shape for shape, _ in grids])
-    if spacing is not None:
+    if "data.spacing_mm" in given:
+        spacing = given["data.spacing_mm"]
+    elif spacing is not None:
         low, high = (_sizes(stats.spacing_mm[key]) for key in ("smallest", "largest"))
         why = f"voxels are of {low} to {high} mm"
         suggestions.append(Suggestion("data.spacing_mm", list(spacing), why))
+    network = given.get("network.name", "SegResNet")
     suggestions.append(_patch(grids, spacing, 2 ** _HALVINGS.get(network, 4)))
     suggestions += _lesions(stats)
     suggestions += _mirroring(stats)
-    return suggestions
+    return [one for one in suggestions if one.setting not in given]
 
 
 def _normalization(channels: Sequence[ChannelStats]) -> Iterator[Suggestion]:
@@ -97,13 +106,15 @@ def _rule(channel: ChannelStats) -> tuple[str | list[int], str]:
     low, high = channel.annotated.get("0.5%"), channel.annotated.get("99.5%")
     if low is None or high is None:
         low, high = channel.percentiles["5%"], channel.percentiles["95%"]
-    is_ct = re.search(r"(?i)(?<![a-z])(ct|cta|cect|ncct)(?![a-z])", channel.name) is not None
-    if low is not None and high is not None and (is_ct or channel.minimum <= _AIR_HU):
+    is_called_ct = re.search(r"(?i)(?<![a-z])(ct|cta|cect|ncct)(?![a-z])", channel.name) is not None
+    is_ct = channel.minimum <= (_FAT_HU if is_called_ct else _AIR_HU) < channel.maximum
+    if is_ct and low is not None and high is not None:
         # The classes' own range would leave everything around them at one of its ends.
         wide = max(high - low, _ROUND_HU)
         ends = max(low - wide, channel.minimum), min(high + wide, channel.maximum)
         window = [_ROUND_HU * round(end / _ROUND_HU) for end in ends]
-        return window, f"HU, the classes' {low:.4g} to {high:.4g} and as much on either side"
+        why = f"the classes' {low:.4g} to {high:.4g} and as much on either side"
+        return window, f"from {channel.minimum:.4g}, taken for HU: {why}"
     if channel.zero_fraction >= _MANY_ZEROS:
         return "zscore_nonzero", f"0 in {channel.zero_fraction:.0%} of the voxels"
     return "zscore", ""
@@ -224,8 +235,7 @@ def config_text(stats: DatasetStats, loaded: LoadedConfig, *, path: Path) -> str
         path: The file, for the command in it.
     """
     given = _given(loaded)
-    found = suggest(stats, loaded.config.network.name)
-    suggested = {one.setting: one for one in found if one.setting not in given}
+    suggested = {one.setting: one for one in suggest(stats, given)}
     num_cases = stats.counts.num_cases
     cases = f"{num_cases} case{'s' if num_cases > 1 else ''}"
     source = f"segfocal-stats {__version__} for {_one_line(stats.dataset.name)}, from {cases}"

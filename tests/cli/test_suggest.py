@@ -93,7 +93,21 @@ def test_hounsfield_units_get_a_window_around_what_is_labelled(run, tmp_path, ch
         save(path, hounsfield, sized(1, 1, 1))
     written = suggested(run, root)
     assert written["data"] == {"normalize": [-10, 140]}  # 52 more on either side, in tens
-    assert f"# {channel}: HU, the classes' 40 to 92 and" in Path("my.yaml").read_text()
+    lowest = -1000 if channel == "brain" else -300
+    told = f"# {channel}: from {lowest}, taken for HU: the classes' 40 to 92 and"
+    assert told in Path("my.yaml").read_text()
+
+
+@pytest.mark.parametrize("low", [0.0, -3.0, -1000.0])
+def test_numbers_that_are_none_of_ct_get_no_window_for_its_name(run, tmp_path, low):
+    """Scaled to 0 .. 1, to a z-score, or air alone."""
+    image = np.linspace(low, low + (low > -900), 1000, dtype=np.float32).reshape(10, 10, 10)
+    label = np.zeros((10, 10, 10), np.uint8)
+    label[3, 3, 3:6] = 1
+    root = write_cases(
+        tmp_path / "data", 2 * [sized(1, 1, 1)], channel="CT", image=image, label=label
+    )
+    assert suggested(run, root)["data"] == {}
 
 
 def test_a_window_goes_no_further_than_the_numbers(run, tmp_path):
@@ -180,6 +194,20 @@ def test_classes_that_are_told_by_their_side_are_not_mirrored(run, tmp_path, nam
     labels = {"background": 0, name: 1}
     root = write_cases(tmp_path / "data", 2 * [sized(1, 1, 1)], labels=labels)
     assert suggested(run, root)["train"].get("augment") == (axes and {"flip_axes": axes})
+
+
+@pytest.mark.parametrize(
+    ("given", "patch"),
+    [
+        ("data.spacing_mm=[0.5, 1, 1]", [24, 16, 16]),
+        ("network.name=DynUNet", [32, 16, 16]),
+    ],
+)
+def test_the_patch_goes_by_what_was_given(run, tmp_path, given, patch):
+    shape = (17 if "Dyn" in given else 10, 10, 8)
+    root = write_cases(tmp_path / "data", 2 * [sized(1, 1, 1)], shape=shape)
+    written = suggested(run, root, "--set", given)
+    assert written["train"]["patch_size"] == patch
 
 
 def test_what_was_given_stands_and_a_name_ends_no_comment(run, tmp_path):
