@@ -98,6 +98,36 @@ def test_hounsfield_units_get_a_window_around_what_is_labelled(run, tmp_path, ch
     assert told in Path("my.yaml").read_text()
 
 
+def test_every_channel_has_its_own_rule(run, tmp_path):
+    root = tmp_path / "data"
+    nnunet(root, channels=("T1", "CT", "PET"))
+    label = np.zeros((10, 10, 10), np.uint8)
+    label[0, 0, 5:] = 1  # -975 to -725 HU, 250 more on either side
+    ramp = np.linspace(-1000, 5000, 1000).reshape(10, 10, 10)
+    images = 50 + ramp / 9000, np.where(label > 0, -975, 1000), np.where(ramp > 2000, ramp, 0)
+    images[1][0, 0, 9] = -725
+    for case, (number, image) in itertools.product(("c1", "c2"), enumerate(images)):
+        path = root / "imagesTr" / f"{case}_{number:04d}.nii.gz"
+        save(path, image.astype(np.float32), sized(1, 1, 1))
+        save(root / "labelsTr" / f"{case}.nii.gz", label, sized(1, 1, 1))
+    written = suggested(run, root)
+    assert written["data"] == {
+        "normalize": {"T1": "zscore", "CT": [-980, -480], "PET": "zscore_nonzero"}
+    }
+    text = Path("my.yaml").read_text()
+    assert "# CT: from -975, taken for HU" in text
+    assert "; PET: 0 in 50% of the voxels\n" in text
+
+
+def test_a_large_volume_has_a_cube_in_millimetres(run, tmp_path):
+    shape = (256, 256, 24)
+    label = np.zeros(shape, np.uint8)
+    label[0] = 1
+    image = np.arange(math.prod(shape)).reshape(shape).astype(np.int16)
+    root = write_cases(tmp_path / "data", 2 * [sized(0.5, 0.5, 4)], image=image, label=label)
+    assert suggested(run, root)["train"]["patch_size"] == [192, 192, 24]
+
+
 @pytest.mark.parametrize("low", [0.0, -3.0, -1000.0])
 def test_numbers_that_are_none_of_ct_get_no_window_for_its_name(run, tmp_path, low):
     """Scaled to 0 .. 1, to a z-score, or air alone."""
@@ -201,10 +231,12 @@ def test_classes_that_are_told_by_their_side_are_not_mirrored(run, tmp_path, nam
     [
         ("data.spacing_mm=[0.5, 1, 1]", [24, 16, 16]),
         ("network.name=DynUNet", [32, 16, 16]),
+        ("network.name=UNet", [24, 16, 16]),
+        ("network.name=SegResNet", [24, 16, 16]),
     ],
 )
 def test_the_patch_goes_by_what_was_given(run, tmp_path, given, patch):
-    shape = (17 if "Dyn" in given else 10, 10, 8)
+    shape = (17 if "name" in given else 10, 10, 8)
     root = write_cases(tmp_path / "data", 2 * [sized(1, 1, 1)], shape=shape)
     written = suggested(run, root, "--set", given)
     assert written["train"]["patch_size"] == patch
@@ -297,13 +329,17 @@ def test_a_mistake_is_told_before_anything_is_read(run, tmp_path, arguments, lin
         ((4.0, 4.0, 8.0, 8.0), 100, 20, 2.0, 6.0),  # nor than thrice the other axis
         ((0.5, 9.0, 9.0, 9.0), 100, 20, 2.0, 2.0),  # never finer than the rest
         ((3.5, *10 * [9.0]), 100, 20, 1.0, 9.0),
-        ((3.5, 4.0, *18 * [9.0]), 100, 20, 1.0, 4.0),  # the second of twenty
+        ((*18 * [9.0], 4.0, 3.5), 100, 20, 1.0, 4.0),  # the second of twenty
     ],
 )
-def test_thick_slices_are_those_of_nnunets_rule(along_s, rows, slices, along_a, expected):
-    spacings = [(1.0, along_a, size) for size in along_s]
-    shapes = len(along_s) * [(rows + 50, rows, slices)]
-    assert target_spacing(spacings, shapes) == (1.0, along_a, expected)
+@pytest.mark.parametrize("thick", range(3))
+def test_thick_slices_are_those_of_nnunets_rule(along_s, rows, slices, along_a, expected, thick):
+    def turned(numbers):
+        return tuple(np.roll(numbers, thick).tolist())
+
+    spacings = [turned((1.0, along_a, size)) for size in along_s]
+    shapes = len(along_s) * [turned((rows + 50, rows, slices))]
+    assert target_spacing(spacings, shapes) == turned((1.0, along_a, expected))
 
 
 @given(
