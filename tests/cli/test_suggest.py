@@ -201,12 +201,15 @@ def test_lesions_are_drawn_alike_where_a_case_has_several(run, tmp_path, num, ma
     assert written["train"].get("foreground_by") == ("lesion" if many else None)
 
 
-@pytest.mark.parametrize(("classes", "many"), [(2, True), (3, False)])
-def test_one_class_in_pieces_does_not_make_lesions_of_many(run, tmp_path, classes, many):
+@pytest.mark.parametrize(
+    ("in_pieces", "classes", "many"), [(1, 2, True), (1, 3, False), (2, 3, True)]
+)
+def test_one_class_in_pieces_does_not_make_lesions_of_many(run, tmp_path, in_pieces, classes, many):
     label = np.zeros((9, 9, 5), np.uint8)
-    for place in PLACES[:3]:
-        label[place] = 1
-    for value in range(2, classes + 1):
+    for value in range(1, in_pieces + 1):
+        for x, y, _ in PLACES[:3]:
+            label[x, y, 2 * value - 2] = value
+    for value in range(in_pieces + 1, classes + 1):
         label[3 * value - 6 : 3 * value - 4, :, 4] = value
     image = np.random.default_rng(0).integers(1, 90, label.shape).astype(np.int16)
     names = {"background": 0, "a": 1, "b": 2, "c": 3}
@@ -275,6 +278,7 @@ def test_cases_with_an_error_are_named_and_not_counted(run, tmp_path):
     names = [f"c{number}" for number in range(2, 27)]
     for name in names:
         save(root / "labelsTr" / f"{name}.nii.gz", np.zeros((3, 3, 3), np.uint8), sized(5, 5, 5))
+    (root / "labelsTr" / "c26.nii.gz").write_bytes(b"no label")
     assert suggested(run, root)["data"] == {}
     text = Path("my.yaml").read_text()
     assert "from 2 cases" in text
