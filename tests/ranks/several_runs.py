@@ -11,6 +11,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from segfocal.reports import figures
 from segfocal.training.follow import follow
 from segfocal.training.launch import read_launch
 from tests.runs import tiny_run
@@ -31,6 +32,8 @@ def train_all(plan):
 
 if __name__ == "__main__":
     sys.modules["numba"] = None  # its kernels take longer to compile than all steps here
+    for name in ("sample_figure", "progress_figure"):  # they take longer than the training
+        setattr(figures, name, lambda *_, **__: None)
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", module="monai")
     warnings.filterwarnings("ignore", message=".*torch.jit.*")
