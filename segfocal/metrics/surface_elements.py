@@ -17,7 +17,7 @@ from scipy.spatial import KDTree
 
 from segfocal.metrics.bounding_box import bounding_box
 from segfocal.metrics.overlap import Mask, as_masks
-from segfocal.metrics.voxel_size import Millimetres, VoxelSize, voxel_edges
+from segfocal.metrics.voxel_size import Millimetres, VoxelSize, positions_mm, voxel_edges
 
 Areas = npt.NDArray[np.float64]
 
@@ -67,7 +67,7 @@ def _elements(mask: Mask, table: Areas, edges: Millimetres) -> tuple[Areas, Area
         )
         codes |= padded[at].astype(np.uint8) << np.uint8(7 - bit)
     places = np.argwhere((codes != 0) & (codes != 255))
-    return places @ edges.T, table[codes[tuple(places.T)]]
+    return positions_mm(places, edges), table[codes[tuple(places.T)]]
 
 
 def _percentile(distances: Areas, areas: Areas, share: float) -> float:
