@@ -13,10 +13,13 @@ from scipy.spatial import KDTree
 
 from segfocal.metrics.bounding_box import bounding_box
 from segfocal.metrics.overlap import Mask, as_masks
-from segfocal.metrics.voxel_size import Millimetres, VoxelSize, positions_mm, voxel_edges
-
-HEADER_ROUNDING = 1e-4
-"""Headers round voxel sizes: 2.0000001 mm lie within a tolerance of 2 mm."""
+from segfocal.metrics.voxel_size import (
+    HEADER_ROUNDING,
+    Millimetres,
+    VoxelSize,
+    positions_mm,
+    voxel_edges,
+)
 
 
 @dataclass(frozen=True)

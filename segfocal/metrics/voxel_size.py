@@ -15,6 +15,9 @@ The second is the upper left of an affine. The axes of a CT whose gantry was til
 right angles: there edge lengths tell neither distances nor volumes.
 """
 
+HEADER_ROUNDING = 1e-4
+"""Headers round voxel sizes: 2.0000001 mm lie within a tolerance of 2 mm."""
+
 
 def voxel_edges(spacing_mm: VoxelSize, num_axes: int) -> Millimetres:
     """The edges of a voxel as the columns of `(D, D)`, in mm.
