@@ -2,7 +2,7 @@
 
 Between eight voxel centres lies a cell; where they are not all on one side, a piece of surface
 passes through it (marching cubes). `segfocal.metrics.surface` counts surface voxels instead: the
-two differ by parts of a voxel. MONAI brings the areas; it is imported with the first call.
+two differ by parts of a voxel. MONAI brings the triangles; it is imported with the first call.
 """
 
 from __future__ import annotations
