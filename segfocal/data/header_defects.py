@@ -253,7 +253,7 @@ def _spatial_shape(
     header: Header, channels: Sequence[str], channel_dim: int | None
 ) -> tuple[int, int, int]:
     """The shape without the channel axis, or why the file does not hold these channels."""
-    shape = header.shape
+    shape = header.shape_with_channels(channel_dim)
     if len(shape) == 3 and len(channels) == 1:
         return (shape[0], shape[1], shape[2])
     if len(shape) not in (3, 4):

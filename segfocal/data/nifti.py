@@ -266,6 +266,7 @@ def channels_first(
     Raises:
         UserError: If the file is neither 3-D nor 4-D, or `channel_dim` is not one of its axes.
     """
+    stored = stored.reshape(header.shape_with_channels(channel_dim), order="F")
     if stored.ndim not in (3, 4):
         raise DefectError(
             f"{header.path}: expected a 3-D volume, or 4-D with channels, got "

@@ -72,10 +72,24 @@ class Header:
         Args:
             channel_dim: Axis of the channels, from -4 to 3; None is the fourth.
         """
-        if len(self.shape) != 4:
-            return self.shape
+        shape = self.shape_with_channels(channel_dim)
+        if len(shape) != 4:
+            return shape
         axis = 3 if channel_dim is None else channel_dim % 4
-        return self.shape[:axis] + self.shape[axis + 1 :]
+        return shape[:axis] + shape[axis + 1 :]
+
+    def shape_with_channels(self, channel_dim: int | None) -> tuple[int, ...]:
+        """`shape`, and the fourth axis of a 4-D file whose channels lie along another.
+
+        It may be 1 long: a single slice, channels first.
+
+        Args:
+            channel_dim: Axis of the channels, from -4 to 3; None is the fourth.
+        """
+        is_slice = len(self.shape) == 3 and int(self.nifti["dim"][0]) == 4
+        if is_slice and channel_dim not in (None, 3, -1):
+            return (*self.shape, 1)
+        return self.shape
 
     @property
     def mm_per_unit(self) -> float:

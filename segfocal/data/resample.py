@@ -26,7 +26,8 @@ def read_on_first_grid(
 
     A channel that lies on the first file's voxels is read as it is. Another is interpolated
     linearly at their centres (`nibabel.processing.resample_from_to`, order 1, nothing smoothed
-    before); where a centre lies outside of the channel's field of view it gets its smallest value.
+    before); where a centre lies beyond those of the channel's outermost voxels it gets the
+    channel's smallest value (ITK repeats the edge for half a voxel).
 
     Args:
         case: One file per channel.

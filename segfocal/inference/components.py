@@ -7,6 +7,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from segfocal.labels import ClassMap
+from segfocal.metrics.voxel_size import HEADER_ROUNDING
 
 
 def remove_small_components(
@@ -18,7 +19,8 @@ def remove_small_components(
 
     Args:
         classes: Predicted class indices `(*S)`.
-        min_volume_mm3: Components smaller than this go; 0 keeps all.
+        min_volume_mm3: Components smaller than this go, but for the rounding of headers (a turned
+            grid of 1 mm has voxels of 0.9999999 mm3); 0 keeps all.
         voxel_mm3: Volume of a voxel.
 
     Returns:
@@ -28,7 +30,7 @@ def remove_small_components(
         return classes
     components, _ = _components(classes)
     sizes_mm3 = np.bincount(components.ravel()) * voxel_mm3
-    small = sizes_mm3 < min_volume_mm3
+    small = sizes_mm3 < min_volume_mm3 * (1 - HEADER_ROUNDING)
     small[0] = False
     if not small.any():
         return classes

@@ -18,9 +18,14 @@ from segfocal.metrics.lesionwise import (
     islands_of,
 )
 from segfocal.metrics.overlap import Mask, as_masks
-from segfocal.metrics.surface import HEADER_ROUNDING
 from segfocal.metrics.surface_elements import hd95_of_elements
-from segfocal.metrics.voxel_size import Millimetres, VoxelSize, voxel_edges, voxel_volume
+from segfocal.metrics.voxel_size import (
+    HEADER_ROUNDING,
+    Millimetres,
+    VoxelSize,
+    voxel_edges,
+    voxel_volume,
+)
 
 HD95_PENALTY_MM = 374.0
 """HD95 of a missed lesion and of a false island: the diagonal of BraTS' 240x240x155 mm."""

@@ -13,10 +13,13 @@ from scipy.spatial import KDTree
 
 from segfocal.metrics.bounding_box import bounding_box
 from segfocal.metrics.overlap import Mask, as_masks
-from segfocal.metrics.voxel_size import Millimetres, VoxelSize, voxel_edges
-
-HEADER_ROUNDING = 1e-4
-"""Headers round voxel sizes: 2.0000001 mm lie within a tolerance of 2 mm."""
+from segfocal.metrics.voxel_size import (
+    HEADER_ROUNDING,
+    Millimetres,
+    VoxelSize,
+    positions_mm,
+    voxel_edges,
+)
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def surface_distances(
     box = bounding_box(pred | ref)
     assert box is not None
     edges = voxel_edges(spacing_mm, ref.ndim)
-    one, other = (np.argwhere(surface(mask[box])) @ edges.T for mask in (pred, ref))
+    one, other = (positions_mm(np.argwhere(surface(mask[box])), edges) for mask in (pred, ref))
     return KDTree(other).query(one)[0], KDTree(one).query(other)[0]
 
 

@@ -15,6 +15,9 @@ The second is the upper left of an affine. The axes of a CT whose gantry was til
 right angles: there edge lengths tell neither distances nor volumes.
 """
 
+HEADER_ROUNDING = 1e-4
+"""Headers round voxel sizes: 2.0000001 mm lie within a tolerance of 2 mm."""
+
 
 def voxel_edges(spacing_mm: VoxelSize, num_axes: int) -> Millimetres:
     """The edges of a voxel as the columns of `(D, D)`, in mm.
@@ -41,3 +44,19 @@ def voxel_edges(spacing_mm: VoxelSize, num_axes: int) -> Millimetres:
 def voxel_volume(edges: Millimetres) -> float:
     """Volume of a voxel with these edges; less than the product of their lengths under a shear."""
     return float(abs(np.linalg.det(edges)))
+
+
+def positions_mm(voxels: npt.NDArray[np.signedinteger], edges: Millimetres) -> Millimetres:
+    """Where voxels lie from the first one, in mm.
+
+    `voxels @ edges.T`, but for the last bit: a product of matrices rounds a row by how many there
+    are, and a voxel of two masks would lie at 1e-16 mm from itself.
+
+    Args:
+        voxels: Indices `(N, D)`.
+        edges: As of `voxel_edges`.
+    """
+    total = np.zeros(voxels.shape)
+    for along, edge in zip(voxels.T, edges.T, strict=True):
+        total += along[:, None] * edge
+    return total

@@ -20,6 +20,9 @@ ChannelRule = str | Sequence[float]
 
 Window = tuple[float, float]
 
+_ROUNDING = 1e-13
+"""Deviation relative to the mean that equal values have where float64 rounds their mean."""
+
 
 class NormalizeChannelsd(MapTransform):
     """Scales each channel of `(C, *S)` by its own rule.
@@ -101,7 +104,10 @@ def _scale_in_place(channel: torch.Tensor, rule: str | Window) -> None:
     count, mean, std = _moments(channel, without_zeros=outside is not None)
     if count == 0:
         return
-    channel.sub_(mean).div_(std if std > 0 else 1.0)
+    if std <= _ROUNDING * abs(mean):
+        channel.zero_()
+        return
+    channel.sub_(mean).div_(std)
     if outside is not None:
         channel.masked_fill_(outside, 0)
 

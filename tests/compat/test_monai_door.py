@@ -399,6 +399,33 @@ def test_nan_under_an_ignored_label_does_no_harm(name):
     assert getattr(monai.losses, name)(**options)(poisoned, labels).isnan()
 
 
+@pytest.mark.parametrize("name", ["DiceLoss", "TverskyLoss"])
+def test_without_smoothing_an_ignored_sample_gets_no_gradient(name):
+    logits = torch.tensor([[[0.5], [-1.0]]], requires_grad=True)
+    labels = torch.tensor([[[255]]])
+    options = {"to_onehot_y": True, "sigmoid": True, "ignore_index": 255, "smooth_dr": 0.0}
+    grads = [
+        torch.autograd.grad(getattr(library, name)(**options)(logits, labels), logits)[0]
+        for library in (compat, monai.losses)
+    ]
+    assert (grads[0] == 0).all()
+    assert grads[1].isnan().all()
+
+
+def test_the_size_of_a_class_is_whole_where_it_is_squared():
+    logits = torch.zeros(1, 2, 2, dtype=torch.float64)  # probability 1/2 in both voxels
+    labels = torch.zeros(1, 1, 2, dtype=torch.int64)
+    options = {"sigmoid": True, "to_onehot_y": True, "squared_pred": True, "reduction": "none"}
+    options |= {"smooth_nr": 0.0, "smooth_dr": 0.0}
+    ours, theirs = (
+        library.DiceLoss(**options)(logits, labels)[0, 0].item()
+        for library in (compat, monai.losses)
+    )
+    truth = 1 - 2 * 1.0 / (2 + 0.5)
+    assert ours == pytest.approx(truth, rel=1e-14)
+    assert 1e-9 < abs(theirs - truth) < 1e-7
+
+
 def test_focal_of_float64_is_rounded_once():
     logits, labels = make_case(size=(40, 40), dtype=torch.float64)
     truth = F.cross_entropy(logits, labels[:, 0]) / 3

@@ -19,6 +19,7 @@ from segfocal.data.nifti import (
 )
 from segfocal.data.nifti_header import read_header, voxel_volume_mm3
 from segfocal.data.phantom.stamp import STAMP
+from segfocal.data.verify import verify_headers
 from segfocal.errors import UserError
 
 from .nifti_files import OBLIQUE, SHEARED, image_of, label_of, save
@@ -76,6 +77,16 @@ def test_channel_dim_names_the_axis_on_disk(tmp_path, axis):
     for beyond in (4, -5):
         with pytest.raises(UserError, match=rf"expected an axis from -4 to 3, got {beyond}\.$"):
             read_image(case(path), channel_dim=beyond)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3, -4])
+def test_a_single_slice_may_have_its_channels_along_any_axis(tmp_path, axis):
+    data = image_of((4, 7, 5, 1))
+    path = save(tmp_path / "m.nii.gz", np.moveaxis(data, 0, axis))
+    np.testing.assert_array_equal(read_image(case(path), channel_dim=axis).data, data)
+    assert read_header(path).spatial_shape(axis) == (7, 5, 1)
+    headers = verify_headers(case(path), ("a", "b", "c", "d"), channel_dim=axis)
+    assert headers.shape == (7, 5, 1)
 
 
 @pytest.mark.parametrize("shape", [(7, 5, 3, 1), (7, 5, 3, 1, 1)])

@@ -36,6 +36,16 @@ def test_a_component_of_exactly_the_volume_stays():
     assert np.array_equal(classes, two_islands())
 
 
+def test_the_rounding_of_a_header_takes_no_component_of_exactly_the_volume():
+    """The voxel of 1 mm that a turned sform of float32 holds: 0.9999999 mm3."""
+    turn = np.radians(10.0)
+    axes = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]], np.float32)
+    voxel_mm3 = float(np.linalg.det(axes.astype(float)))
+    assert voxel_mm3 < 1
+    classes = two_islands()
+    assert remove_small_components(classes, min_volume_mm3=1, voxel_mm3=voxel_mm3) is classes
+
+
 def test_touching_by_a_corner_is_one_component():
     classes = np.zeros((4, 4, 4), dtype=np.uint8)
     classes[0, 0, 0] = classes[1, 1, 1] = 1

@@ -196,3 +196,12 @@ def test_a_spacing_that_is_none_is_refused(spacing):
         surface_score(mask, mask, spacing, tolerance_mm=1.0)
     with pytest.raises(ValueError, match=r"^tolerance_mm must be at least 0, got -1"):
         surface_score(mask, mask, (1.0, 1.0, 1.0), tolerance_mm=-1.0)
+
+
+def test_a_voxel_of_both_masks_lies_at_0_mm_from_itself_where_axes_are_sheared():
+    """A product of matrices rounds one row otherwise than several: 1e-16 mm are not within 0 mm."""
+    sheared = np.array([[1.07, -0.85, -0.51], [0.0, 1.13, -0.2], [0.0, 0.0, 1.72]])
+    pred, ref = np.zeros((4, 4, 4), bool), np.zeros((4, 4, 4), bool)
+    pred[3, 3, 2] = True
+    ref[[0, 1, 1, 3], [1, 0, 0, 3], [0, 0, 3, 2]] = True
+    assert surface_score(pred, ref, sheared, tolerance_mm=0).nsd == 0.4  # that voxel, twice of five

@@ -87,3 +87,22 @@ def test_an_empty_side_is_infinitely_far():
     assert hd95_of_elements(ref, nothing, UNIT) == math.inf
     assert math.isnan(hd95_of_elements(nothing, nothing, UNIT))
     assert hd95_of_elements(ref, ref, UNIT) == 0
+
+
+@pytest.mark.parametrize(
+    ("pred", "ref", "expected"),
+    [
+        ("020 100 102 210 221", "001 002 120 212", 1.4142135623730951),
+        ("010 021 100 112 210", "212", 2.8284271247461903),
+        ("010 101 112 202 222", "122 201 221", 2.23606797749979),
+    ],
+    ids=["areas", "areas of one voxel", "order of the sum"],
+)
+def test_a_place_of_95_percent_exactly_rounds_as_the_challenges(pred, ref, expected):
+    """`surface-distance` 0.1 gave the numbers; areas in float32, or added up otherwise, do not."""
+    masks = []
+    for voxels in (pred, ref):
+        masks.append(np.zeros((3, 3, 3), bool))
+        for voxel in voxels.split():
+            masks[-1][tuple(map(int, voxel))] = True
+    assert hd95_of_elements(*masks, UNIT) == pytest.approx(expected, rel=1e-12)

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -32,6 +34,14 @@ def test_a_window_clips_and_scales_to_plus_minus_one():
 def test_a_constant_channel_becomes_zero_and_an_empty_one_stays():
     image = torch.stack([torch.full((2, 2), 5.0), torch.zeros(2, 2)])
     assert scaled(image, "zscore", "zscore_nonzero").abs().max() == 0
+
+
+@pytest.mark.parametrize("rule", ["zscore", "zscore_nonzero"])
+def test_a_constant_channel_of_float64_becomes_zero_though_its_mean_is_rounded(rule):
+    image = torch.full((1, 10, 8, 6), 0.3, dtype=torch.float64)
+    assert scaled(image, rule).abs().max() == 0
+    image[0, 0, 0, 0] += 1e-9  # no rounding: one voxel is another
+    assert scaled(image, rule)[0, 0, 0, 0] == pytest.approx(math.sqrt(479), rel=1e-4)
 
 
 def test_the_input_is_not_changed():

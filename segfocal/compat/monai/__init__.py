@@ -21,7 +21,8 @@ it is all 0 and 1, which waits for a GPU; labels don't.
 Known differences, each of them tested:
 
 - A gradient or a loss that is NaN in MONAI can be finite here: gamma < 1 at a confident voxel, a
-  logit of -inf at a wrong class, a NaN under an ignored label.
+  logit of -inf at a wrong class, a NaN under an ignored label, `smooth_dr=0` where all is ignored.
+- With `squared_pred` the size of a class is whole in float64; MONAI squares a root of float32.
 - The focal loss of float64 logits is computed in float64, and then rounded to float32 as MONAI's.
 - A scalar `weight` stays scalar: MONAI's forward replaces the buffer by one per class.
 - A `MetaTensor` gives a plain tensor.
