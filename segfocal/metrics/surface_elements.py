@@ -29,8 +29,7 @@ def hd95_of_elements(pred: Mask, ref: Mask, spacing_mm: VoxelSize) -> float:
         pred: Predicted mask `(X, Y, Z)`, bool.
         ref: Reference mask of the same shape, bool.
         spacing_mm: Edge length of a voxel along each axis; where axes are sheared, its edges as the
-            columns of `(3, 3)`. Distances are then true; areas, which weigh, are those of the edge
-            lengths.
+            columns of `(3, 3)`.
 
     Returns:
         Millimetres: the smallest distance within which 95 % of the area lies, for the side where it
@@ -48,7 +47,7 @@ def hd95_of_elements(pred: Mask, ref: Mask, spacing_mm: VoxelSize) -> float:
     box = bounding_box(pred | ref)
     assert box is not None
     edges = voxel_edges(spacing_mm, 3)
-    table = _area_table(tuple(np.linalg.norm(edges, axis=0).tolist()))
+    table = _area_table(tuple(map(tuple, edges.tolist())))
     (one, one_areas), (other, other_areas) = (
         _elements(mask[box], table, edges) for mask in (pred, ref)
     )
@@ -84,7 +83,7 @@ def _percentile(distances: Areas, areas: Areas, share: float) -> float:
 
 
 @functools.lru_cache(maxsize=8)
-def _area_table(spacing_mm: tuple[float, ...]) -> Areas:
+def _area_table(rows: tuple[tuple[float, ...], ...]) -> Areas:
     """Area of surface, in mm2, for each of the 256 ways in which a cell's corners can be inside.
 
     In float64, as the challenges' code has it: MONAI's own areas are float32, whose rounding turns
@@ -94,5 +93,8 @@ def _area_table(spacing_mm: tuple[float, ...]) -> Areas:
 
     # (256, 4, 3): the normals of up to four triangles; multiples of 1/8, exact in float32
     normals = np.asarray(_get_neighbour_code_to_normals_table().numpy(), dtype=np.float64)
-    x, y, z = spacing_mm
-    return np.asarray(np.linalg.norm(normals * (y * z, x * z, x * y), axis=-1).sum(-1))
+    x, y, z = np.array(rows).T
+    # the faces of a voxel as vectors; products of two lengths where edges are at right angles
+    faces = np.cross(y, z), np.cross(z, x), np.cross(x, y)
+    turned = sum(normals[..., axis, None] * face for axis, face in enumerate(faces))
+    return np.asarray(np.linalg.norm(turned, axis=-1).sum(-1))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from monai.metrics.utils import get_edge_surface_distance
 
+from segfocal.metrics import surface_elements
 from segfocal.metrics.surface_elements import hd95_of_elements
 
 UNIT = (1.0, 1.0, 1.0)
@@ -106,3 +107,10 @@ def test_a_place_of_95_percent_exactly_rounds_as_the_challenges(pred, ref, expec
         for voxel in voxels.split():
             masks[-1][tuple(map(int, voxel))] = True
     assert hd95_of_elements(*masks, UNIT) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("code", "area"), [(0b11110000, 4), (0b11001100, 5), (0b10101010, 1)])
+def test_areas_are_those_of_sheared_faces(code, area):
+    """A wall across each axis, its four inner corners set: the parallelogram of the other edges."""
+    edges = ((1.0, 0.0, 0.0), (0.0, 1.0, 3.0), (0.0, 0.0, 4.0))  # columns of 1, 1 and 5
+    assert surface_elements._area_table(edges)[code] == pytest.approx(area)
