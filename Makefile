@@ -8,6 +8,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
+# pip compiles nothing, so Python has to keep what it compiles: else every process compiles torch
+# and MONAI anew, for seven seconds
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint bench mutants clean
 
 # torch first and by its exact version: a bare `torch` would fetch gigabytes of CUDA packages.
