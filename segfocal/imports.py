@@ -11,7 +11,7 @@ from contextlib import contextmanager
 def without_collections() -> Iterator[None]:
     """Keeps Python's garbage collector out of imports.
 
-    They make a million objects and next to no garbage, and it would look through all of them
+    They make half a million objects and next to no garbage, and it would look through all of them
     again and again: a fifth of the time.
     """
     was_enabled = gc.isenabled()

@@ -118,7 +118,10 @@ class CaseSurvey:
 
 
 def survey_case(case: Case, rules: SurveyRules) -> CaseSurvey:
-    """Reads every file of a case once, one at a time, and finds everything wrong with it."""
+    """Reads every file of a case once, one at a time, and finds everything wrong with it.
+
+    Of the label stays where it marks a class, a byte a voxel, while the images are read.
+    """
     survey = CaseSurvey(case.case_id)
     headers = read_case_headers(
         case,

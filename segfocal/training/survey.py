@@ -138,7 +138,6 @@ def _tell_stats(
     from segfocal.reports import survey_tables
 
     unit = loaded.config.loss.alpha_unit
-
     # First the files, which an hour of reading may lie behind: `| head` ends what is printed.
     if out is not None:
         from segfocal.reports.survey_figure import survey_figure

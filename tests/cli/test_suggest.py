@@ -253,12 +253,14 @@ def test_what_was_given_stands_and_a_name_ends_no_comment(run, tmp_path):
         labels={"background": 0, "left\nloss: {gamma: 9}": 1},
     )
     given = {
+        "out": "runs/a",
         "data": {"normalize": "none", "val_fraction": 0.5},
         "train": {"patch_size": [8, 16, 8], "augment": {"noise_std": 0.0}},
     }
     Path("base.yaml").write_text(yaml.safe_dump(given))
     written = suggested(run, root, "--config", "base.yaml")
     assert written == {
+        "out": "runs/a",
         "data": given["data"],
         "train": {"patch_size": [8, 16, 8], "augment": {"flip_axes": [1, 2], "noise_std": 0.0}},
     }
