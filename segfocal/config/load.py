@@ -46,7 +46,7 @@ class LoadedConfig:
             yield
         except UserError as error:
             setting, colon, _ = str(error).partition(": ")
-            if not colon or setting not in setting_names() or not _where(self.lines, setting):
+            if not colon or setting not in setting_names():
                 raise
             raise UserError(f"{_where(self.lines, setting)}{error}") from error
 
