@@ -120,7 +120,7 @@ def summary_record(outcome: Outcome) -> dict[str, Any]:
         "probabilities": curves_record(outcome),
         "problems": [problem_to_dict(problem) for problem in outcome.problems],
     }
-    plain: dict[str, Any] = _without_nan(record)
+    plain: dict[str, Any] = without_nan(record)
     return plain
 
 
@@ -135,9 +135,10 @@ def _write(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]
     write_csv(path, columns, ({key: cell(row.get(key)) for key in columns} for row in rows))
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """Plain JSON values with null for NaN."""
     if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
+        return {key: without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
+        return [without_nan(inner) for inner in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -42,6 +43,10 @@ def tell(outcome: Outcome, written: Sequence[Path], console: Console, *, as_json
         _tell_tables(outcome, console)
     if written:
         console.line("wrote  " + " ".join(map(str, written)))
+        if outcome.cases:
+            console.line(
+                f"next   segfocal-compare {shlex.quote(str(written[0].parent))} [OTHER ...]"
+            )
 
 
 def _tell_problems(problems: Sequence[Problem]) -> None:

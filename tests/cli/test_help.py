@@ -9,7 +9,7 @@ import pytest
 from segfocal._version import __version__
 
 
-@pytest.mark.parametrize("command", ["train", "predict", "stats", "evaluate", "export"])
+@pytest.mark.parametrize("command", ["train", "predict", "stats", "evaluate", "compare", "export"])
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_an_answer_imports_nothing_heavy(command, option):
     code = (
@@ -24,7 +24,7 @@ def test_an_answer_imports_nothing_heavy(command, option):
     assert (f"segfocal {__version__}" if option == "--version" else "usage: ") in done.stdout
 
 
-@pytest.mark.parametrize("command", ["train", "stats", "evaluate", "export"])
+@pytest.mark.parametrize("command", ["train", "stats", "evaluate", "compare", "export"])
 def test_help_takes_less_than_a_third_of_a_second(command):
     code = f"import sys; sys.argv = ['x', '-h']; from segfocal.cli.{command} import main; main()"
     times = []
