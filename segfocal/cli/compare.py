@@ -12,6 +12,7 @@ EPILOG = """examples:
   segfocal-compare scores/dicece scores/dicefocal
   segfocal-compare nnU-Net=scores/a ours=scores/b ensemble=scores/c --out comparison
   segfocal-compare runs/a runs/b
+  segfocal-compare "ce=runs/ce_fold*" "focal=runs/focal_fold*"
   segfocal-compare scores/a scores/b --patient "{patient}_T*"
   segfocal-compare scores/a
 

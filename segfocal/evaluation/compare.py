@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ from segfocal.evaluation.comparison_files import (
 from segfocal.evaluation.method_scores import (
     common_cases,
     comparable_measures,
-    read_scores,
+    read_method,
 )
-from segfocal.files import read_json
+from segfocal.evaluation.out_folder import check_out_folder
 from segfocal.metrics.comparison_measures import MEASURES, TOLD
 from segfocal.metrics.method_comparison import LEVEL, compare_methods
 from segfocal.reports.console import Console
@@ -41,7 +40,7 @@ class CompareRequest:
     """The arguments of segfocal-compare.
 
     Attributes:
-        folders: `DIR` or `NAME=DIR` of each method.
+        folders: `DIR`, `NAME=DIR` or `NAME=PATTERN` of each method.
         baseline: The name of the one that others are compared to; None is the first.
         patient: What a case id looks like (`patients_of`); None takes `sub-01_ses-02` and the like
             for scans of one patient and every other case for a patient.
@@ -76,7 +75,7 @@ def compare(request: CompareRequest) -> int:
     if baseline not in named:
         raise UserError(f"--baseline {baseline}: the methods are {', '.join(named)}.")
     _check(request)
-    methods = [read_scores(name, folder) for name, folder in named.items()]
+    methods = [read_method(name, parts) for name, parts in named.items()]
     cases, left_out = common_cases(methods)
     measures = comparable_measures(methods, request.measures)
     patients = patients_of(cases, request.patient, layout="bids")
@@ -94,10 +93,11 @@ def compare(request: CompareRequest) -> int:
     return 1 if left_out and not request.allow_missing else 0
 
 
-def named_folders(folders: Sequence[str]) -> dict[str, Path]:
+def named_folders(folders: Sequence[str]) -> dict[str, tuple[Path, ...]]:
     """Names of methods to their folders.
 
     `NAME=DIR` says the name; else it is the part of the path in which it differs from the others.
+    In `NAME=PATTERN` may be `*`, `?` and `[...]`, for the folds of a cross-validation.
 
     Raises:
         UserError: If two have one name or are one folder.
@@ -106,22 +106,31 @@ def named_folders(folders: Sequence[str]) -> dict[str, Path]:
         >>> list(named_folders(["runs/a/scores", "runs/b/scores", "nnU-Net=elsewhere"]))
         ['a', 'b', 'nnU-Net']
     """
-    given: list[tuple[str, Path]] = []
+    given: list[tuple[str, str]] = []
     for text in folders:
         name, equals, rest = text.partition("=")
         is_named = bool(equals and name) and not Path(text).exists()
-        given.append((name, Path(rest)) if is_named else ("", Path(text)))
-    unnamed = [folder.resolve() for name, folder in given if not name]
-    short = dict(zip(unnamed, _short_names(unnamed), strict=True))
-    named: dict[str, Path] = {}
-    for said, folder in given:
-        name = said or short[folder.resolve()]
+        given.append((name, rest) if is_named else ("", text))
+    unnamed = [text for name, text in given if not name]
+    short = iter(_short_names([Path(text).resolve() for text in unnamed]))
+    named: dict[str, tuple[Path, ...]] = {}
+    for said, text in given:
+        name = said or next(short)
         if name in named:
             raise UserError(
-                f"Two methods are called {name}. Name them: a={named[name]} b={folder}."
+                f"Two methods are called {name}. Name them: a={named[name][0]} b={text}."
             )
-        named[name] = folder
+        named[name] = _fitting(Path(text)) if said else (Path(text),)
     return named
+
+
+def _fitting(path: Path) -> tuple[Path, ...]:
+    """The folders that a pattern fits; the path itself where there is none."""
+    if path.exists():
+        return (path,)
+    root = Path(path.anchor)
+    found = sorted(at for at in root.glob(str(path.relative_to(root))) if at.is_dir())
+    return tuple(found) or (path,)
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
@@ -137,22 +146,8 @@ def _check(request: CompareRequest) -> None:
     unknown = [key for key in request.measures if key not in MEASURES]
     if unknown:
         raise UserError(f"--measures {unknown[0]}: expected some of {', '.join(MEASURES)}.")
-    out = request.out
-    if out is None:
-        return
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; it must be a folder.")
-    if not out.exists() and not out.parent.is_dir():
-        raise UserError(f"--out {out}: the folder {out.parent} does not exist.")
-    if not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise UserError(f"--out {out}: the folder cannot be written to. Pass another --out.")
-    record = out / RECORD
-    if any((out / name).exists() for name in FILES) and (
-        not record.is_file() or read_json(record).get("format") != FORMAT
-    ):
-        raise UserError(
-            f"--out {out} holds files that segfocal-compare did not write. Pass another --out."
-        )
+    if request.out is not None:
+        check_out_folder(request.out, FILES, RECORD, FORMAT)
 
 
 def _tell(comparison: Comparison, written: Sequence[Path], request: CompareRequest) -> None:

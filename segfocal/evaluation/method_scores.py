@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from segfocal.errors import UserError
@@ -26,7 +26,7 @@ class MethodScores:
 
     Attributes:
         name: What it is called in tables.
-        path: Its folder.
+        path: Its folder, or the first of several.
         cases: Case to class to scores; None where the case was not annotated for the class.
         rules: What was measured by: `tolerance_mm`, `lesions`.
         is_validation: Whether these are the validation cases of a run, which its checkpoint was
@@ -60,16 +60,41 @@ class MethodScores:
         return frozenset(known)
 
 
-def read_scores(name: str, folder: Path) -> MethodScores:
-    """The scores in a folder.
+def read_method(name: str, folders: Sequence[Path]) -> MethodScores:
+    """The scores of a method.
 
     Args:
-        name: What the method is called.
-        folder: `--out` of segfocal-evaluate, or a run of segfocal-train.
+        name: What it is called.
+        folders: `--out` of segfocal-evaluate, or a run of segfocal-train; several hold different
+            cases, as the folds of a cross-validation do.
 
     Raises:
-        UserError: If it is neither, or a file of it cannot be read.
+        UserError: If one is neither, or cannot be read, or two do not belong together.
     """
+    parts = [_read_scores(name, folder) for folder in folders]
+    whole = parts[0]
+    for part in parts[1:]:
+        twice = next((case for case in part.cases if case in whole.cases), None)
+        if twice is not None:
+            raise UserError(
+                f"{name}: {twice} is in {part.path} and in another of its folders. Those of one "
+                f"method hold different cases, as folds do."
+            )
+        if set(part.classes) != set(whole.classes) or part.rules != whole.rules:
+            raise UserError(
+                f"{name}: {whole.path} and {part.path} were not measured alike. Evaluate them with "
+                f"the same labels and options."
+            )
+        whole = replace(
+            whole,
+            cases={**whole.cases, **part.cases},
+            is_validation=whole.is_validation or part.is_validation,
+            is_synthetic=whole.is_synthetic or part.is_synthetic,
+        )
+    return whole
+
+
+def _read_scores(name: str, folder: Path) -> MethodScores:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder.")
     if (folder / SUMMARY).is_file() and (folder / CASES).is_file():

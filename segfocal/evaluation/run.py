@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from segfocal.evaluation.case import CaseEvaluation, EvaluationRules, crashed, e
 from segfocal.evaluation.curve_files import CURVE_FILES
 from segfocal.evaluation.files import FILES, FORMAT, SUMMARY, write_files
 from segfocal.evaluation.meaning import declared_scheme, ignored_near, scheme_of_files
+from segfocal.evaluation.out_folder import check_out_folder
 from segfocal.evaluation.outcome import HistogramPool, Outcome
 from segfocal.evaluation.pairs import Pair, find_predictions, pair_up
 from segfocal.evaluation.probability_files import find_probabilities, with_probabilities
@@ -192,29 +192,11 @@ def _check_request(request: EvaluationRequest) -> None:
         )
     if request.workers is not None and request.workers < 1:
         raise UserError(f"--workers: expected a number >= 1, got {request.workers}.")
-    out = request.out
-    if out is None:
-        return
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; it must be a folder.")
-    for name, path in (
-        ("--pred", request.pred),
-        ("--ref", request.ref),
-        ("--probabilities", request.probabilities),
-    ):
-        if path is not None and _same(out, path):
-            raise UserError(f"--out {out} is {name}'s folder. Use another one.")
-    if not out.exists() and not out.parent.is_dir():
-        raise UserError(f"--out {out}: the folder {out.parent} does not exist.")
-    if not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise UserError(f"--out {out}: the folder cannot be written to. Pass another --out.")
-    summary = out / SUMMARY
-    if any((out / name).exists() for name in (*FILES, *CURVE_FILES)) and (
-        not summary.is_file() or read_json(summary).get("format") != FORMAT
-    ):
-        raise UserError(
-            f"--out {out} holds files that segfocal-evaluate did not write. Pass another --out."
-        )
+    if request.out is not None:
+        inputs = {"--pred": request.pred, "--ref": request.ref}
+        if request.probabilities is not None:
+            inputs["--probabilities"] = request.probabilities
+        check_out_folder(request.out, (*FILES, *CURVE_FILES), SUMMARY, FORMAT, inputs)
 
 
 def _config(request: EvaluationRequest) -> LoadedConfig:

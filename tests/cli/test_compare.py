@@ -310,3 +310,30 @@ def test_the_phantoms_stamp_stands_on_everything(run, tmp_path):
         assert {row["note"] for row in rows_of(f"found/{name}")} == {STAMP}
     assert json.loads(Path("found/comparison.json").read_text())["synthetic"] == STAMP
     assert STAMP.encode() in Path("found/comparison.png").read_bytes()
+
+
+def test_folds_are_one_method(run, tmp_path):
+    """Two runs a method, each with the validation cases of its fold."""
+    for name, dice in (("one", "0.5"), ("two", "0.9")):
+        for fold in (0, 1):
+            text = VALIDATION.format(note="").replace("0.5,100", f"{dice},100")
+            folder = tmp_path / f"{name}_{fold}"
+            folder.mkdir()
+            (folder / "val_cases.csv").write_text(text.replace("8,c", f"8,fold{fold}c"))
+    (tmp_path / "one_notes").write_text("no folder")
+    status, out, err = run(f"one={tmp_path}/one_*", f"two={tmp_path}/two_[01]", "--out", "found")
+    assert (status, err) == (0, "")
+    assert "compared 2 methods on 4 cases" in out
+    (row,) = [
+        row for row in rows_of("found/comparison.csv")
+        if (row["measure"], row["class"], row["method"]) == ("dice", "ET", "two")
+    ]  # fmt: skip
+    assert (row["cases"], float(row["difference"])) == ("2", pytest.approx(0.4))
+    assert "three_*: no such folder." in refused(run, f"one={tmp_path}/three_*")
+    shutil.copy(tmp_path / "one_0/val_cases.csv", tmp_path / "one_1/val_cases.csv")
+    err = refused(run, f"one={tmp_path}/one_*")
+    assert "one: fold0c1 is in " in err
+    assert "one_1 and in another of its folders." in err
+    other = (tmp_path / "two_0/val_cases.csv").read_text().replace("ET", "RC")
+    (tmp_path / "two_0/val_cases.csv").write_text(other)
+    assert "were not measured alike" in refused(run, f"two={tmp_path}/two_*")
