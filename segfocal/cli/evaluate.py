@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -54,6 +55,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=2.0,
         metavar="MM",
         help="distance at which a surface counts as right in the surface Dice (default 2)",
+    )
+    parser.add_argument(
+        "--lesion-sizes",
+        dest="lesion_edges_mm3",
+        type=float,
+        nargs="+",
+        default=argparse.SUPPRESS,
+        metavar="MM3",
+        help="volumes that part lesions by size (default 10 100 1000 10000)",
     )
     probabilities = parser.add_mutually_exclusive_group()
     probabilities.add_argument(

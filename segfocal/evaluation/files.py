@@ -15,6 +15,7 @@ from segfocal.evaluation.case import CaseEvaluation
 from segfocal.evaluation.curve_files import curves_record, write_curves
 from segfocal.evaluation.outcome import Outcome
 from segfocal.files import write_json
+from segfocal.metrics.lesion_sizes import SizeBin
 from segfocal.metrics.lesionwise import Lesion
 from segfocal.reports.csv_file import cell, write_csv
 from segfocal.reports.evaluation_tables import EMPTY_POLICY, class_mean
@@ -103,6 +104,7 @@ def summary_record(outcome: Outcome) -> dict[str, Any]:
         counts = report.counts
         derived = {"missed": counts.missed, "sensitivity": counts.sensitivity, "f1": counts.f1}
         classes[name] = asdict(report) | {"counts": asdict(counts) | derived}
+        classes[name]["lesion_sizes"] = [_size_record(one) for one in outcome.lesion_sizes[name]]
     record = {
         "format": FORMAT,
         "synthetic": outcome.stamp or False,
@@ -122,6 +124,13 @@ def summary_record(outcome: Outcome) -> dict[str, Any]:
     }
     plain: dict[str, Any] = without_nan(record)
     return plain
+
+
+def _size_record(one: SizeBin) -> dict[str, Any]:
+    """The last bin has no upper end: null."""
+    end = None if math.isinf(one.below_mm3) else one.below_mm3
+    counts = asdict(one.counts) | {"sensitivity": one.counts.sensitivity}
+    return {"from_mm3": one.from_mm3, "below_mm3": end} | counts
 
 
 def _lesions(

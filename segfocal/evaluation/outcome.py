@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from segfocal.data.defects import Problem
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.evaluation.case import CaseEvaluation, EvaluationRules
 from segfocal.metrics.evaluation_summary import RegionReport, summarise_evaluations
+from segfocal.metrics.lesion_sizes import SIZE_EDGES_MM3, SizeBin, lesions_by_size
 from segfocal.metrics.probability_evaluation import CurveReport, summarise_probabilities
 from segfocal.metrics.score_bins import ScoreHistogram
 
@@ -29,6 +30,7 @@ class Outcome:
         trained_on: Those of the cases that the run was trained on, by the names in its split.json.
         probabilities_from: The folder of the probabilities; None where none were looked at.
         histograms: Class to the scores of all cases, where there are probabilities.
+        lesion_edges_mm3: Volumes that part lesions by size.
     """
 
     cases: tuple[CaseEvaluation, ...]
@@ -39,11 +41,23 @@ class Outcome:
     trained_on: tuple[str, ...] = ()
     probabilities_from: Path | None = None
     histograms: Mapping[str, ScoreHistogram] = field(default_factory=dict)
+    lesion_edges_mm3: Sequence[float] = SIZE_EDGES_MM3
 
     @functools.cached_property
     def reports(self) -> dict[str, RegionReport]:
         """Class by class over the cases."""
         return summarise_evaluations([case.regions for case in self.cases])
+
+    @functools.cached_property
+    def lesion_sizes(self) -> dict[str, tuple[SizeBin, ...]]:
+        """Class by class, the lesions of all cases by their volume."""
+        return {
+            name: lesions_by_size(
+                ((case.regions[name].match, case.voxel_mm3) for case in self.cases),
+                self.lesion_edges_mm3,
+            )
+            for name in self.reports
+        }
 
     @functools.cached_property
     def curves(self) -> dict[str, CurveReport]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from segfocal.evaluation.telling import tell
 from segfocal.files import read_json
 from segfocal.metrics.evaluation import LesionRules, Measures
 from segfocal.metrics.free_response import CANDIDATE_THRESHOLD
+from segfocal.metrics.lesion_sizes import SIZE_EDGES_MM3
 from segfocal.reports.console import Console
 
 _MAX_WORKERS = 8
@@ -54,6 +56,7 @@ class EvaluationRequest:
             predictions, where there is one.
         ignore_probabilities: Look at no probabilities.
         candidate_threshold: Probability above which voxels make up candidates for lesions.
+        lesion_edges_mm3: Volumes that part lesions by size, ascending.
     """
 
     pred: Path
@@ -70,6 +73,7 @@ class EvaluationRequest:
     probabilities: Path | None = None
     ignore_probabilities: bool = False
     candidate_threshold: float = CANDIDATE_THRESHOLD
+    lesion_edges_mm3: Sequence[float] = SIZE_EDGES_MM3
 
 
 def evaluate(request: EvaluationRequest) -> int:
@@ -119,6 +123,7 @@ def _evaluate(request: EvaluationRequest, loaded: LoadedConfig) -> int:
         trained_on=_trained_on(request.config, evaluated),
         probabilities_from=None if folder is None else folder.path,
         histograms=pool.histograms,
+        lesion_edges_mm3=request.lesion_edges_mm3,
     )
     # First the files, which an hour of measuring may lie behind: `| head` ends what is printed.
     written = write_files(request.out, outcome) if request.out is not None else []
@@ -189,6 +194,12 @@ def _check_request(request: EvaluationRequest) -> None:
         raise UserError(
             f"--candidates: expected a probability from 0 to below 1, got "
             f"{request.candidate_threshold:g}."
+        )
+    edges = request.lesion_edges_mm3
+    if any(not 0 < edge < math.inf for edge in edges) or sorted(set(edges)) != list(edges):
+        raise UserError(
+            f"--lesion-sizes: expected ascending volumes in mm3, got "
+            f"{' '.join(f'{edge:g}' for edge in edges)}."
         )
     if request.workers is not None and request.workers < 1:
         raise UserError(f"--workers: expected a number >= 1, got {request.workers}.")

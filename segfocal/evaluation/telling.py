@@ -79,6 +79,9 @@ def _tell_tables(outcome: Outcome, console: Console) -> None:
         )
     console.table(tables.overlap_table(reports, measures.tolerance_mm))
     console.table(tables.lesion_table(reports, _LESION_WORDS[measures.lesions]))
+    sizes = tables.lesion_size_table(outcome.lesion_sizes)
+    if sizes is not None:
+        console.table(sizes)
     if measures.lesions != "plain":
         console.table(tables.brats_table(reports))
         console.line(tables.BRATS_POLICY)

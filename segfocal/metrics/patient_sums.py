@@ -50,20 +50,20 @@ class PatientSums:
         Args:
             patients: The patient of each of N cases.
             numerator: `(N,)`; NaN where the case has no value.
-            denominator: `(N,)`; None is 1 for each case with a value, which makes a mean.
+            denominator: `(N,)`, 0 where the numerator is NaN; None is 1 for each case with a
+                value, which makes a mean.
 
         Example:
             >>> PatientSums.of(["a", "b", "a"], [0.25, 1.0, 0.25]).value
             0.5
         """
-        values = np.asarray(numerator, dtype=np.float64)
+        values = np.asarray(numerator)
         known = ~np.isnan(values)
-        weights = known if denominator is None else np.where(known, denominator, 0)
         row_of = {patient: row for row, patient in enumerate(dict.fromkeys(patients))}
         rows = [row_of[patient] for patient in patients]
         sums = np.zeros((2, len(row_of), 1))
         np.add.at(sums[0, :, 0], rows, np.where(known, values, 0))
-        np.add.at(sums[1, :, 0], rows, weights)
+        np.add.at(sums[1, :, 0], rows, known if denominator is None else denominator)
         return cls(*sums)
 
     @classmethod
@@ -170,7 +170,7 @@ def permutation_p_value(first: PatientSums, second: PatientSums) -> float:
     observed = abs(second.value - first.value)
     if math.isnan(observed):
         return math.nan
-    least = observed * (1 - _ROUNDING) - _ROUNDING
+    least = observed - _ROUNDING
     as_far, tried = 0, 0
     for exchanged in _exchanges(len(first.numerator)):
         moved = [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from rich import box
 from rich.table import Table
 
 from segfocal.metrics.evaluation_summary import RegionReport, Spread
+from segfocal.metrics.lesion_sizes import SizeBin
 from segfocal.reports.survey_tables import volume
 from segfocal.reports.text import fraction
 
@@ -66,6 +67,35 @@ def lesion_table(reports: Mapping[str, RegionReport], rules: str) -> Table:
             fraction(counts.f1),
         )
     return table
+
+
+def lesion_size_table(sizes: Mapping[str, Sequence[SizeBin]]) -> Table | None:
+    """Lesions found and false positives by volume; None where all are of one bin."""
+    bins = list(zip(*sizes.values(), strict=True))
+    held = [at for at, every in enumerate(bins) if any(map(_holds_any, every))]
+    if len(held) < 2:
+        return None
+    headings = [_size_range(bins[at][0]) for at in held]
+    table = numbers_table("Lesions by volume in mm3", "", *headings)
+    for name, every in sizes.items():
+        counts = [every[at].counts for at in held]
+        found = [f"{c.found:,}/{c.lesions:,}" if c.lesions else "-" for c in counts]
+        table.add_row(name, "found", *found)
+        if any(c.false_positives for c in counts):
+            table.add_row("", "false pos.", *(f"{c.false_positives:,}" for c in counts))
+    return table
+
+
+def _holds_any(one: SizeBin) -> bool:
+    return one.counts.lesions + one.counts.false_positives > 0
+
+
+def _size_range(one: SizeBin) -> str:
+    if not one.from_mm3:
+        return f"below\n{one.below_mm3:g}"
+    if math.isinf(one.below_mm3):
+        return f"from\n{one.from_mm3:g}"
+    return f"{one.from_mm3:g} to\n{one.below_mm3:g}"
 
 
 def brats_table(reports: Mapping[str, RegionReport]) -> Table:

@@ -77,6 +77,32 @@ def test_a_lesion_lies_where_the_affine_says(run, data, pred):
     assert (lesion["kind"], lesion["found"], lesion["overlap"]) == ("lesion", "1", "1.0")
 
 
+def test_lesions_are_told_by_size(run, data, pred):
+    """A tumour of 36 voxels of 9 mm3 in each case; in the second an island of 9 mm3 alone."""
+    nothing = np.zeros((8, 9, 7), np.uint8)
+    nothing[7, 8, 6] = 1
+    save(pred / "c2.nii.gz", nothing, TURNED)
+    _, out, _ = run("--pred", pred, "--ref", data, "--out", "scores")
+    sizes = json.loads(Path("scores/summary.json").read_text())["classes"]["tumour"]["lesion_sizes"]
+    assert [(one["from_mm3"], one["below_mm3"]) for one in sizes] == [
+        (0, 10), (10, 100), (100, 1000), (1000, 10000), (10000, None)
+    ]  # fmt: skip
+    assert [(one["lesions"], one["found"], one["false_positives"]) for one in sizes] == [
+        (0, 0, 1), (0, 0, 0), (2, 1, 0), (0, 0, 0), (0, 0, 0)
+    ]  # fmt: skip
+    assert [one["sensitivity"] for one in sizes] == [None, None, 0.5, None, None]
+    assert "Lesions by volume in mm3\n" in out
+    assert "1/2" in out
+    _, out, _ = run("--pred", pred, "--ref", data, "--lesion-sizes", "5", "500.5")
+    assert "Lesions by volume" not in out
+    _, out, _ = run("--pred", pred, "--ref", data, "--lesion-sizes", "300")
+    assert "|tumour |     found |    - | 1/2|" in out
+    for wrong in (["100", "10"], ["10", "10"], ["0"], ["nan"], ["inf"]):
+        status, _, err = run("--pred", pred, "--ref", data, "--lesion-sizes", *wrong)
+        assert status == 2
+        assert "--lesion-sizes: expected ascending volumes in mm3, got " in err
+
+
 def test_a_missed_lesion_and_a_false_island_are_rows_and_worsen_the_distance(run, data, pred):
     nothing = np.zeros((8, 9, 7), np.uint8)
     nothing[7, 8, 6] = 1

@@ -7,11 +7,14 @@ import rich.console
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.metrics.evaluation import Measures, evaluate_classes
 from segfocal.metrics.evaluation_summary import summarise_evaluations
+from segfocal.metrics.lesion_sizes import SizeBin
+from segfocal.metrics.lesionwise import LesionCounts
 from segfocal.reports.evaluation_figure import draw_evaluation, evaluation_figure
 from segfocal.reports.evaluation_tables import (
     brats_table,
     class_mean,
     empty_table,
+    lesion_size_table,
     lesion_table,
     overlap_table,
 )
@@ -98,3 +101,34 @@ def test_a_class_without_any_score_leaves_its_row_empty():
     nothing = np.zeros((4, 4, 4), np.uint8)
     neither = evaluate_classes(nothing, nothing, {"a": (1,)}, (1, 1, 1), Measures())
     assert not draw_evaluation([neither]).axes[0].lines
+
+
+def sized(*bins, edges=(0, 10, 100, float("inf"))):
+    ends = zip(edges[:-1], edges[1:], bins, strict=True)
+    return [SizeBin(low, high, LesionCounts(*counts)) for low, high, counts in ends]
+
+
+def test_lesions_stand_by_size_and_empty_sizes_nowhere():
+    nothing = (0, 0, 0)
+    table = lesion_size_table(
+        {"ET": sized((13, 1, 2000), nothing, (4, 3, 0)), "WT": sized(nothing, nothing, (1, 1, 0))}
+    )
+    lines = printed(table)
+    assert [line.split() for line in lines[2:4]] == [["below", "from"], ["class", "10", "100"]]
+    assert [line.split() for line in lines[5:8]] == [
+        ["ET", "found", "1/13", "3/4"],
+        ["false", "pos.", "2,000", "0"],
+        ["WT", "found", "-", "1/1"],
+    ]
+    assert lesion_size_table({"ET": sized(nothing, (1, 0, 2), nothing)}) is None
+    assert lesion_size_table({}) is None
+    only_false = lesion_size_table({"ET": sized(nothing, (1, 0, 0), (0, 0, 1))})
+    assert ["ET", "found", "0/1", "-"] in [line.split() for line in printed(only_false)]
+
+
+def test_sizes_fit_80_columns():
+    ends = (0, 10, 100, 1000, 10000, float("inf"))
+    lines = printed(lesion_size_table({NAMES[0]: sized(*[(9999, 9999, 99999)] * 5, edges=ends)}))
+    assert max(map(len, lines)) <= 80
+    assert "10 to 100 to 1000 to" in " ".join(lines[2].split())
+    assert not any("…" in line for line in lines)
