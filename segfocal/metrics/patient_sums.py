@@ -216,7 +216,7 @@ def _with_anything(first: PatientSums, second: PatientSums) -> tuple[PatientSums
 
 def _jackknife(value: float, without: Floats, level: float) -> Estimate:
     n = len(without)
-    if n < 2 or math.isnan(value) or np.isnan(without).any():
+    if math.isnan(value) or np.isnan(without).any():
         return Estimate(value, math.nan, math.nan, n)
     error = math.sqrt((n - 1) / n * float(((without - without.mean()) ** 2).sum()))
     reach = float(stdtrit(n - 1, 0.5 + level / 2)) * error
@@ -226,7 +226,7 @@ def _jackknife(value: float, without: Floats, level: float) -> Estimate:
 def _exchanges(num_patients: int) -> Iterator[Floats]:
     """Rows of 0 and 1, 1 where two methods' results of a patient are exchanged."""
     if num_patients <= _MAX_EXACT_PATIENTS:
-        numbers = np.arange(1 << max(num_patients - 1, 0))[:, None]
+        numbers = np.arange(1 << (num_patients - 1))[:, None]
         yield (numbers >> np.arange(num_patients) & 1).astype(np.float64)
         return
     rng = np.random.default_rng(_SEED)
@@ -238,6 +238,6 @@ def _exchanges(num_patients: int) -> Iterator[Floats]:
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     """`(..., K)` to `(...)`: the mean over classes; NaN where one has nothing to divide by."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratios: Floats = np.where(denominator > 0.5, numerator / denominator, np.nan)
+    with np.errstate(invalid="ignore"):
+        ratios: Floats = np.where(denominator > 0, numerator / denominator, np.nan)
     return np.asarray(ratios.mean(axis=-1))

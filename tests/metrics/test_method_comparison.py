@@ -85,6 +85,8 @@ def test_cases_that_were_not_annotated_are_none_of_the_class():
     first = {"c1": {"t": None}, "c2": {"t": scores(0.5)}, "c3": {"t": scores(0.6)}}
     found = compared(first, first)["t"]
     assert (found.num_cases, found.values["first"].num_patients) == (2, 2)
+    one_patient = dict.fromkeys(first, "p")
+    assert compared(first, first, patients=one_patient)["t"].values["first"].value == 0.55
 
 
 def test_lesions_are_those_of_all_cases_together():
