@@ -69,6 +69,8 @@ def test_sides_are_named():
     panels = draw_comparison(results(), "m0").axes
     assert panels[0].get_title().endswith("(right is better)")
     assert panels[1].get_title().endswith("(left is better)")
+    for panel in panels:  # a line from the bottom to the top where neither is better
+        assert [0, 0] in [list(line.get_xdata()) for line in panel.lines]
 
 
 def test_one_method_shows_its_values():
