@@ -456,6 +456,22 @@ def test_blank_channels_are_told_before_the_first_epoch(phantom, tmp_path, place
         assert rest.index(BLANK) < first_epoch
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_blank_channels_of_cases_that_nothing_holds_are_told_when_first_read(
+    phantom, tmp_path, num_workers
+):
+    root = blank_in(phantom, tmp_path / "data")
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": ["PHANTOM_004", "PHANTOM_005"], "val": ["PHANTOM_006"]}))
+    where = (f"data.split={split}", "data.cache=none", f"data.num_workers={num_workers}")
+    tiny_run(root, tmp_path / "a", *where, "train.epochs=2", "train.val_every=1")
+    told = (tmp_path / "a" / "log.txt").read_text().splitlines()
+    rest = [line.split("  ", 1)[1] for line in told]
+    assert [line for line in rest if line.startswith("doubt  one value")] == [BLANK]
+    epochs = [number for number, line in enumerate(rest) if line.startswith("epoch")]
+    assert rest.index(BLANK) < epochs[1]
+
+
 def test_a_dry_run_tells_blank_channels(phantom, tmp_path, capsys):
     root = blank_in(phantom, tmp_path / "data")
     split = tmp_path / "split.json"
