@@ -17,11 +17,12 @@ from segfocal.data.defects import DefectError, Problem, collecting, empty_label
 from segfocal.data.grids import corner_displacement_mm
 from segfocal.data.header_defects import CaseGrid, CaseHeaders, read_case_headers
 from segfocal.data.nifti import channels_first, label_volume, not_finite
-from segfocal.data.nifti_header import Header, stored_scaling, voxel_volume_mm3
+from segfocal.data.nifti_header import Header, stored_scaling
 from segfocal.data.nifti_voxels import Stored, read_stored
 from segfocal.data.partial import check_annotated
 from segfocal.data.verify import encode_label
 from segfocal.labels import IGNORE_CLASS, LabelScheme
+from segfocal.metrics.voxel_size import voxel_volume
 from segfocal.statistics.class_histogram import class_histogram
 from segfocal.statistics.intensities import Intensities, measure_intensities
 from segfocal.statistics.lesion_sizes import lesion_sizes
@@ -192,7 +193,7 @@ def _survey_label(
     num_classes = rules.scheme.num_classes
     voxels = (*histogram[:num_classes].tolist(), int(histogram[IGNORE_CLASS]))
     _check_annotation(voxels, defects)
-    voxel_mm3 = voxel_volume_mm3(volume.affine)
+    voxel_mm3 = voxel_volume(volume.affine[:3, :3])
     groups = rules.groups
     sizes = lesion_sizes(classes, list(groups.values()))
     lesions = {

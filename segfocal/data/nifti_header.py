@@ -276,15 +276,6 @@ def stored_scaling(header: Header) -> tuple[float, float] | None:
     return None if slope is None or (slope, inter) == (1.0, 0.0) else (slope, inter)
 
 
-def voxel_volume_mm3(affine: Affine) -> float:
-    """Volume of a voxel; under a shear less than the product of its edge lengths.
-
-    Args:
-        affine: Voxel indices to world coordinates in mm, `(4, 4)`.
-    """
-    return float(abs(np.linalg.det(affine[:3, :3])))
-
-
 def case_stem(path: Path) -> str:
     """A file's name without `.nii` or `.nii.gz`."""
     return next((path.name[: -len(s)] for s in SUFFIXES if path.name.endswith(s)), path.stem)

@@ -145,11 +145,22 @@ def train_on_all(case_ids: Iterable[str]) -> Split:
     return _split(_ranked(case_ids, 0, at_least=1), (), {"method": "all"})
 
 
-def write_split(path: Path, split: Split) -> None:
-    """The split as JSON, complete or absent; `read_split` is the inverse."""
+def write_split(path: Path, split: Split, *, note: str = "") -> None:
+    """The split as JSON, complete or absent; `read_split` is the inverse.
+
+    Args:
+        path: The file.
+        split: What it shall hold.
+        note: The phantom's stamp for `synthetic`, or "".
+    """
     write_json(
         path,
-        {"made_by": dict(split.made_by), "train": list(split.train), "val": list(split.val)},
+        {
+            "synthetic": note or False,
+            "made_by": dict(split.made_by),
+            "train": list(split.train),
+            "val": list(split.val),
+        },
     )
 
 

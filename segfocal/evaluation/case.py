@@ -11,7 +11,7 @@ from segfocal.data.defects import DefectError, Problem
 from segfocal.data.grids import check_same_grid
 from segfocal.data.header_defects import orientation_defects
 from segfocal.data.nifti import is_stamped, read_label
-from segfocal.data.nifti_header import Affine, Header, read_header, voxel_volume_mm3
+from segfocal.data.nifti_header import Affine, Header, read_header
 from segfocal.data.partial import annotated_targets, check_annotated
 from segfocal.data.verify import encode_label
 from segfocal.errors import UserError
@@ -22,6 +22,7 @@ from segfocal.metrics.evaluation import Measures, RegionEvaluation, evaluate_cla
 from segfocal.metrics.free_response import CANDIDATE_THRESHOLD
 from segfocal.metrics.overlap import Mask
 from segfocal.metrics.probability_evaluation import RegionCurves
+from segfocal.metrics.voxel_size import voxel_volume
 
 _SIDES = ("reference", "prediction")
 
@@ -121,7 +122,7 @@ def _evaluated(rules: EvaluationRules, pair: Pair) -> CaseEvaluation:
             annotated=annotated,
         ),
         affine,
-        voxel_volume_mm3(affine),
+        voxel_volume(affine[:3, :3]),
         1 - float(known.mean()),
         is_synthetic=any(is_stamped(header.nifti) for header in headers),
         curves=curves,

@@ -42,7 +42,11 @@ def voxel_edges(spacing_mm: VoxelSize, num_axes: int) -> Millimetres:
 
 
 def voxel_volume(edges: Millimetres) -> float:
-    """Volume of a voxel with these edges; less than the product of their lengths under a shear."""
+    """Volume of a voxel, in mm3; less than the product of its edge lengths under a shear.
+
+    Args:
+        edges: As of `voxel_edges`, or the upper left of an affine.
+    """
     return float(abs(np.linalg.det(edges)))
 
 

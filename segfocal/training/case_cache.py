@@ -40,6 +40,7 @@ _OWN_CODE = (
     "data",
     "transforms",
     "labels.py",
+    "metrics/voxel_size.py",
     "statistics/class_histogram.py",
     "training/build.py",
     "training/case_file.py",
@@ -48,6 +49,7 @@ _OWN_CODE = (
 """What a prepared case depends on: readers, transforms, their composition, the file itself.
 
 The histogram finds the values of a label, and the table that encodes its voxels is made of them.
+A case bears the volume of its voxels.
 """
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from segfocal.training.blank_cases import packed
 from segfocal.transforms.rand_patch import RandPatchd
 
 PatchKey = tuple[int, int, int]
@@ -31,7 +32,8 @@ class PatchDataset(Dataset[dict[str, Any]]):
     """Prepared cases; an item is one augmented patch.
 
     Args:
-        cases: Prepared cases (`crop_preparation`): image, label, crop indices, case_id.
+        cases: Prepared cases (`crop_preparation`): image, label, crop indices, case_id, and the
+            names of their blank channels where there are any.
         augmentation: Random crop and changes, reseeded for every item.
         seed: The run's seed.
         annotated: For each case, whether it says anything of each network output (partial labels);
@@ -62,6 +64,7 @@ class PatchDataset(Dataset[dict[str, Any]]):
         )
         patch = self.augmentation(case)
         item = {name: patch[name] for name in ("image", "label", "case_id")}
+        item["blank"] = packed(case.get("blank", ()))
         if self.annotated is not None:
             item["annotated"] = self.annotated[index]
         return item

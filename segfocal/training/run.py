@@ -134,13 +134,14 @@ def _train(
         if is_over:
             return Outcome(out, session.progress)
         with failures_told(session):
-            folder.begin(loaded.plain, ranks.agents())
-            write_split(kept_split, plan.split)
+            note = STAMP if plan.dataset.synthetic else ""
+            folder.begin(loaded.plain, ranks.agents(), note=note)
+            write_split(kept_split, plan.split, note=note)
             write_json(folder / "stats.json", statistics(plan))
             reporter.begin(session)
             outcome = session.run()
             reporter.finish(outcome)
-            folder.finish()
+            folder.finish(note=note)
     return outcome
 
 

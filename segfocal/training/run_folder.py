@@ -81,24 +81,31 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    def begin(self, config: Mapping[str, Any], agents: Sequence[str] = ()) -> None:
+    def begin(
+        self, config: Mapping[str, Any], agents: Sequence[str] = (), *, note: str = ""
+    ) -> None:
         """config.yaml (resolved), command.txt (a line a start) and env.json; no end from before.
 
         Args:
             config: Resolved settings.
             agents: Names of the torchruns that started this run; none without.
+            note: The phantom's stamp, or "": a comment in what a person reads.
         """
         (self / _LAUNCH).unlink(missing_ok=True)
         if agents:
             (self / _LAUNCH).write_text("\n".join(agents), encoding="utf-8")
         for name in _ENDINGS:
             (self / name).unlink(missing_ok=True)
-        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        remark = f"# {note}\n" if note else ""
+        text = remark + yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
         with atomic_write(self / "config.yaml") as stream:
             stream.write(text.encode())
-        with (self / "command.txt").open("a", encoding="utf-8") as file:
-            file.write(shlex.join(sys.argv) + "\n")
+        with (self / "command.txt").open("a+", encoding="utf-8") as file:
+            file.seek(0)
+            begun = "" if remark in file.read() else remark
+            file.write(f"{begun}{shlex.join(sys.argv)}\n")
         environment = {
+            "synthetic": note or False,
             **versions(),
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -110,12 +117,17 @@ class RunFolder:
         """Whether a run was cut between its last epoch and its end."""
         return (self / "best.pt").exists() and not (self / "DONE").exists()
 
-    def finish(self, failure: str | None = None) -> None:
-        """Leaves DONE, or FAILED.txt with the reason; never both."""
+    def finish(self, failure: str | None = None, *, note: str = "") -> None:
+        """Leaves DONE, or FAILED.txt with the reason; never both.
+
+        Args:
+            failure: The reason.
+            note: The phantom's stamp for DONE, or "", which leaves it empty.
+        """
         (self / "DONE").unlink(missing_ok=True)
         (self / "FAILED.txt").unlink(missing_ok=True)
         if failure is None:
-            (self / "DONE").touch()
+            (self / "DONE").write_text(f"{note}\n" if note else "", encoding="utf-8")
         else:
             (self / "FAILED.txt").write_text(failure + "\n", encoding="utf-8")
 

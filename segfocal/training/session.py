@@ -19,6 +19,7 @@ from segfocal.errors import RunFailedError, UserError
 from segfocal.inference.device import place_network, resolve_amp
 from segfocal.inference.predictor import Predictor
 from segfocal.metrics.case_score import CaseScore, mean_dice, summarise
+from segfocal.training.blank_cases import BlankCases
 from segfocal.training.build import (
     CasePreparation,
     init_from,
@@ -159,6 +160,9 @@ class Session:
         ranks, val_cases = self.ranks, plan.split.val
         stores = make_stores(self.config, plan, self._prepare_val, ranks, self.reporter)
         loader = make_loader(self.config, plan.dataset.scheme, stores.train, self.device, ranks)
+        blank = BlankCases(ranks, self.reporter.note)
+        blank.of_stores(stores)
+        blank.tell()
         self.budget = budget = self._budget()
         self._loop_began = ranks.now()
         self._first_progress = budget.progress(self.learner.step, self._loop_began)
@@ -169,7 +173,7 @@ class Session:
             # Dropout and the like: a function of (seed, epoch), whatever ran before.
             torch.manual_seed(stable_seed(train.seed, "epoch", epoch))
             with self.reporter.epoch(epoch, train.epochs, train.steps_per_epoch) as on_step:
-                means = self.learner.run_epoch(loader, budget, on_step)
+                means = self.learner.run_epoch(blank.of_batches(loader), budget, on_step)
             if epoch == first_epoch and ranks.is_first:
                 hint = slow_loading(means.waited, loader.num_workers, self.device, ranks)
                 if hint:
@@ -179,7 +183,7 @@ class Session:
             last = self._finished(budget)
             summary = None
             if val_cases and (last or self._validation_due(epoch, budget)):
-                scores, sample = self._validate(stores.val)
+                scores, sample = self._validate(stores.val, blank)
                 summary = summarise(scores)
                 budget.reserve_s = 1.3 * self.progress.validation_s + _REPORT_S
                 is_best = self._keep_best(mean_dice(summary), epoch)
@@ -187,6 +191,7 @@ class Session:
                     self.reporter.validated(epoch, scores, sample, is_best=is_best)
             elif last and not val_cases:
                 self._save("best.pt", resume=False)
+            blank.tell()
             self.progress.elapsed_s = ranks.now() - self.started_s
             if ranks.is_first:
                 self.reporter.epoch_done(epoch, self.learner.step, means, summary, self.progress)
@@ -234,7 +239,9 @@ class Session:
         room_s = budget.remaining_s(self.ranks.now()) - 3 * self.progress.validation_s
         return spent_s <= _VALIDATION_SHARE * budget.max_seconds and room_s > 0
 
-    def _validate(self, store: CaseStore) -> tuple[list[CaseScore], Sample | None]:
+    def _validate(
+        self, store: CaseStore, blank: BlankCases
+    ) -> tuple[list[CaseScore], Sample | None]:
         """Scores of all cases, on every rank; the first one has the case for the picture."""
         ranks, began = self.ranks, self.ranks.now()
         equalise_buffers(self.learner.evaluated, ranks)
@@ -242,7 +249,7 @@ class Session:
         with self.reporter.validating(len(own)) as on_case:
             scores, sample = validate(
                 self.predictor,
-                (store[number] for number in own),
+                blank.of_cases(store[number] for number in own),
                 self.plan.dataset.scheme,
                 on_case=on_case,
                 annotated=self.plan.annotated_targets,

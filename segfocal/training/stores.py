@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from segfocal.config.schema import Config
-from segfocal.reports.text import blank_line
 from segfocal.training.build import CasePreparation
 from segfocal.training.case_cache import CaseCache, default_folder, remove_unused
 from segfocal.training.case_store import CaseStore
@@ -70,7 +69,4 @@ def make_stores(
     held = f"; validation cases: {stores.val.summary()}" if plan.split.val else ""
     if ranks.is_first:
         reporter.note(f"cache  training cases: {stores.train.summary()}{held}")
-        blank = [(c["case_id"], c["blank"]) for store in stores for c in store.held() if c["blank"]]
-        if blank:
-            reporter.note(blank_line(blank))
     return stores

@@ -41,6 +41,11 @@ class LesionMapsd(MapTransform):
     For 59 lesions in 240 x 240 x 155 voxels one CPU core took 0.5 s for the components and 2 s more
     for their regions.
 
+    Distances go by the voxel's edge lengths, as if its edges were at right angles. In a CT whose
+    gantry was tilted they are not: at 17 degrees 9 % of the voxels went to another lesion than
+    the nearest. MONAI's `Spacingd` before this makes the axes straight. (An exact search in the
+    sheared grid takes minutes a case.)
+
     Args:
         keys: Keys of labels `(1, *S)`, or of several channels `(C, *S)`, positive where a voxel
             belongs to the channel.

@@ -12,10 +12,11 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import Transform
 
 from segfocal.data.cases import Case
-from segfocal.data.nifti_header import MAX_VOXELS, case_stem, voxel_volume_mm3
+from segfocal.data.nifti_header import MAX_VOXELS, case_stem
 from segfocal.data.verify import load_case
 from segfocal.errors import UserError
 from segfocal.labels import LabelScheme
+from segfocal.metrics.voxel_size import voxel_volume
 
 
 class LoadCased(Transform):
@@ -83,7 +84,7 @@ class LoadCased(Transform):
         affine = torch.from_numpy(loaded.affine)
         out["case_id"] = case.case_id
         out["zooms_mm"] = loaded.zooms
-        out["voxel_mm3"] = voxel_volume_mm3(loaded.affine)
+        out["voxel_mm3"] = voxel_volume(loaded.affine[:3, :3])
         out["image"] = _volume(loaded.image, affine, case.images[0])
         if loaded.classes is not None:
             assert case.label is not None

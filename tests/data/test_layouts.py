@@ -415,7 +415,9 @@ def test_another_channel_order_than_the_checkpoints_is_refused(tmp_path):
     root = msd(tmp_path, channels=("FLAIR", "T1w", "T1gd", "T2w"))
     expected = (
         f"Channel order: {root}/dataset.json has FLAIR,T1w,T1gd,T2w; the checkpoint expects "
-        f"T1gd,T1w,T2w,FLAIR. Store them in that order, and name them so in dataset.json."
+        f"T1gd,T1w,T2w,FLAIR. Name each channel's file in a list beside dataset.json (a .csv with "
+        f"the columns id,T1gd,T1w,T2w,FLAIR) and pass that as -i; files that hold all channels "
+        f"have to be written anew, in that order."
     )
     for path in (root, root / "imagesTr", root / "imagesTr" / "c1.nii.gz"):
         assert line_of(list_inputs, path, ("T1gd", "T1w", "T2w", "FLAIR")) == expected

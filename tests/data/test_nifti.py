@@ -17,12 +17,12 @@ from segfocal.data.nifti import (
     write_array,
     write_label,
 )
-from segfocal.data.nifti_header import read_header, voxel_volume_mm3
+from segfocal.data.nifti_header import read_header
 from segfocal.data.phantom.stamp import STAMP
 from segfocal.data.verify import verify_headers
 from segfocal.errors import UserError
 
-from .nifti_files import OBLIQUE, SHEARED, image_of, label_of, save
+from .nifti_files import OBLIQUE, image_of, label_of, save
 
 GEOMETRY = (
     *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
@@ -266,11 +266,6 @@ def test_the_affine_is_in_millimetres_and_written_in_the_files_unit(tmp_path, un
     written = nib.load(tmp_path / "w.nii")
     np.testing.assert_allclose(written.affine, OBLIQUE, rtol=1e-6)
     assert written.header.get_xyzt_units()[0] == unit
-
-
-def test_a_voxels_volume_counts_the_shear():
-    assert voxel_volume_mm3(SHEARED) == pytest.approx(6, rel=1e-12)
-    assert voxel_volume_mm3(SHEARED[[1, 0, 2, 3]]) == pytest.approx(6, rel=1e-12)  # left-handed
 
 
 def test_a_header_needs_only_the_start_of_the_file(tmp_path):

@@ -50,6 +50,34 @@ def test_a_folder_and_a_single_file_are_predicted(checkpoint, phantom, tmp_path)
     assert folder[0].read_bytes() == file[0].read_bytes()
 
 
+def test_the_cure_for_another_channel_order_works(checkpoint, phantom, tmp_path):
+    """Files of one channel each, in another order than the checkpoint's; then what it is told."""
+    source = nib.load(phantom / "imagesTs" / "PHANTOM_TEST_001.nii.gz")
+    names = ("T2w", "T1gd", "FLAIR", "T1w")
+    order = [("FLAIR", "T1w", "T1gd", "T2w").index(name) for name in names]
+    folder = tmp_path / "other" / "imagesTs"
+    folder.mkdir(parents=True)
+    for number, channel in enumerate(order):
+        values = np.asarray(source.dataobj)[..., channel]
+        image = nib.Nifti1Image(values, source.affine, source.header)
+        nib.save(image, folder / f"PHANTOM_TEST_001_{number:04d}.nii.gz")
+    declared = {"channel_names": {str(i): name for i, name in enumerate(names)}, "labels": {}}
+    (folder.parent / "dataset.json").write_text(json.dumps(declared))
+    with pytest.raises(UserError) as caught:
+        predict(checkpoint, folder, tmp_path / "refused")
+    told = re.search(
+        r"a list beside dataset\.json \(a \.csv with the columns (\S+)\)", str(caught.value)
+    )
+    assert told is not None
+    columns = told[1].split(",")
+    files = [f"imagesTs/PHANTOM_TEST_001_{names.index(name):04d}.nii.gz" for name in columns[1:]]
+    text = f"{','.join(columns)}\n{','.join(['PHANTOM_TEST_001', *files])}\n"
+    (folder.parent / "mine.csv").write_text(text)
+    (cured,) = predict(checkpoint, folder.parent / "mine.csv", tmp_path / "cured")
+    (expected,) = predict(checkpoint, phantom, tmp_path / "expected")
+    np.testing.assert_array_equal(nib.load(cured).dataobj, nib.load(expected).dataobj)
+
+
 def test_the_volumes_of_a_line_count_the_shear(checkpoint, phantom, tmp_path, monkeypatch):
     source = nib.load(phantom / "imagesTs" / "PHANTOM_TEST_001.nii.gz")
     (tmp_path / "in").mkdir()

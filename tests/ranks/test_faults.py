@@ -49,7 +49,7 @@ def test_a_killed_rank_is_started_again_and_the_run_ends_as_if_nothing_had_been(
     assert status == 0, errors
     assert told in said
     assert_unharmed(tmp_path / "run", unharmed)
-    assert len((tmp_path / "run" / "command.txt").read_text().splitlines()) == 2
+    assert len((tmp_path / "run" / "command.txt").read_text().splitlines()) == 3  # and a stamp
 
 
 def test_of_a_warning_that_both_ranks_meet_one_tells_and_says_which_it_is(unharmed):

@@ -184,6 +184,38 @@ def test_alpha_by_lesions_is_in_the_checkpoint_and_doubts_of_it_are_told(phantom
     assert len(counts["lesions"]) == 4
 
 
+def test_every_file_of_a_run_on_the_phantom_says_so(phantom, tmp_path):
+    out = tmp_path / "a"
+    tiny_run(phantom, out, "train.epochs=1", "train.val_every=1")
+    (out / "command.txt").write_text("segfocal-train --config phantom\n")  # as it was before
+    tiny_run(phantom, out, "train.val_every=1", resume=True)
+    tiny_run(phantom, out, "train.val_every=1", "train.epochs=3", resume=True)
+    files = {path.name: path for path in out.rglob("*") if path.is_file()}
+    for name in ("best.pt", "last.pt"):
+        assert load_checkpoint(files.pop(name)).synthetic
+    del files[".lock"]
+    assert [name for name, path in files.items() if STAMP.encode() not in path.read_bytes()] == []
+    assert {"config.yaml", "split.json", "env.json", "command.txt", "DONE"} <= set(files)
+    for name in ("split.json", "env.json", "stats.json"):
+        assert json.loads(files[name].read_text())["synthetic"] == STAMP
+    begun = files["command.txt"].read_text().splitlines()
+    assert begun[0] == "segfocal-train --config phantom"
+    assert [line for line in begun if line.startswith("#")] == [f"# {STAMP}"]
+    assert len(begun) == 4
+    assert len(rows_of(out / "metrics.csv")) == 3
+
+
+def test_a_run_on_other_data_has_no_stamp(phantom, tmp_path):
+    root = shutil.copytree(phantom, tmp_path / "data")
+    told = json.loads((root / "dataset.json").read_text())
+    told |= {"name": "Toy", "synthetic": False, "description": ""}
+    (root / "dataset.json").write_text(json.dumps(told))
+    out = tmp_path / "a"
+    tiny_run(root, out, "train.epochs=1")
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert [path for path in files if STAMP.encode() in path.read_bytes()] == []
+
+
 def test_the_resolved_config_repeats_the_run(finished, phantom, tmp_path):
     _, out = finished
     settings = yaml.safe_load((out / "config.yaml").read_text())
@@ -454,6 +486,22 @@ def test_blank_channels_are_told_before_the_first_epoch(phantom, tmp_path, place
         rest = [line.split("  ", 1)[1] for line in told]
         (first_epoch,) = (n for n, line in enumerate(rest) if line.startswith("epoch"))
         assert rest.index(BLANK) < first_epoch
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_blank_channels_of_cases_that_nothing_holds_are_told_when_first_read(
+    phantom, tmp_path, num_workers
+):
+    root = blank_in(phantom, tmp_path / "data")
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": ["PHANTOM_004", "PHANTOM_005"], "val": ["PHANTOM_006"]}))
+    where = (f"data.split={split}", "data.cache=none", f"data.num_workers={num_workers}")
+    tiny_run(root, tmp_path / "a", *where, "train.epochs=2", "train.val_every=1")
+    told = (tmp_path / "a" / "log.txt").read_text().splitlines()
+    rest = [line.split("  ", 1)[1] for line in told]
+    assert [line for line in rest if line.startswith("doubt  one value")] == [BLANK]
+    epochs = [number for number, line in enumerate(rest) if line.startswith("epoch")]
+    assert rest.index(BLANK) < epochs[1]
 
 
 def test_a_dry_run_tells_blank_channels(phantom, tmp_path, capsys):

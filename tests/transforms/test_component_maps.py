@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 import torch
 from monai.data import CacheDataset, MetaTensor
-from monai.transforms import Compose, RandFlipd, RandSpatialCropd, allow_missing_keys_mode
+from monai.transforms import (
+    Compose,
+    RandFlipd,
+    RandSpatialCropd,
+    Spacingd,
+    allow_missing_keys_mode,
+)
 
 from segfocal.losses import BlobLoss, ConnectedComponentLoss, DiceFocalLoss
 from segfocal.transforms.component_maps import LesionMapsd
@@ -74,6 +80,33 @@ def test_voronoi_regions_are_those_of_the_nearest_lesion_in_mm():
         closest = lesion_voxels[np.isclose(distance, distance.min())]
         assert nearest[voxel] in {components[tuple(at)] for at in closest}
     assert np.array_equal(nearest[components > 0], components[components > 0])
+
+
+def farther_than_needed(maps):
+    """Share of the voxels that are nearer, by the affine, to another lesion than to theirs."""
+    components, nearest = (maps[f"label_{name}"][0].numpy() for name in ("components", "voronoi"))
+    edges = maps["label_voronoi"].affine[:3, :3].numpy()
+    lesion_voxels = np.argwhere(components)
+    whose, wrong = components[tuple(lesion_voxels.T)], 0
+    for voxel in np.ndindex(nearest.shape):
+        distance = np.linalg.norm((lesion_voxels - voxel) @ edges.T, axis=1)
+        wrong += distance[whose == nearest[voxel]].min() > distance.min() * (1 + 1e-6)
+    return wrong / nearest.size
+
+
+def test_under_a_shear_the_nearest_lesion_wants_straight_axes_first():
+    """As the docstring says: a gantry tilted by 22 degrees, and the cure."""
+    label = torch.zeros(1, 12, 11, 10, dtype=torch.uint8)
+    for at in ((2, 2, 2), (9, 8, 3), (4, 7, 8)):
+        label[(0, *at)] = 1
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    affine[1, 2] = 0.8
+    tilted = {"label": MetaTensor(label, affine=affine)}
+    maps = LesionMapsd("label")
+    assert farther_than_needed(maps(tilted)) > 0.02
+    straight = Spacingd("label", pixdim=(1.0, 1.0, 2.0), mode="nearest")(tilted)
+    assert straight["label"].sum() >= 3
+    assert farther_than_needed(maps(straight)) == 0
 
 
 def test_given_spacing_wins_over_the_affine():

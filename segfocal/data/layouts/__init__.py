@@ -300,8 +300,13 @@ def _check_channels(descriptor: Descriptor, channels: Sequence[str]) -> None:
     if theirs == ours:
         return
     same = sorted(theirs) == sorted(ours)
+    by_name = (
+        f"Name each channel's file in a list beside dataset.json (a .csv with the columns "
+        f"id,{','.join(channels)}) and pass that as -i; files that hold all channels have to be "
+        f"written anew, in that order."
+    )
     what, cure = (
-        ("Channel order", "Store them in that order, and name them so in dataset.json.")
+        ("Channel order", by_name)
         if same
         else ("Channels", "Only images with these channels can be segmented by it.")
     )
