@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -103,7 +104,8 @@ def _read_scores(name: str, folder: Path) -> MethodScores:
         return _validated(name, folder)
     raise UserError(
         f"{folder} holds neither {SUMMARY} and {CASES}, which segfocal-evaluate --out writes, nor "
-        f"{VALIDATION_CASES} of a training run."
+        f"{VALIDATION_CASES} of a training run. Of predictions: segfocal-evaluate --pred "
+        f"{shlex.quote(str(folder))} --ref LABELS --out SCORES."
     )
 
 

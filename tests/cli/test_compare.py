@@ -250,7 +250,9 @@ def test_no_common_case_is_refused(run, scores):
 
 def test_what_is_no_score_is_refused(run, scores, tmp_path):
     assert "nowhere: no such folder." in refused(run, tmp_path / "nowhere")
-    assert "holds neither summary.json and cases.csv" in refused(run, tmp_path / "data")
+    err = refused(run, tmp_path / "pred/a")
+    assert "pred/a holds neither summary.json and cases.csv" in err
+    assert err.endswith(f"segfocal-evaluate --pred {tmp_path}/pred/a --ref LABELS --out SCORES.\n")
     edited(scores / "a/cases.csv", lambda text: text.replace(",48,", ",many,", 1))
     assert "a/cases.csv:2: not a row as segfocal-evaluate writes it" in refused(run, scores / "a")
     edited(scores / "b/cases.csv", lambda text: text.splitlines()[0] + "\n")
