@@ -78,8 +78,9 @@ def read_list(
 
     Args:
         root: `data.root`.
-        rules: `case_list` is the file; else it is found by `find_list`. `channels` names the
-            columns of the channels, or the channels in the files of the column `image`.
+        rules: `case_list` is the file; else it is found by `find_list`. `channels` chooses and
+            orders columns, or keys of the object `image`; or names the files of the list `image`,
+            or what the one file of `image` holds.
         skip: Cases to leave out.
         labelled: Whether a case must have a label.
         images: Whether a list must name images; an evaluation needs the labels alone.
@@ -101,7 +102,7 @@ def read_list(
     for row in rows:
         where = f"{path}: {row.place}"
         with noting(faults):
-            listed = _images(where, row, channels, is_single=is_single)
+            listed = _images(where, row, channels, rules.channels, is_single=is_single)
             case_id = _case_id(where, row, listed)
             if case_id in cases:
                 raise UserError(f"{where}: case {case_id} is listed twice. Keep one.")
@@ -247,7 +248,11 @@ def _channels(
         return tuple(wanted or held), False
     image = first["image"]
     if isinstance(image, dict):
-        return tuple(image), False
+        if wanted is not None:
+            objects = [row.fields.get("image") for row in rows]
+            named = (name for one in objects if isinstance(one, dict) for name in one)
+            channel_indices(list(dict.fromkeys(named)), wanted)
+        return tuple(wanted or image), False
     if isinstance(image, list):
         if wanted is None or len(wanted) != len(image):
             raise UserError(
@@ -257,7 +262,14 @@ def _channels(
     return tuple(wanted or ("image",)), True
 
 
-def _images(where: str, row: _Row, channels: Sequence[str], *, is_single: bool) -> tuple[str, ...]:
+def _images(
+    where: str,
+    row: _Row,
+    channels: Sequence[str],
+    wanted: Sequence[str] | None,
+    *,
+    is_single: bool,
+) -> tuple[str, ...]:
     """The paths of a case as written, in channel order; "" where one is not given."""
     image = row.fields.get("image")
     if isinstance(image, list):
@@ -265,7 +277,7 @@ def _images(where: str, row: _Row, channels: Sequence[str], *, is_single: bool) 
     elif isinstance(image, dict):
         listed = [image.get(name, "") for name in channels]
         unknown = [name for name in image if name not in channels]
-        if unknown:
+        if unknown and wanted is None:
             raise UserError(
                 f"{where}: channel {unknown[0]} is not one of {', '.join(channels)}. Name the same "
                 f"channels for every case."

@@ -92,6 +92,27 @@ def test_json_lists_cases_as_monai_does(root, wrap):
     )
 
 
+def test_channels_choose_the_keys_of_an_image_and_their_order(root):
+    images = {"t1": "x/b1.nii.gz", "t2": "x/none.nii.gz", "flair": "x/b2.nii.gz"}
+    rows = [
+        {"id": "b", "image": images, "label": "y/b.nii.gz"},
+        {"id": "a", "image": {"flair": "x/a2.nii.gz", "t1": "x/a1.nii.gz"}, "label": "y/a.nii.gz"},
+    ]
+    write_json(root / "list.json", rows)
+    dataset = read(root, "list.json", channels=["flair", "t1"])
+    assert dataset.channels == ("flair", "t1")
+    assert [[path.name for path in case.images] for case in dataset.cases] == [
+        ["a2.nii.gz", "a1.nii.gz"],
+        ["b2.nii.gz", "b1.nii.gz"],
+    ]
+    assert line(root, "list.json", channels=["flare", "t1"]) == (
+        "data.channels: flare is not a channel of the data; it has t1, t2, flair. "
+        "Did you mean flair?"
+    )
+    write_json(root / "list.json", [rows[0] | {"image": {"t1": "x/b1.nii.gz"}}, rows[1]])
+    assert "1 case lacks files: b (flair)." in line(root, "list.json", channels=["flair", "t1"])
+
+
 def test_what_a_case_was_annotated_for_and_where_it_came_from(root):
     rows = [ROWS[0] | {"annotated": "liver; spleen", "source": "btcv"}]
     rows += [ROWS[1] | {"annotated": " ", "source": ""}]
@@ -247,3 +268,14 @@ def test_inputs_come_from_a_list_without_labels(root):
     assert [case.case_id for case in cases] == ["a", "b"]
     assert [file.name for file in cases[0].images] == ["a2.nii.gz", "a1.nii.gz"]
     assert cases[0].label is None
+
+
+@pytest.mark.parametrize("order", [("flair", "t1"), ("t1", "flair")])
+def test_inputs_of_a_json_list_are_in_the_order_of_the_checkpoints_channels(root, order):
+    images = {name: ROWS[1][name] for name in order}
+    path = write_json(root / "new.json", {"test": [{"id": "a", "image": images}]})
+    (case,) = list_inputs(path, ("flair", "t1"))
+    assert [file.name for file in case.images] == ["a2.nii.gz", "a1.nii.gz"]
+    write_json(path, [{"id": "a", "image": {"t1": "x/a1.nii.gz", "t2": "x/a2.nii.gz"}}])
+    with pytest.raises(UserError, match=r"^data\.channels: flair is not a channel of the data"):
+        list_inputs(path, ("flair", "t1"))
