@@ -9,7 +9,7 @@ from typing import Literal
 from segfocal.data.cases import Case, Dataset
 from segfocal.data.layouts.bids import is_bids, read_bids
 from segfocal.data.layouts.brats import is_brats, read_brats
-from segfocal.data.layouts.case_list import LIST_NAMES, find_list, read_list
+from segfocal.data.layouts.case_list import LIST_ENDINGS, LIST_NAMES, find_list, read_list
 from segfocal.data.layouts.descriptor import FILE_NAME, Descriptor, Labels, told_scheme
 from segfocal.data.layouts.folder import list_file, list_folder
 from segfocal.data.layouts.found import Exclusion, FileRules, Found
@@ -188,7 +188,7 @@ def list_inputs(
     if folder.name in _IMAGE_FOLDERS and (folder.parent / FILE_NAME).is_file():
         _check_channels(Descriptor.read(folder.parent), channels)
     if path.is_file():
-        if path.suffix in (".csv", ".tsv", ".json"):
+        if path.suffix.lower() in LIST_ENDINGS:
             rules = FileRules(channels, case_list=path)
             return list(read_list(folder, rules, Exclusion(), labelled=False).complete().cases)
         return list_file(path, channels)

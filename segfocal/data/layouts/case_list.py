@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,11 @@ from typing import Any
 
 from segfocal.data.cases import Case, MissingFile, channel_indices
 from segfocal.data.layouts.found import (
-    READABLE,
     Exclusion,
     FileRules,
     Found,
     is_there,
+    is_volume,
     lacking_files,
     noting,
     sorted_cases,
@@ -33,6 +34,9 @@ from segfocal.files import read_json_value
 
 LIST_NAMES = ("cases.csv", "cases.tsv", "cases.json")
 """Names under which a list is found without being named."""
+
+LIST_ENDINGS = (".csv", ".tsv", ".json")
+"""Endings of a list's name, in letters of either size."""
 
 _ID_KEYS = ("id", "case", "case_id")
 _RESERVED = (*_ID_KEYS, "label", "annotated", "source")
@@ -92,7 +96,9 @@ def read_list(
         UserError: If the list is missing or malformed, or names no case.
     """
     path = _list_path(root, rules.case_list)
-    rows = _json_rows(path, labelled=labelled) if path.suffix == ".json" else _csv_rows(path)
+    rows = (
+        _json_rows(path, labelled=labelled) if path.suffix.lower() == ".json" else _csv_rows(path)
+    )
     if not rows:
         raise UserError(f"{path}: lists no case.")
     channels, is_single = _channels(path, rows, rules.channels, needed=images)
@@ -154,7 +160,7 @@ def _list_path(root: Path, named: Path | None) -> Path:
         return found
     for candidate in (named, root / named):
         if candidate.is_file():
-            if candidate.suffix not in (".csv", ".tsv", ".json"):
+            if candidate.suffix.lower() not in LIST_ENDINGS:
                 raise UserError(f"data.case_list: {candidate}: expected .csv, .tsv or .json.")
             return candidate
     raise UserError(f"data.case_list: {named} does not exist, here or in {root}.")
@@ -167,10 +173,10 @@ def _csv_rows(path: Path) -> list[_Row]:
         raise UserError(
             f"{path}: byte {error.start} is not UTF-8 text. Save it as UTF-8."
         ) from error
-    first = text.partition("\n")[0]
-    delimiter = (
-        "\t" if path.suffix == ".tsv" else ";" if first.count(";") > first.count(",") else ","
-    )
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = ";" if first.count(";") > first.count(",") else ","
+    if path.suffix.lower() == ".tsv":
+        delimiter = "\t"
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[_Row] = []
     header: list[str] = []
@@ -300,9 +306,7 @@ def _case_id(where: str, row: _Row, listed: Sequence[str]) -> str:
     if key is None and len(listed) != 1:
         raise UserError(f"{where}: has no id. Add a column id: a case has {len(listed)} images.")
     case_id = (
-        case_stem(Path(listed[0].replace("\\", "/")))
-        if key is None
-        else str(row.fields[key]).strip()
+        case_stem(Path(listed[0].replace("\\", "/"))) if key is None else _text(row.fields[key])
     )
     if not case_id or re.search(r"[/\\\x00-\x1f]", case_id) or case_id in (".", ".."):
         raise UserError(
@@ -325,12 +329,15 @@ def _annotated(where: str, row: _Row) -> tuple[str, ...] | None:
 def _resolve(where: str, root: Path, beside: Path, text: str) -> Path:
     """A listed path, from the root or from the list's folder, that stays inside the root.
 
-    Backslashes are the slashes of Windows, where no file has them in its name.
+    Backslashes are the slashes of Windows, where no file has them in its name. An accented letter
+    is the same whether it is written as one character or, as macOS does, as two.
 
     Raises:
         UserError: If it leaves the root.
     """
-    spellings = dict.fromkeys((text, text.replace("\\", "/")))
+    slashed = text.replace("\\", "/")
+    composed, parted = (unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))
+    spellings = dict.fromkeys((text, slashed, composed, parted))
     inside = [
         candidate
         for spelling in spellings
@@ -345,5 +352,9 @@ def _resolve(where: str, root: Path, beside: Path, text: str) -> Path:
     return next((candidate for candidate in inside if candidate.is_file()), inside[0])
 
 
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
 def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and value.strip().endswith(READABLE)
+    return isinstance(value, str) and is_volume(value.strip())

@@ -127,6 +127,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
+def is_volume(name: str) -> bool:
+    """Whether a file's name ends as volumes' do, in letters of either size: `A.NII.GZ` is one."""
+    return name.lower().endswith(READABLE)
+
+
 def is_there(path: Path) -> bool:
     """Whether there is a file, or a link that should lead to one: reading it tells of a bad one."""
     return path.is_file() or path.is_symlink()
@@ -155,7 +160,7 @@ def walk_volumes(root: Path, max_depth: int | None = None) -> list[Path]:
             for name in sorted(folders)
             if not is_hidden(name) and (max_depth is None or depth < max_depth)
         ]
-        found += [here / n for n in names if n.endswith(READABLE) and not is_hidden(n)]
+        found += [here / n for n in names if is_volume(n) and not is_hidden(n)]
     return sorted(found)
 
 

@@ -12,6 +12,7 @@ from segfocal.data.layouts.found import (
     Exclusion,
     FileRules,
     Found,
+    is_volume,
     lacking_files,
     noting,
     sorted_cases,
@@ -24,7 +25,7 @@ IMAGES, LABELS = "images/{case}", "labels/{case}"
 
 _SINGLE = "image"
 _TOKEN = re.compile(r"\{([^{}]*)\}|\*\*/|\*")
-_ENDING = "(?:" + "|".join(map(re.escape, READABLE)) + ")"
+_ENDING = "(?i:" + "|".join(map(re.escape, READABLE)) + ")"
 
 
 def is_folder(root: Path) -> bool:
@@ -118,7 +119,7 @@ def read_folder(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool
 def _place(pattern: str, case_id: str, channel: str = "") -> str:
     """Where a pattern looks for a file: `images/p1_flair.nii.gz`."""
     filled = pattern.replace("{case}", case_id).replace("{channel}", channel)
-    return filled if filled.endswith(READABLE) else f"{filled}{READABLE[0]}"
+    return filled if is_volume(filled) else f"{filled}{READABLE[0]}"
 
 
 def _image_patterns(
@@ -166,7 +167,7 @@ def _compiled(setting: str, text: str, channels: Sequence[str] | None) -> re.Pat
     if "case" not in seen:
         raise UserError(f"{setting}: {text} has no {{case}}. Expected e.g. images/{{case}}.nii.gz.")
     parts.append(re.escape(text[end:]))
-    return re.compile("".join(parts) + ("" if text.endswith(READABLE) else _ENDING))
+    return re.compile("".join(parts) + ("" if is_volume(text) else _ENDING))
 
 
 def _add(files: dict[str, Path], key: str, path: Path, what: str) -> None:

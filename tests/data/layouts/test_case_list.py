@@ -1,4 +1,5 @@
 import os
+import unicodedata
 
 import pytest
 
@@ -45,6 +46,25 @@ def test_a_table_with_a_column_a_channel(root, delimiter):
     assert dataset.case_ids == ("a", "b")
     loaded = load_case(dataset.cases[1], dataset.scheme, dataset.channels)
     assert (loaded.image[1] == image_of(SHAPE, 1)).all()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_empty_lines_before_the_header_and_any_line_ends_change_nothing(root, delimiter, end):
+    rows = [delimiter.join(row) for row in (ROWS[0], ROWS[0].values(), ROWS[1].values())]
+    (root / "cases.csv").write_bytes(end.join(["", " ", rows[0], "", *rows[1:], ""]).encode())
+    dataset = read(root)
+    assert (dataset.channels, dataset.case_ids) == (("t1", "flair"), ("a", "b"))
+    assert dataset.cases[0].label == root / "y/a.nii.gz"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_an_accent_is_the_same_in_a_list_and_in_a_files_name(root, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    name = "y/M\N{LATIN SMALL LETTER U WITH DIAERESIS}ller.nii.gz"
+    (root / "y/a.nii.gz").rename(root / unicodedata.normalize(form, name))
+    write_rows(root / "cases.csv", [ROWS[1] | {"label": unicodedata.normalize(other, name)}])
+    assert read(root).cases[0].label == root / unicodedata.normalize(form, name)
 
 
 def test_the_list_is_found_under_its_usual_name(root):
@@ -232,6 +252,7 @@ def test_a_malformed_table_names_its_line(root, text, message):
         ([], "lists no case."),
         ([3], "entry 0: expected an object, got 3."),
         ([{"id": "a", "image": 7}], "entry 0: expected paths, got 7."),
+        ([{"id": None, "image": "x/a1.nii.gz"}], "entry 0: id '': expected a name that can be"),
         ([{"id": "a", "image": {"t1": "x"}, "annotated": 3}], "entry 0: annotated: expected names"),
         (
             [{"id": "a", "image": {"t1": "x"}}, {"id": "b", "image": {"t2": "x"}}],
