@@ -445,6 +445,18 @@ def test_a_name_that_monai_would_evaluate_is_refused(run_folder, name):
     assert not (run / "bundle").exists()
 
 
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_run_or_checkpoint_whose_name_monai_would_look_up_is_refused(run_folder, kind):
+    run = run_folder()
+    odd = run.with_name("%run") if kind == "folder" else run / "%best.pt"
+    (run if kind == "folder" else run / "best.pt").rename(odd)
+    checkpoint = odd / "best.pt" if kind == "folder" else odd
+    out = run.parent / "out"
+    with pytest.raises(UserError, match=r"^the name '%.*' begins with %, .*\. Rename it \(the "):
+        export(ExportRequest("bundle", checkpoint=checkpoint, out=out), lambda _line: None)
+    assert not out.exists()
+
+
 def test_a_setting_that_monai_would_make_something_of_is_refused(run_folder):
     target = {"_target_": "os.getcwd"}
     run = run_folder()
