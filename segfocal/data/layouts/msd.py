@@ -73,7 +73,7 @@ def list_tests(descriptor: Descriptor) -> list[Case]:
     entries: Any = descriptor.plain.get("test", [])
     if not isinstance(entries, list):
         raise descriptor.error("test: expected a list of paths.")
-    num_channels = len(descriptor.channels()) if entries else 0
+    num_channels = len(descriptor.channels())
     cases: dict[str, Case] = {}
     for entry in entries:
         image = descriptor.inside(entry.get("image") if isinstance(entry, dict) else entry)

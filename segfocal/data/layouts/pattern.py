@@ -96,7 +96,7 @@ def read_folder(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool
         )
     keys = channels if len(patterns) > 1 or "channel" in patterns[0][1].groupindex else (_SINGLE,)
     cases = []
-    for case_id in sorted({*files, *(labels if labelled else ())}):
+    for case_id in {*files, *(labels if labelled else ())}:
         if skip(case_id):
             continue
         held_files = files.get(case_id, {})

@@ -49,6 +49,12 @@ def test_a_folder_that_shows_two_layouts_asks(tmp_path):
     assert read_dataset(root, "nnunet").layout == "nnunet"
 
 
+@pytest.mark.parametrize("held", ["images", "labels"])
+def test_images_without_labels_and_labels_without_images_show_no_layout(tmp_path, held):
+    save(tmp_path / held / "a.nii.gz", image_of(SHAPE))
+    assert "no layout was recognised. Looked for dataset.json" in line(read_dataset, tmp_path)
+
+
 def test_a_folder_that_shows_none_says_what_was_looked_for(tmp_path):
     save(tmp_path / "scans" / "a.nii.gz", image_of(SHAPE))
     assert line(read_dataset, tmp_path) == (
