@@ -142,13 +142,16 @@ def test_a_file_a_channel_and_other_values_come_out_alike(run_folder, phantom, t
 def test_where_channels_lie_and_how_files_are_named_is_known(run_folder, tmp_path):
     run = run_folder()
     checkpoint = load_checkpoint(run / "best.pt")
-    checkpoint.config["data"].update(channel_dim=0, image_pattern="{case}/all.nii.gz")
+    checkpoint.config["data"].update(
+        channel_dim=0, image_pattern="{case}/{case}*.nii.gz", label_pattern="{case}/{case}_seg"
+    )
     save_checkpoint(run / "best.pt", checkpoint)
     volume = np.random.default_rng(0).integers(0, 900, (4, 20, 18, 7)).astype(np.int16)
     for case in ("P1", "P2"):
         (tmp_path / "images" / case).mkdir(parents=True)
-        path = tmp_path / "images" / case / "all.nii.gz"
+        path = tmp_path / "images" / case / f"{case}_all.nii.gz"
         nib.save(nib.Nifti1Image(volume, np.diag([1.0, 2.0, 3.0, 1.0])), path)
+        nib.save(nib.Nifti1Image(volume[0], np.eye(4)), path.with_name(f"{case}_seg.nii.gz"))
     expected = predict(run, tmp_path / "images")
     assert list(expected) == ["P1.nii.gz", "P2.nii.gz"]
     assert contents(run_bundle(write(run), tmp_path / "images")) == contents(expected)

@@ -34,15 +34,17 @@ def is_folder(root: Path) -> bool:
 
 
 def fits_images(root: Path, rules: FileRules) -> bool:
-    """Whether any file below a folder fits the images' pattern.
+    """Whether any file below a folder fits the images' pattern, and not that of the labels.
 
     Raises:
-        UserError: If the pattern is malformed.
+        UserError: If a pattern is malformed.
     """
+    label = _label_pattern(rules)
     _, patterns = _image_patterns(rules.image_pattern or IMAGES, rules.channels)
+    paths = [path.relative_to(root).as_posix() for path in walk_volumes(root)]
     return any(
-        pattern.fullmatch(path.relative_to(root).as_posix())
-        for path in walk_volumes(root)
+        pattern.fullmatch(path) and not label.fullmatch(path)
+        for path in paths
         for _, pattern in patterns
     )
 
@@ -66,7 +68,7 @@ def read_folder(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool
     Raises:
         UserError: If a pattern is malformed or meets nothing.
     """
-    label_rule = _compiled("data.label_pattern", rules.label_pattern or LABELS, None)
+    label_rule = _label_pattern(rules)
     named = IMAGES if rules.image_pattern is None else rules.image_pattern
     channels, patterns = _image_patterns(named, rules.channels)
     files: dict[str, dict[str, Path]] = {}
@@ -120,6 +122,10 @@ def _place(pattern: str, case_id: str, channel: str = "") -> str:
     """Where a pattern looks for a file: `images/p1_flair.nii.gz`."""
     filled = pattern.replace("{case}", case_id).replace("{channel}", channel)
     return filled if is_volume(filled) else f"{filled}{READABLE[0]}"
+
+
+def _label_pattern(rules: FileRules) -> re.Pattern[str]:
+    return _compiled("data.label_pattern", rules.label_pattern or LABELS, None)
 
 
 def _image_patterns(

@@ -142,6 +142,17 @@ def test_inputs_are_found_by_the_trainings_pattern_where_it_fits(tmp_path):
     assert case.case_id == "scan_1"
 
 
+def test_labels_beside_the_images_are_no_inputs(tmp_path):
+    root = plain(tmp_path / "a", ["a.nii", "b.nii"], ["a_seg.nii", "b_seg.nii"])
+    patterns = {"image_pattern": "{case}", "label_pattern": "{case}_seg"}
+    assert [case.case_id for case in list_inputs(root, ("CT",), **patterns)] == ["a", "b"]
+    alone = plain(tmp_path / "b", [], ["x_seg.nii"])
+    assert [case.case_id for case in list_inputs(alone, ("CT",), **patterns)] == ["x_seg"]
+    patterns = {"image_pattern": "i/{case}_{channel}.nii", "label_pattern": "{case}.nii"}
+    flat = plain(tmp_path / "c", ["a_CT.nii"])
+    assert [case.case_id for case in list_inputs(flat, ("CT",), **patterns)] == ["a"]
+
+
 def test_inputs_named_as_the_training_was_are_found_in_other_folders(tmp_path):
     pattern = "train/*/*/{case}_{channel}.nii.gz"
     files = [f"P1_T1_{channel}.nii.gz" for channel in ("FLAIR", "T1", "MASK")]
