@@ -1,4 +1,5 @@
 import json
+import unicodedata
 import warnings
 
 import numpy as np
@@ -277,6 +278,19 @@ def test_a_dataset_json_with_the_backslashes_of_windows_is_read(tmp_path):
     assert case.case_id == "c1"
     assert case.images[0].samefile(tmp_path / "imagesTr" / "c1.nii.gz")
     assert case.label.samefile(tmp_path / "labelsTr" / "c1.nii.gz")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_an_accent_is_the_same_in_dataset_json_and_in_a_files_name(tmp_path, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    root = msd(tmp_path, cases=[unicodedata.normalize(form, "M\u00fcller")])
+    text = (root / "dataset.json").read_text(encoding="utf-8")
+    plain = json.loads(text)
+    name = unicodedata.normalize(other, plain["training"][0]["image"])
+    assert name != plain["training"][0]["image"]
+    edit(root, training=[plain["training"][0] | {"image": name}])
+    (case,) = read_dataset(root).cases
+    assert case.images[0].is_file()
 
 
 def mistakes():

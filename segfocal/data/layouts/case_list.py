@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from segfocal.data.layouts.found import (
     lacking_files,
     noting,
     sorted_cases,
+    spellings,
 )
 from segfocal.data.nifti_header import case_stem
 from segfocal.errors import UserError
@@ -329,18 +329,12 @@ def _annotated(where: str, row: _Row) -> tuple[str, ...] | None:
 def _resolve(where: str, root: Path, beside: Path, text: str) -> Path:
     """A listed path, from the root or from the list's folder, that stays inside the root.
 
-    Backslashes are the slashes of Windows, where no file has them in its name. An accented letter
-    is the same whether it is written as one character or, as macOS does, as two.
-
     Raises:
         UserError: If it leaves the root.
     """
-    slashed = text.replace("\\", "/")
-    composed, parted = (unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))
-    spellings = dict.fromkeys((text, slashed, composed, parted))
     inside = [
         candidate
-        for spelling in spellings
+        for spelling in spellings(text)
         for candidate in (root / spelling, beside / spelling)
         if candidate.resolve().is_relative_to(root.resolve())
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,6 +136,17 @@ def is_volume(name: str) -> bool:
 def is_there(path: Path) -> bool:
     """Whether there is a file, or a link that should lead to one: reading it tells of a bad one."""
     return path.is_file() or path.is_symlink()
+
+
+def spellings(listed: str) -> tuple[str, ...]:
+    """How a file that a list names may be written on this disk, the most literal first.
+
+    Backslashes are the slashes of Windows, where no file has them in its name. An accented letter
+    is the same whether it is written as one character or, as macOS does, as two.
+    """
+    slashed = listed.replace("\\", "/")
+    composed, parted = (unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))
+    return tuple(dict.fromkeys((listed, slashed, composed, parted)))
 
 
 def walk_volumes(root: Path, max_depth: int | None = None) -> list[Path]:
