@@ -31,6 +31,7 @@ from segfocal.data.phantom.stamp import STAMP
 from segfocal.errors import UserError
 from segfocal.export import bundle_metadata, bundle_readme
 from segfocal.export.bundle_config import literal
+from segfocal.export.model import load_model
 from segfocal.export.run import ExportRequest, export
 from segfocal.inference.predict_cases import PredictRequest, predict_cases
 from segfocal.labels import LabelScheme, Region
@@ -293,9 +294,9 @@ def test_the_metadata_say_what_goes_in_and_comes_out(run_folder):
         "intended_use": "Research. Not a medical device; not for clinical use.",
     }
     assert {key: metadata[key] for key in expected} == expected
-    assert metadata["description"].startswith("SegResNet, trained with segfocal, epoch 3, mean ")
-    assert metadata["description"].endswith(
-        "maps volumes of FLAIR, T1w, T1gd, T2w to label maps on their own grid."
+    assert metadata["description"] == (
+        "SegResNet, trained with segfocal, epoch 3, mean Dice of its validation 0.625 over 2 "
+        "cases; maps volumes of FLAIR, T1w, T1gd, T2w to label maps on their own grid."
     )
     image, pred = (
         metadata["network_data_format"][side][name]
@@ -305,6 +306,25 @@ def test_the_metadata_say_what_goes_in_and_comes_out(run_folder):
     assert (image["value_range"], image["num_channels"], pred["num_channels"]) == ([], 4, 3)
     assert pred["channel_def"] == {"0": "WT", "1": "TC", "2": "ET"}
     assert image["is_patch_data"] is pred["is_patch_data"] is True
+
+
+@pytest.mark.parametrize(
+    ("split", "over"),
+    [('{"val": ["b"]}', " over 1 case"), ('{"val": ["b", "c", "d"]}', " over 3 cases"), (None, "")],
+)
+def test_a_score_says_over_how_many_cases_it_is_and_of_a_phantom_that_it_is_one(
+    run_folder, split, over
+):
+    progress = {"epoch": 7, "best_epoch": 7, "best_score": 0.123456}
+    run = run_folder(progress=progress)
+    (run / "split.json").unlink()
+    if split is not None:
+        (run / "split.json").write_text(split)
+    model = load_model(run / "best.pt", run)
+    text = f"epoch 7, mean Dice of its validation 0.123{over}"
+    assert bundle_metadata.epoch_text(model) == f"{text} ({STAMP})"
+    scores = bundle_metadata.bundle_metadata(model)["eval_metrics"]
+    assert scores["validation_mean_dice"] == 0.1235
 
 
 def test_versions_are_the_installed_ones_and_those_tested_where_none_is(monkeypatch):
