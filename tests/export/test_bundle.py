@@ -205,6 +205,15 @@ def test_a_users_mistake_ends_in_a_line_and_no_traceback(run_folder, settings, s
     assert re.fullmatch(said, done.stderr.splitlines()[-1])
 
 
+def test_cases_come_one_at_a_time_in_order_by_the_process_itself(run_folder, tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(9):
+        (tmp_path / "images" / f"{number}.nii").write_bytes(b"not read here")
+    work = workflow(write(run_folder()), dataset_dir=str(tmp_path / "images"))
+    loader = work.parser.get_parsed_content("dataloader")
+    assert (loader.batch_size, loader.num_workers, list(loader.sampler)) == (1, 0, [*range(9)])
+
+
 def test_files_may_be_named_in_place_of_a_folder(run_folder, phantom):
     run = run_folder()
     path = phantom / "imagesTr" / "PHANTOM_002.nii.gz"
@@ -325,6 +334,16 @@ def test_a_score_says_over_how_many_cases_it_is_and_of_a_phantom_that_it_is_one(
     assert bundle_metadata.epoch_text(model) == f"{text} ({STAMP})"
     scores = bundle_metadata.bundle_metadata(model)["eval_metrics"]
     assert scores["validation_mean_dice"] == 0.1235
+
+
+def test_versions_are_told_without_the_name_of_a_build(run_folder, monkeypatch):
+    monkeypatch.setattr(bundle_metadata.torch, "__version__", "2.99.1+cu999")
+    monkeypatch.setattr(bundle_metadata.monai, "__version__", "1.9.0")
+    monkeypatch.setattr(bundle_metadata.np, "__version__", "3.0.0rc1")
+    run = run_folder()
+    metadata = bundle_metadata.bundle_metadata(load_model(run / "best.pt", run))
+    versions = [metadata[f"{name}_version"] for name in ("pytorch", "monai", "numpy")]
+    assert versions == ["2.99.1", "1.9.0", "3.0.0rc1"]
 
 
 def test_versions_are_the_installed_ones_and_those_tested_where_none_is(monkeypatch):
