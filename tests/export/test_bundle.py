@@ -253,11 +253,14 @@ def test_network_and_weights_do_the_same_in_a_pipeline_of_monais_alone(run_folde
 
 
 def test_monai_finds_what_it_requires(run_folder, phantom):
-    work = workflow(write(run_folder()), dataset_dir=str(phantom))
+    run = run_folder()
+    work = workflow(write(run), dataset_dir=str(phantom))
     assert work.check_properties() == []
     assert work.version == "0.1.0"
     assert work.channel_def == {"0": "WT", "1": "TC", "2": "ET"}
     assert work.spatial_shape == ["2*n", "2*n", "2*n"]
+    config = json.loads((run / "bundle" / "configs" / "inference.json").read_text())
+    assert '"label"' not in json.dumps(config["preprocessing"])
 
 
 @pytest.mark.parametrize("network", ["SegResNet", "tests.export.run_folders.OneSize"])
