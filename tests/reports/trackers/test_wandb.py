@@ -6,6 +6,7 @@ import time
 import pytest
 
 from segfocal.reports.trackers.process import TrackerProcess
+from segfocal.reports.trackers.wandb import WeightsAndBiases
 from tests.reports.trackers.test_tensorboard import PNG
 from tests.reports.trackers.told import STAMP, end, row, run
 from tests.reports.trackers.wandb_file import content
@@ -29,6 +30,30 @@ def tell(*messages):
     process.end()
     assert failure is None
     return answers
+
+
+@pytest.mark.parametrize("own", [None, "true"])
+def test_wandb_reports_no_errors_of_its_own_unless_a_user_wants_it(monkeypatch, own):
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "unset at the end as it was")
+    if own is None:
+        monkeypatch.delenv("WANDB_ERROR_REPORTING")
+    else:
+        monkeypatch.setenv("WANDB_ERROR_REPORTING", own)
+    WeightsAndBiases()
+    assert os.environ["WANDB_ERROR_REPORTING"] == (own or "false")
+
+
+@pytest.mark.parametrize(
+    ("mode", "asked"), [(None, 1), ("online", 1), ("offline", 0), ("disabled", 0)]
+)
+def test_the_server_is_asked_for_the_key_where_a_run_is_sent_to_it(monkeypatch, mode, asked):
+    monkeypatch.delenv("WANDB_MODE")
+    if mode is not None:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    tracker, calls = WeightsAndBiases(), []
+    monkeypatch.setattr(tracker._wandb, "login", lambda **options: calls.append(options))
+    tracker.reach()
+    assert calls == [{"verify": True}] * asked
 
 
 def test_a_run_is_told_and_goes_on_under_its_id(tmp_path, monkeypatch):
