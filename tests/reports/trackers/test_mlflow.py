@@ -1,5 +1,6 @@
 import os
 import shutil
+import time
 
 import pytest
 
@@ -132,6 +133,26 @@ def test_an_experiment_that_another_run_makes_a_moment_earlier_is_taken(folder, 
     _, found = runs(folder)
     assert len(found) == 1
     assert asked[:2] == ["segfocal"] * 2
+
+
+def test_an_experiment_that_cannot_be_made_is_told_by_mlflows_own_error(folder, monkeypatch):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    def refuse(*_arguments):
+        raise MlflowException("no experiments for you")
+
+    monkeypatch.setattr(MlflowClient, "create_experiment", refuse)
+    with pytest.raises(MlflowException, match=r"^no experiments for you$"):
+        tell("mlflow", run(folder), end())
+
+
+def test_numbers_have_the_time_at_which_they_are_told_in_milliseconds(folder):
+    before = 1000 * time.time()
+    tell("mlflow", run(folder), row(1), end())
+    client, (found,) = runs(folder)
+    (metric,) = client.get_metric_history(found.info.run_id, "loss")
+    assert before - 1 <= metric.timestamp <= 1000 * time.time()
 
 
 def test_a_database_of_the_environment_is_not_made_by_asking_and_is_the_one_told(
