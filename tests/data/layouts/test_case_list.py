@@ -300,3 +300,14 @@ def test_inputs_of_a_json_list_are_in_the_order_of_the_checkpoints_channels(root
     write_json(path, [{"id": "a", "image": {"t1": "x/a1.nii.gz", "t2": "x/a2.nii.gz"}}])
     with pytest.raises(UserError, match=r"^data\.channels: flair is not a channel of the data"):
         list_inputs(path, ("flair", "t1"))
+
+
+def test_inputs_that_lack_a_file_cannot_be_left_out_by_a_config(root):
+    rows = [{"id": "a", "t1": "x/a1.nii.gz"}, {"id": "b", "t1": "x/none.nii.gz"}]
+    path = write_rows(root / "new.csv", rows)
+    with pytest.raises(UserError) as caught:
+        list_inputs(path, ("t1",))
+    assert str(caught.value) == (
+        f"{path}: 1 case lacks files: b (t1). Expected the files that it lists, below {root}. "
+        f"Add them."
+    )
