@@ -67,6 +67,15 @@ def test_an_accent_is_the_same_in_a_list_and_in_a_files_name(root, form):
     assert read(root).cases[0].label == root / unicodedata.normalize(form, name)
 
 
+def test_known_columns_are_known_in_any_letters_and_channels_keep_theirs(root):
+    header = {"id": " ID ", "t1": "T1", "flair": "Flair", "label": "Label"}
+    write_rows(root / "cases.csv", [{header[key]: row[key] for key in row} for row in ROWS])
+    assert read(root).channels == ("T1", "Flair")
+    assert read(root).case_ids == ("a", "b")
+    write_rows(root / "cases.csv", [{"IMAGE": "x/a1.nii.gz", "LABEL": "y/a.nii.gz"}])
+    assert (read(root).channels, read(root).case_ids) == (("image",), ("a1",))
+
+
 def test_the_list_is_found_under_its_usual_name(root):
     write_rows(root / "cases.csv", ROWS)
     assert read_dataset(root, labels=LABELS).case_ids == ("a", "b")
@@ -134,7 +143,7 @@ def test_channels_choose_the_keys_of_an_image_and_their_order(root):
 
 
 def test_what_a_case_was_annotated_for_and_where_it_came_from(root):
-    rows = [ROWS[0] | {"annotated": "liver; spleen", "source": "btcv"}]
+    rows = [ROWS[0] | {"annotated": "liver; spleen;", "source": "btcv"}]
     rows += [ROWS[1] | {"annotated": " ", "source": ""}]
     write_rows(root / "cases.csv", rows)
     a, b = read(root).cases
@@ -267,6 +276,21 @@ def test_a_malformed_table_names_its_line(root, text, message):
 def test_malformed_json_names_its_entry(root, content, message):
     path = write_json(root / "list.json", content)
     assert line(root, "list.json").startswith(f"{path}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (7, "entry 1: expected paths, got 7."),
+        (None, "1 case lacks files: b (t1, label)."),
+        (["x/a1.nii.gz", "x/a2.nii.gz"], "entry 1: has 2 image files, expected 1 (t1)."),
+    ],
+)
+def test_an_entry_of_another_form_than_the_first_is_told(root, image, told):
+    first = {"id": "a", "image": {"t1": "x/a1.nii.gz"}, "label": "y/a.nii.gz"}
+    path = write_json(root / "list.json", [first, {"id": "b", "image": image}])
+    for channels in (None, ["t1"]):
+        assert line(root, "list.json", channels=channels).startswith(f"{path}: {told}")
 
 
 def test_a_list_that_is_not_there_or_not_text(root):

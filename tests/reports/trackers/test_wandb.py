@@ -2,10 +2,12 @@
 
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from segfocal.reports.trackers.process import TrackerProcess
+from segfocal.reports.trackers.tracker import Kept, TrackedRun
 from segfocal.reports.trackers.wandb import WeightsAndBiases
 from tests.reports.trackers.test_tensorboard import PNG
 from tests.reports.trackers.told import STAMP, end, row, run
@@ -54,6 +56,34 @@ def test_the_server_is_asked_for_the_key_where_a_run_is_sent_to_it(monkeypatch, 
     monkeypatch.setattr(tracker._wandb, "login", lambda **options: calls.append(options))
     tracker.reach()
     assert calls == [{"verify": True}] * asked
+
+
+def test_what_wandb_would_gather_by_itself_is_switched_off(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))
+    tracker, calls = WeightsAndBiases(), []
+
+    def init(**options):
+        calls.append(options)
+        config = SimpleNamespace(update=lambda *_values, **_options: None)
+        return SimpleNamespace(config=config, summary={}, step=0, resumed=False, url="u", id="i")
+
+    monkeypatch.setattr(tracker._wandb, "init", init)
+    tracker.open(TrackedRun(tmp_path, "a", "", {}, {}, epoch=0), Kept())
+    ((settings, resume),) = ((options["settings"], options["resume"]) for options in calls)
+    assert resume == "allow"  # the id of a run that is there already is that run, not an error
+    assert settings.x_stats_pid == os.getppid()  # the training, not the tracker's own process
+    # terminal, code, git, host, command line and user, machine, packages
+    off = {
+        "console": "off",
+        "disable_code": True,
+        "save_code": False,
+        "disable_git": True,
+        "host": "",
+        "x_disable_meta": True,
+        "x_disable_machine_info": True,
+        "x_save_requirements": False,
+    }
+    assert {name: getattr(settings, name) for name in off} == off
 
 
 def test_a_run_is_told_and_goes_on_under_its_id(tmp_path, monkeypatch):
