@@ -58,19 +58,42 @@ def test_the_server_is_asked_for_the_key_where_a_run_is_sent_to_it(monkeypatch, 
     assert calls == [{"verify": True}] * asked
 
 
-def test_what_wandb_would_gather_by_itself_is_switched_off(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))
-    tracker, calls = WeightsAndBiases(), []
+def opened(tracker, monkeypatch, folder, kept, **told):
+    """What `open` answers and what it asked for, where wandb tells `told` of the run."""
+    monkeypatch.setenv("WANDB_DATA_DIR", str(folder))
+    calls = []
 
     def init(**options):
         calls.append(options)
-        config = SimpleNamespace(update=lambda *_values, **_options: None)
-        return SimpleNamespace(config=config, summary={}, step=0, resumed=False, url="u", id="i")
+        config = SimpleNamespace(update=lambda _values, **options: calls[0].update(options))
+        state = {"step": 0, "resumed": False, "url": "u", **told}
+        return SimpleNamespace(config=config, summary={}, **state)
 
     monkeypatch.setattr(tracker._wandb, "init", init)
-    tracker.open(TrackedRun(tmp_path, "a", "", {}, {}, epoch=0), Kept())
-    ((settings, resume),) = ((options["settings"], options["resume"]) for options in calls)
-    assert resume == "allow"  # the id of a run that is there already is that run, not an error
+    answer = tracker.open(TrackedRun(folder, "a", "", {}, {}, epoch=0), kept)
+    (asked,) = calls
+    return answer, asked
+
+
+@pytest.mark.parametrize(
+    ("kept", "resumed", "step", "epoch"),
+    [(3, True, 5, 4), (9, True, 5, 9), (3, False, 5, 3), (0, False, 0, 0)],
+)
+def test_the_last_epoch_is_the_later_of_what_is_kept_and_what_the_server_has(
+    tmp_path, monkeypatch, kept, resumed, step, epoch
+):
+    """wandb's step is the next one that it takes."""
+    answer, asked = opened(
+        WeightsAndBiases(), monkeypatch, tmp_path, Kept("k1", kept), step=step, resumed=resumed
+    )
+    assert answer.kept == Kept("k1", epoch)
+    assert (asked["id"], asked["resume"]) == ("k1", "allow")
+    assert asked["allow_val_change"]  # `--resume` may have changed a setting
+
+
+def test_what_wandb_would_gather_by_itself_is_switched_off(tmp_path, monkeypatch):
+    _, asked = opened(WeightsAndBiases(), monkeypatch, tmp_path, Kept())
+    settings = asked["settings"]
     assert settings.x_stats_pid == os.getppid()  # the training, not the tracker's own process
     # terminal, code, git, host, command line and user, machine, packages
     off = {
