@@ -161,6 +161,19 @@ def test_a_pattern_that_names_an_ending_takes_that_one_alone(tmp_path):
         assert read_dataset(root, labels={"background": 0, "x": 1}, rules=rules).case_ids == (case,)
 
 
+@pytest.mark.parametrize(("name", "synthetic"), [("my_Phantom", True), ("clinic", False)])
+def test_a_folder_is_a_phantom_by_its_name_alone(tmp_path, name, synthetic):
+    root = plain(tmp_path / name, ["images/a.nii"], ["labels/a.nii"])
+    assert read_dataset(root, labels={"background": 0, "x": 1}).synthetic is synthetic
+
+
+def test_labels_larger_than_is_believed_are_not_read_for_their_values(tmp_path):
+    root = plain(tmp_path, ["images/a.nii"], ["labels/a.nii"])
+    num_voxels = SHAPE[0] * SHAPE[1] * SHAPE[2]
+    assert read_dataset(root, labels="auto", max_voxels=num_voxels).scheme.values == (0, 1)
+    assert f"{num_voxels - 1}" in line(read_dataset, root, labels="auto", max_voxels=num_voxels - 1)
+
+
 def test_a_list_may_be_called_csv(tmp_path):
     root = plain(tmp_path, ["a.nii"], ["b.nii"])
     write_rows(root / "cases.csv", [{"id": "a", "image": "a.nii", "label": "b.nii"}])
