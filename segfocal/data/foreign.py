@@ -54,7 +54,7 @@ _NRRD_TYPES = {
 
 def is_foreign(path: Path) -> bool:
     """Whether a file's name says NRRD or MetaImage."""
-    return path.name.endswith(FOREIGN_SUFFIXES)
+    return path.name.lower().endswith(FOREIGN_SUFFIXES)
 
 
 def nifti_header_bytes(path: Path) -> bytes:
@@ -64,7 +64,7 @@ def nifti_header_bytes(path: Path) -> bytes:
         DefectError: If the file is missing or damaged, its package is not installed, or it does not
             say where its voxels lie.
     """
-    read = _nrrd_header if path.name.endswith(".nrrd") else _metaimage_header
+    read = _nrrd_header if path.suffix.lower() == ".nrrd" else _metaimage_header
     shape, dtype, affine = read(path)
     return _header(path, shape, dtype, affine)
 
@@ -75,7 +75,7 @@ def nifti_bytes(path: Path) -> bytes:
     Raises:
         DefectError: As `nifti_header_bytes`.
     """
-    read = _nrrd_voxels if path.name.endswith(".nrrd") else _metaimage_voxels
+    read = _nrrd_voxels if path.suffix.lower() == ".nrrd" else _metaimage_voxels
     voxels, affine = read(path)
     header = _header(path, voxels.shape, voxels.dtype, affine)
     return header + voxels.astype(voxels.dtype.newbyteorder("<"), copy=False).tobytes(order="F")

@@ -277,8 +277,9 @@ def stored_scaling(header: Header) -> tuple[float, float] | None:
 
 
 def case_stem(path: Path) -> str:
-    """A file's name without `.nii` or `.nii.gz`."""
-    return next((path.name[: -len(s)] for s in SUFFIXES if path.name.endswith(s)), path.stem)
+    """A file's name without `.nii` or `.nii.gz`, in letters of either size, or another ending."""
+    name = path.name.lower()
+    return next((path.name[: -len(s)] for s in SUFFIXES if name.endswith(s)), path.stem)
 
 
 def times(shape: tuple[int, ...]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from segfocal.data.cases import Case
 from segfocal.data.defects import Problem
 from segfocal.data.layouts.folder import volume_files
-from segfocal.data.layouts.found import READABLE
+from segfocal.data.layouts.found import READABLE, is_volume
 from segfocal.errors import UserError
 from segfocal.evaluation.label_files import by_name
 from segfocal.evaluation.references import References
@@ -66,7 +67,7 @@ def find_predictions(path: Path) -> Predictions:
     if not path.exists():
         raise UserError(f"--pred {path} does not exist. Expected a folder of label files, or one.")
     if path.is_file():
-        if not path.name.endswith(READABLE):
+        if not is_volume(path.name):
             raise UserError(f"--pred {path}: expected a volume ({', '.join(READABLE)}).")
         return Predictions(by_name([path])[0], is_file=True)
     files, problems = by_name(volume_files(path))
@@ -84,8 +85,9 @@ def pair_up(
 ) -> tuple[list[Pair], list[Problem]]:
     """Pairs of one name, sorted, and a problem for each file that has no partner.
 
-    A name that fits no other is tried without `_seg`, `-seg` and the like behind it; where two
-    files of a side are then of one name, neither is taken.
+    A name that fits no other is tried without `_seg`, `-seg` and the like behind it, and whether
+    its accents are letters of their own or not; where two files of a side are then of one name,
+    neither is taken.
 
     Args:
         predictions: The predictions.
@@ -156,7 +158,8 @@ def _by_bare_name(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _bare(name: str) -> str:
-    """A name without a word such as `_seg` behind it."""
+    """A name without a word such as `_seg` behind it, its accents composed (macOS parts them)."""
+    name = unicodedata.normalize("NFC", name)
     for mark in _MARKS:
         for separator in "_-":
             if name.lower().endswith(f"{separator}{mark}"):

@@ -10,15 +10,14 @@ from segfocal.config.load import LoadedConfig
 from segfocal.data.cases import Case
 from segfocal.data.defects import Problem
 from segfocal.data.layouts import Layout, detect_layout, read_dataset
-from segfocal.data.layouts.case_list import read_list
+from segfocal.data.layouts.case_list import LIST_ENDINGS, read_list
 from segfocal.data.layouts.folder import volume_files
-from segfocal.data.layouts.found import READABLE, Exclusion, FileRules
+from segfocal.data.layouts.found import READABLE, Exclusion, FileRules, is_volume
 from segfocal.data.nifti_header import case_stem
 from segfocal.errors import UserError
 from segfocal.evaluation.label_files import by_name, nearby_descriptor
 from segfocal.labels import LabelScheme
 
-_LISTS = (".csv", ".tsv", ".json")
 _TELLING = ("msd", "nnunet", "brats")
 """Layouts that say themselves what label values mean."""
 
@@ -66,9 +65,9 @@ def find_references(path: Path, loaded: LoadedConfig, *, is_its_data: bool) -> R
             f"(CSV, TSV, JSON) or the folder of a data set."
         )
     if path.is_file():
-        if path.name.endswith(READABLE):
+        if is_volume(path.name):
             return References((Case(case_stem(path), (), path),), is_file=True)
-        if path.suffix not in _LISTS:
+        if path.suffix.lower() not in LIST_ENDINGS:
             raise UserError(f"--ref {path}: expected a volume ({', '.join(READABLE)}) or a list.")
         return _listed(path, loaded)
     applies = is_its_data or _is_set(loaded, "layout")

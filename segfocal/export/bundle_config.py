@@ -111,6 +111,7 @@ def _datalist(model: TrainedModel) -> dict[str, Any]:
         path="$pathlib.Path(@dataset_dir)",
         channels=literal(model.checkpoint.file_channels),
         image_pattern=literal(model.config.data.image_pattern),
+        label_pattern=literal(model.config.data.label_pattern),
     )
 
 

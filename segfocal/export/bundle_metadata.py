@@ -39,11 +39,20 @@ def bundle_metadata(model: TrainedModel) -> dict[str, Any]:
         UserError: If a name begins with a sign by which MONAI would evaluate it.
     """
     scheme, checkpoint = model.scheme, model.checkpoint
-    for name in (*scheme.names, *scheme.output_names, *checkpoint.channels):
+    named = {
+        "in data.labels or data.channels and train again": (
+            *scheme.names,
+            *scheme.output_names,
+            *checkpoint.channels,
+        ),
+        "(the run's folder)": (model.name,),
+        "(the checkpoint)": (model.file,),
+    }
+    for where, name in ((where, name) for where, names in named.items() for name in names):
         if name.startswith(("$", "@", "%")):
             raise UserError(
                 f"the name {name!r} begins with {name[0]}, which MONAI would evaluate. Rename it "
-                f"in data.labels or data.channels and train again."
+                f"{where}."
             )
     notice = {"notice": model.notice} if model.notice else {}
     channels, outputs = ", ".join(checkpoint.channels), ", ".join(scheme.output_names)

@@ -266,7 +266,7 @@ def _sizes_text(model: TrainedModel, steps: Steps) -> str:
         return text
     if not any(steps):
         return f"{text}, the patch's alone"
-    own = ", ".join("1" if divisor is None else str(divisor) for divisor in model.divisors)
+    own = ", ".join("none" if divisor is None else str(divisor) for divisor in model.divisors)
     return f"{text}; the network itself takes steps of {own}, which ONNX could not express"
 
 

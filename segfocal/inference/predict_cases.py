@@ -113,6 +113,7 @@ def predict_cases(
         request.source,
         checkpoint.file_channels,
         image_pattern=checkpoint.config["data"].get("image_pattern"),
+        label_pattern=checkpoint.config["data"].get("label_pattern"),
     )
     groups = _groups(request, cases, say)
     cases = [case for group in groups.values() for case in group]

@@ -1,4 +1,5 @@
 import json
+import unicodedata
 import warnings
 
 import numpy as np
@@ -194,6 +195,27 @@ def test_nnunet_volumes_of_another_ending_are_named_where_the_count_is_right(tmp
         read_dataset(root)
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ("a", "1 volume does not end in .nii.gz (file_ending), passed over: imagesTr/a.nii. Conv"),
+        ("abcd", "imagesTr/a.nii, imagesTr/b.nii, imagesTr/c.nii, imagesTr/d.nii. Convert or move"),
+        ("abcde", "imagesTr/c.nii, imagesTr/d.nii and 1 more. Convert or move them."),
+        ("A", ""),
+    ],
+)
+def test_of_nnunet_volumes_of_another_ending_four_are_named(tmp_path, names, told):
+    root = nnunet(tmp_path)
+    for name in names:
+        (root / "imagesTr" / f"{name}.nii").write_bytes(b"")
+    if names == "A":
+        (root / "imagesTr" / "A.nii").rename(root / "imagesTr" / "A.NII.GZ")
+        told = "1 volume does not end in .nii.gz (file_ending), passed over: imagesTr/A.NII.GZ. "
+    with pytest.warns(SegfocalWarning) as caught:
+        assert ids(read_dataset(root).cases) == ["c1", "c2"]
+    assert told in str(caught[0].message)
+
+
 def test_nnunet_without_a_volume_of_its_ending_says_what_there_is(tmp_path):
     root = nnunet(tmp_path, file_ending=".nii")
     assert line_of(read_dataset, root).endswith(
@@ -258,6 +280,19 @@ def test_a_dataset_json_with_the_backslashes_of_windows_is_read(tmp_path):
     assert case.label.samefile(tmp_path / "labelsTr" / "c1.nii.gz")
 
 
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_an_accent_is_the_same_in_dataset_json_and_in_a_files_name(tmp_path, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    root = msd(tmp_path, cases=[unicodedata.normalize(form, "M\u00fcller")])
+    text = (root / "dataset.json").read_text(encoding="utf-8")
+    plain = json.loads(text)
+    name = unicodedata.normalize(other, plain["training"][0]["image"])
+    assert name != plain["training"][0]["image"]
+    edit(root, training=[plain["training"][0] | {"image": name}])
+    (case,) = read_dataset(root).cases
+    assert case.images[0].is_file()
+
+
 def mistakes():
     good = {"image": "imagesTr/c1.nii.gz", "label": "labelsTr/c1.nii.gz"}
     outside = {"image": "../x.nii.gz", "label": "labelsTr/c1.nii.gz"}
@@ -287,6 +322,8 @@ def mistakes():
         (nnunet, {"file_ending": ".png"}, "file_ending: segfocal reads .nii.gz, .nii, .nrrd, .mha"),
         (nnunet, {"file_ending": ".nrrd"}, "imagesTr holds no .nrrd file"),
         (nnunet, {"dataset": []}, "dataset: expected {"),
+        (nnunet, {"dataset": {}}, "dataset: expected {"),
+        (nnunet, {"dataset": ["c1"]}, "dataset: expected {"),
         (nnunet, {"dataset": {"z": {"images": ["a"]}}}, "dataset: z: expected {"),
         (nnunet, {"dataset": {"z": {"images": ["a"], "label": "b"}}}, "dataset: z: has 1 images"),
         (
@@ -402,6 +439,13 @@ def test_a_dataset_folder_with_nothing_to_predict_says_what_to_pass(tmp_path):
     (root / "imagesTr").rename(root / "scans")
     line = line_of(list_inputs, root, ("FLAIR", "T1w"))
     assert "has no test list, and there is neither imagesTs nor imagesTr" in line
+
+
+def test_a_test_list_that_is_none_is_refused(tmp_path):
+    root = msd(tmp_path, test={"a.nii.gz": 1})
+    assert line_of(list_inputs, root, ("FLAIR", "T1w")) == (
+        f"{root / 'dataset.json'}: test: expected a list of paths."
+    )
 
 
 def test_without_test_cases_the_labelled_ones_are_predicted(tmp_path):

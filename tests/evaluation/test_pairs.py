@@ -1,3 +1,4 @@
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,18 @@ def test_a_word_that_programs_put_behind_the_name_is_no_part_of_it(pred, ref):
     told, problems = pairs_of(predictions(pred), references(ref))
     assert told == [(f"{pred}.nii.gz", f"{ref}.nii.gz")]
     assert problems == []
+
+
+@pytest.mark.parametrize("mark", ["", "_seg"])
+def test_an_accent_is_the_same_as_one_character_or_as_two(mark):
+    one, two = (unicodedata.normalize(form, "M\u00fcller") for form in ("NFC", "NFD"))
+    assert one != two
+    for pred, ref in ((one, two), (two, one)):
+        told, problems = pairs_of(predictions(pred + mark), references(ref))
+        assert told == [(f"{pred}{mark}.nii.gz", f"{ref}.nii.gz")]
+        assert problems == []
+    told, _ = pairs_of(predictions(one, two), references(two, one))
+    assert told == [(f"{name}.nii.gz",) * 2 for name in sorted((one, two))]
 
 
 def test_the_whole_name_goes_before_its_part():
@@ -119,6 +132,9 @@ def test_the_volumes_of_a_folder_are_predictions_but_for_two_of_one_name(tmp_pat
     assert (find_predictions(tmp_path).files, len(found.problems)) == ({}, 1)
     lone = find_predictions(tmp_path / "a.nii")
     assert (lone.files, lone.is_file) == ({"a": tmp_path / "a.nii"}, True)
+    (tmp_path / "C.NII.GZ").write_bytes(b"")
+    assert find_predictions(tmp_path).files == {"C": tmp_path / "C.NII.GZ"}
+    assert find_predictions(tmp_path / "C.NII.GZ").files == {"C": tmp_path / "C.NII.GZ"}
 
 
 @pytest.mark.parametrize("names", [(), ("notes.txt", ".hidden", "more.csv")])

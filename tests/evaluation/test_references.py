@@ -113,3 +113,80 @@ def test_a_run_on_other_data_says_what_labels_mean_and_nothing_of_the_files(tmp_
     assert [case.label for case in find_references(data, loaded, is_its_data=False).cases]
     listed = write_rows(root / "refs.csv", [{"id": "p1", "t1": "a.nii.gz", "label": "a.nii.gz"}])
     assert find_references(listed, loaded, is_its_data=False).cases[0].case_id == "p1"
+
+
+def references_of(path, *overrides, is_its_data=True, **data):
+    loaded = config_of({"data": {"root": "elsewhere", **data}}, overrides, "e", {})
+    return find_references(path, loaded, is_its_data=is_its_data)
+
+
+def test_exclusions_and_partial_labels_are_those_of_the_data_alone(tmp_path):
+    root = nnunet(tmp_path / "data", labels={"background": 0, "tumour": 1, "cyst": 2})
+    settings = {"exclude": ["c1"], "partial": {"c2": ["cyst"]}}
+    (case,) = references_of(root, **settings).cases
+    assert (case.case_id, case.annotated) == ("c2", ("cyst",))
+    both = references_of(root, is_its_data=False, **settings).cases
+    assert [(case.case_id, case.annotated) for case in both] == [("c1", None), ("c2", None)]
+
+
+def test_partial_labels_are_told_by_the_names_of_the_config_where_files_tell_none(tmp_path):
+    root = plain(tmp_path, ["images/a.nii.gz", "images/b.nii.gz"], ["labels/a.nii", "labels/b.nii"])
+    regions = {"background": 0, "whole": [1, 2], "core": [2]}
+    partial = {"a": ["core"]}
+    found = references_of(root, labels=regions, regions_class_order=[1, 2], partial=partial)
+    assert [case.annotated for case in found.cases] == [("core",), None]
+    assert [region.name for region in found.scheme.regions] == ["whole", "core"]
+    assert found.labels_from == "data.labels"
+
+
+def test_values_that_the_config_ignores_are_no_class_of_a_data_set_that_names_them(tmp_path):
+    root = nnunet(tmp_path / "data", labels={"background": 0, "tumour": 1, "cyst": 2})
+    assert references_of(root, "loss.ignore_index=2").scheme.names == ("background", "tumour")
+    unnamed = plain(tmp_path / "plain", ["images/a.nii"], ["labels/a.nii"])
+    found = references_of(unnamed, "loss.ignore_index=1")
+    assert (found.scheme, [case.case_id for case in found.cases]) == (None, ["a"])
+
+
+def test_the_layout_and_the_list_of_the_data_are_taken_where_a_folder_shows_more(tmp_path):
+    root = nnunet(tmp_path / "data")
+    write_rows(root / "cases.csv", [{"id": "p1", "label": "labelsTr/c1.nii.gz", "a": "b.nii"}])
+    with pytest.raises(UserError, match="shows more than one layout"):
+        references_of(root, is_its_data=False)
+    for layout, ids in (("nnunet", ["c1", "c2"]), ("list", ["p1"])):
+        told = references_of(root, f"data.layout={layout}", is_its_data=False)
+        assert [case.case_id for case in told.cases] == ids
+    mine = [{"id": "p2", "label": "labelsTr/c2.nii.gz", "a": "c.nii"}]
+    listed = write_rows(root / "mine.csv", mine)
+    (case,) = references_of(root, case_list=str(listed)).cases
+    assert (case.case_id, case.label) == ("p2", root / "labelsTr/c2.nii.gz")
+
+
+def test_the_pattern_of_the_data_chooses_among_labels_of_bids(tmp_path):
+    root = bids(tmp_path, [("01", "")])
+    save(root / "derivatives/sub-01/sub-01_desc-b_mask.nii.gz", label_of((6, 5, 4)))
+    pattern = "*_desc-b_mask.nii.gz"
+    (case,) = references_of(root, layout="bids", label_pattern=pattern).cases
+    assert case.label.name == "sub-01_desc-b_mask.nii.gz"
+
+
+def test_a_file_is_a_case_and_says_so(tmp_path):
+    path = save(tmp_path / "a.nii.gz", label_of((6, 5, 4)))
+    found = references_of(path)
+    assert [(case.case_id, case.images, case.label) for case in found.cases] == [("a", (), path)]
+    assert (found.is_file, found.is_synthetic) == (True, False)
+    folder = references_of(tmp_path)
+    assert (folder.is_file, folder.is_synthetic) == (False, False)
+
+
+def test_labels_of_a_phantom_are_known_by_the_descriptor_above_them(tmp_path):
+    root = nnunet(tmp_path / "data", synthetic=True)
+    assert references_of(root / "labelsTr").is_synthetic
+    assert references_of(root).is_synthetic
+
+
+def test_what_is_no_reference_is_refused_by_what_was_expected(tmp_path):
+    with pytest.raises(UserError, match=r"^--ref \S+none does not exist\. Expected a folder of"):
+        references_of(tmp_path / "none")
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(UserError, match=r"^--ref \S+a\.txt: expected a volume \(.*\) or a list\.$"):
+        references_of(tmp_path / "a.txt")

@@ -30,6 +30,9 @@ def write_run(root, folder, *settings, **changes):
         in_channels=len(channels),
         out_channels=dataset.scheme.num_outputs,
     )
+    # MONAI's DataLoader sets the seed that was set last: a network that a bundle makes after it,
+    # and into which no weights are read, would have these very weights.
+    torch.manual_seed(1)
     folder.mkdir(parents=True)
     contents = {
         "model": made.state_dict(),

@@ -31,6 +31,7 @@ from segfocal.data.phantom.stamp import STAMP
 from segfocal.errors import UserError
 from segfocal.export import bundle_metadata, bundle_readme
 from segfocal.export.bundle_config import literal
+from segfocal.export.model import load_model
 from segfocal.export.run import ExportRequest, export
 from segfocal.inference.predict_cases import PredictRequest, predict_cases
 from segfocal.labels import LabelScheme, Region
@@ -142,13 +143,16 @@ def test_a_file_a_channel_and_other_values_come_out_alike(run_folder, phantom, t
 def test_where_channels_lie_and_how_files_are_named_is_known(run_folder, tmp_path):
     run = run_folder()
     checkpoint = load_checkpoint(run / "best.pt")
-    checkpoint.config["data"].update(channel_dim=0, image_pattern="{case}/all.nii.gz")
+    checkpoint.config["data"].update(
+        channel_dim=0, image_pattern="{case}/{case}*.nii.gz", label_pattern="{case}/{case}_seg"
+    )
     save_checkpoint(run / "best.pt", checkpoint)
     volume = np.random.default_rng(0).integers(0, 900, (4, 20, 18, 7)).astype(np.int16)
     for case in ("P1", "P2"):
         (tmp_path / "images" / case).mkdir(parents=True)
-        path = tmp_path / "images" / case / "all.nii.gz"
+        path = tmp_path / "images" / case / f"{case}_all.nii.gz"
         nib.save(nib.Nifti1Image(volume, np.diag([1.0, 2.0, 3.0, 1.0])), path)
+        nib.save(nib.Nifti1Image(volume[0], np.eye(4)), path.with_name(f"{case}_seg.nii.gz"))
     expected = predict(run, tmp_path / "images")
     assert list(expected) == ["P1.nii.gz", "P2.nii.gz"]
     assert contents(run_bundle(write(run), tmp_path / "images")) == contents(expected)
@@ -201,6 +205,15 @@ def test_a_users_mistake_ends_in_a_line_and_no_traceback(run_folder, settings, s
     assert re.fullmatch(said, done.stderr.splitlines()[-1])
 
 
+def test_cases_come_one_at_a_time_in_order_by_the_process_itself(run_folder, tmp_path):
+    (tmp_path / "images").mkdir()
+    for number in range(9):
+        (tmp_path / "images" / f"{number}.nii").write_bytes(b"not read here")
+    work = workflow(write(run_folder()), dataset_dir=str(tmp_path / "images"))
+    loader = work.parser.get_parsed_content("dataloader")
+    assert (loader.batch_size, loader.num_workers, list(loader.sampler)) == (1, 0, [*range(9)])
+
+
 def test_files_may_be_named_in_place_of_a_folder(run_folder, phantom):
     run = run_folder()
     path = phantom / "imagesTr" / "PHANTOM_002.nii.gz"
@@ -240,11 +253,14 @@ def test_network_and_weights_do_the_same_in_a_pipeline_of_monais_alone(run_folde
 
 
 def test_monai_finds_what_it_requires(run_folder, phantom):
-    work = workflow(write(run_folder()), dataset_dir=str(phantom))
+    run = run_folder()
+    work = workflow(write(run), dataset_dir=str(phantom))
     assert work.check_properties() == []
     assert work.version == "0.1.0"
     assert work.channel_def == {"0": "WT", "1": "TC", "2": "ET"}
     assert work.spatial_shape == ["2*n", "2*n", "2*n"]
+    config = json.loads((run / "bundle" / "configs" / "inference.json").read_text())
+    assert '"label"' not in json.dumps(config["preprocessing"])
 
 
 @pytest.mark.parametrize("network", ["SegResNet", "tests.export.run_folders.OneSize"])
@@ -290,9 +306,9 @@ def test_the_metadata_say_what_goes_in_and_comes_out(run_folder):
         "intended_use": "Research. Not a medical device; not for clinical use.",
     }
     assert {key: metadata[key] for key in expected} == expected
-    assert metadata["description"].startswith("SegResNet, trained with segfocal, epoch 3, mean ")
-    assert metadata["description"].endswith(
-        "maps volumes of FLAIR, T1w, T1gd, T2w to label maps on their own grid."
+    assert metadata["description"] == (
+        "SegResNet, trained with segfocal, epoch 3, mean Dice of its validation 0.625 over 2 "
+        "cases; maps volumes of FLAIR, T1w, T1gd, T2w to label maps on their own grid."
     )
     image, pred = (
         metadata["network_data_format"][side][name]
@@ -302,6 +318,35 @@ def test_the_metadata_say_what_goes_in_and_comes_out(run_folder):
     assert (image["value_range"], image["num_channels"], pred["num_channels"]) == ([], 4, 3)
     assert pred["channel_def"] == {"0": "WT", "1": "TC", "2": "ET"}
     assert image["is_patch_data"] is pred["is_patch_data"] is True
+
+
+@pytest.mark.parametrize(
+    ("split", "over"),
+    [('{"val": ["b"]}', " over 1 case"), ('{"val": ["b", "c", "d"]}', " over 3 cases"), (None, "")],
+)
+def test_a_score_says_over_how_many_cases_it_is_and_of_a_phantom_that_it_is_one(
+    run_folder, split, over
+):
+    progress = {"epoch": 7, "best_epoch": 7, "best_score": 0.123456}
+    run = run_folder(progress=progress)
+    (run / "split.json").unlink()
+    if split is not None:
+        (run / "split.json").write_text(split)
+    model = load_model(run / "best.pt", run)
+    text = f"epoch 7, mean Dice of its validation 0.123{over}"
+    assert bundle_metadata.epoch_text(model) == f"{text} ({STAMP})"
+    scores = bundle_metadata.bundle_metadata(model)["eval_metrics"]
+    assert scores["validation_mean_dice"] == 0.1235
+
+
+def test_versions_are_told_without_the_name_of_a_build(run_folder, monkeypatch):
+    monkeypatch.setattr(bundle_metadata.torch, "__version__", "2.99.1+cu999")
+    monkeypatch.setattr(bundle_metadata.monai, "__version__", "1.9.0")
+    monkeypatch.setattr(bundle_metadata.np, "__version__", "3.0.0rc1")
+    run = run_folder()
+    metadata = bundle_metadata.bundle_metadata(load_model(run / "best.pt", run))
+    versions = [metadata[f"{name}_version"] for name in ("pytorch", "monai", "numpy")]
+    assert versions == ["2.99.1", "1.9.0", "3.0.0rc1"]
 
 
 def test_versions_are_the_installed_ones_and_those_tested_where_none_is(monkeypatch):
@@ -443,6 +488,18 @@ def test_a_name_that_monai_would_evaluate_is_refused(run_folder, name):
     with pytest.raises(UserError, match=r"which MONAI would evaluate\. Rename it"):
         write(run)
     assert not (run / "bundle").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_run_or_checkpoint_whose_name_monai_would_look_up_is_refused(run_folder, kind):
+    run = run_folder()
+    odd = run.with_name("%run") if kind == "folder" else run / "%best.pt"
+    (run if kind == "folder" else run / "best.pt").rename(odd)
+    checkpoint = odd / "best.pt" if kind == "folder" else odd
+    out = run.parent / "out"
+    with pytest.raises(UserError, match=r"^the name '%.*' begins with %, .*\. Rename it \(the "):
+        export(ExportRequest("bundle", checkpoint=checkpoint, out=out), lambda _line: None)
+    assert not out.exists()
 
 
 def test_a_setting_that_monai_would_make_something_of_is_refused(run_folder):

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -115,6 +116,58 @@ def test_sizes_that_the_graph_gets_wrong_are_not_offered(run_folder, monkeypatch
     assert_computes(path, network, [(1, 4, 16, 16, 16), (2, 4, 32, 16, 48)])
     assert "image (batch, 4, 16*r, 16*a, 16*s)" in lines[1]
     assert lines[1].endswith("takes steps of 1, 1, 1, which ONNX could not express")
+
+
+def model_of(patch_size, divisors):
+    """What sizes are told of, without a network."""
+    return SimpleNamespace(
+        patch_size=patch_size,
+        divisors=divisors,
+        checkpoint=SimpleNamespace(channels=("CT", "PET")),
+        scheme=SimpleNamespace(num_outputs=5),
+    )
+
+
+@pytest.mark.parametrize(
+    ("patch_size", "divisors", "expected"),
+    [
+        ((64, 64, 64), (1, 1, 1), [(1, 1, 1), (16, 16, 16), (32, 32, 32)]),
+        ((96, 96, 48), (8, 8, 1), [(8, 8, 1), (16, 16, 16)]),
+        ((96, 96, 48), (24, 3, 16), [(24, 3, 16), (48, 48, 16)]),
+        ((64, 64, 64), (16, 16, 16), [(16, 16, 16), (32, 32, 32)]),
+        ((40, 64, 64), (8, 4, 4), [(8, 4, 4)]),
+        ((40, 64, 64), (None, 4, 64), [(None, 4, 64), (None, 16, 64), (None, 32, 64)]),
+        ((40, 40, 40), (None, None, None), []),
+    ],
+)
+def test_sizes_are_tried_in_the_networks_steps_then_in_16_and_32_where_the_patch_is_such(
+    patch_size, divisors, expected
+):
+    steps = module._steps(model_of(patch_size, divisors))
+    assert steps == [*expected, (None, None, None)]
+
+
+@pytest.mark.parametrize(
+    ("divisors", "steps", "sizes", "more"),
+    [
+        ((8, 1, None), (8, 1, None), "8*r, a, 48", ""),
+        ((8, 1, 4), (16, 16, 4), "16*r, 16*a, 4*s", "8, 1, 4"),
+        ((8, 1, None), (16, 16, None), "16*r, 16*a, 48", "8, 1, none"),
+        ((8, 1, 4), (None, None, None), "96, 64, 48", "alone"),
+        ((None, None, None), (None, None, None), "96, 64, 48", ""),
+    ],
+)
+def test_the_sizes_that_the_file_takes_are_told(divisors, steps, sizes, more):
+    told = module._sizes_text(model_of((96, 64, 48), divisors), steps)
+    text = f"image (batch, 2, {sizes}) to logits (batch, 5, {sizes})"
+    if more == "alone":
+        assert told == f"{text}, the patch's alone"
+    elif more:
+        assert told == (
+            f"{text}; the network itself takes steps of {more}, which ONNX could not express"
+        )
+    else:
+        assert told == text
 
 
 def test_heads_for_deep_supervision_are_left_out(run_folder):

@@ -9,7 +9,7 @@ from typing import Literal
 from segfocal.data.cases import Case, Dataset
 from segfocal.data.layouts.bids import is_bids, read_bids
 from segfocal.data.layouts.brats import is_brats, read_brats
-from segfocal.data.layouts.case_list import LIST_NAMES, find_list, read_list
+from segfocal.data.layouts.case_list import LIST_ENDINGS, LIST_NAMES, find_list, read_list
 from segfocal.data.layouts.descriptor import FILE_NAME, Descriptor, Labels, told_scheme
 from segfocal.data.layouts.folder import list_file, list_folder
 from segfocal.data.layouts.found import Exclusion, FileRules, Found
@@ -167,6 +167,7 @@ def list_inputs(
     channels: Sequence[str],
     *,
     image_pattern: str | Mapping[str, str] | None = None,
+    label_pattern: str | None = None,
 ) -> list[Case]:
     """The cases to predict, without labels, sorted by id.
 
@@ -177,6 +178,7 @@ def list_inputs(
         channels: Name of every channel in a case's files, in file order.
         image_pattern: How the training's images were found; taken where it fits files here too, or
             where their names do, in whatever folders, if a name tells both case and channel.
+        label_pattern: How its labels were found: what fits it beside such images is none of them.
 
     Raises:
         UserError: If there is nothing to predict, a file is missing, or a dataset.json beside the
@@ -188,12 +190,12 @@ def list_inputs(
     if folder.name in _IMAGE_FOLDERS and (folder.parent / FILE_NAME).is_file():
         _check_channels(Descriptor.read(folder.parent), channels)
     if path.is_file():
-        if path.suffix in (".csv", ".tsv", ".json"):
+        if path.suffix.lower() in LIST_ENDINGS:
             rules = FileRules(channels, case_list=path)
             return list(read_list(folder, rules, Exclusion(), labelled=False).complete().cases)
         return list_file(path, channels)
     if not (path / FILE_NAME).is_file():
-        return _list_elsewhere(path, channels, image_pattern)
+        return _list_elsewhere(path, channels, image_pattern, label_pattern)
     descriptor = Descriptor.read(path)
     _check_channels(descriptor, channels)
     listed = list_tests(descriptor)
@@ -209,7 +211,10 @@ def list_inputs(
 
 
 def _list_elsewhere(
-    path: Path, channels: Sequence[str], image_pattern: str | Mapping[str, str] | None
+    path: Path,
+    channels: Sequence[str],
+    image_pattern: str | Mapping[str, str] | None,
+    label_pattern: str | None,
 ) -> list[Case]:
     """The cases of a folder without dataset.json."""
     rules = FileRules(channels, image_pattern=image_pattern)
@@ -221,8 +226,8 @@ def _list_elsewhere(
     if isinstance(image_pattern, str):
         name = image_pattern.rpartition("/")[2]
         names = f"**/{name}" if "{case}" in name and "{channel}" in name else None
-    for pattern in (image_pattern, names):
-        rules = FileRules(channels, image_pattern=pattern)
+    for pattern, of_labels in ((image_pattern, label_pattern), (names, None)):
+        rules = FileRules(channels, image_pattern=pattern, label_pattern=of_labels)
         if pattern is not None and fits_images(path, rules):
             return list(read_folder(path, rules, Exclusion(), labelled=False).complete().cases)
     return list_folder(path, channels)

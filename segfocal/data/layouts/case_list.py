@@ -18,14 +18,15 @@ from typing import Any
 
 from segfocal.data.cases import Case, MissingFile, channel_indices
 from segfocal.data.layouts.found import (
-    READABLE,
     Exclusion,
     FileRules,
     Found,
     is_there,
+    is_volume,
     lacking_files,
     noting,
     sorted_cases,
+    spellings,
 )
 from segfocal.data.nifti_header import case_stem
 from segfocal.errors import UserError
@@ -33,6 +34,9 @@ from segfocal.files import read_json_value
 
 LIST_NAMES = ("cases.csv", "cases.tsv", "cases.json")
 """Names under which a list is found without being named."""
+
+LIST_ENDINGS = (".csv", ".tsv", ".json")
+"""Endings of a list's name, in letters of either size."""
 
 _ID_KEYS = ("id", "case", "case_id")
 _RESERVED = (*_ID_KEYS, "label", "annotated", "source")
@@ -78,8 +82,9 @@ def read_list(
 
     Args:
         root: `data.root`.
-        rules: `case_list` is the file; else it is found by `find_list`. `channels` names the
-            columns of the channels, or the channels in the files of the column `image`.
+        rules: `case_list` is the file; else it is found by `find_list`. `channels` chooses and
+            orders columns, or keys of the object `image`; or names the files of the list `image`,
+            or what the one file of `image` holds.
         skip: Cases to leave out.
         labelled: Whether a case must have a label.
         images: Whether a list must name images; an evaluation needs the labels alone.
@@ -91,7 +96,9 @@ def read_list(
         UserError: If the list is missing or malformed, or names no case.
     """
     path = _list_path(root, rules.case_list)
-    rows = _json_rows(path, labelled=labelled) if path.suffix == ".json" else _csv_rows(path)
+    rows = (
+        _json_rows(path, labelled=labelled) if path.suffix.lower() == ".json" else _csv_rows(path)
+    )
     if not rows:
         raise UserError(f"{path}: lists no case.")
     channels, is_single = _channels(path, rows, rules.channels, needed=images)
@@ -101,7 +108,7 @@ def read_list(
     for row in rows:
         where = f"{path}: {row.place}"
         with noting(faults):
-            listed = _images(where, row, channels, is_single=is_single)
+            listed = _images(where, row, channels, rules.channels, is_single=is_single)
             case_id = _case_id(where, row, listed)
             if case_id in cases:
                 raise UserError(f"{where}: case {case_id} is listed twice. Keep one.")
@@ -153,7 +160,7 @@ def _list_path(root: Path, named: Path | None) -> Path:
         return found
     for candidate in (named, root / named):
         if candidate.is_file():
-            if candidate.suffix not in (".csv", ".tsv", ".json"):
+            if candidate.suffix.lower() not in LIST_ENDINGS:
                 raise UserError(f"data.case_list: {candidate}: expected .csv, .tsv or .json.")
             return candidate
     raise UserError(f"data.case_list: {named} does not exist, here or in {root}.")
@@ -166,10 +173,10 @@ def _csv_rows(path: Path) -> list[_Row]:
         raise UserError(
             f"{path}: byte {error.start} is not UTF-8 text. Save it as UTF-8."
         ) from error
-    first = text.partition("\n")[0]
-    delimiter = (
-        "\t" if path.suffix == ".tsv" else ";" if first.count(";") > first.count(",") else ","
-    )
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = ";" if first.count(";") > first.count(",") else ","
+    if path.suffix.lower() == ".tsv":
+        delimiter = "\t"
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[_Row] = []
     header: list[str] = []
@@ -247,7 +254,11 @@ def _channels(
         return tuple(wanted or held), False
     image = first["image"]
     if isinstance(image, dict):
-        return tuple(image), False
+        if wanted is not None:
+            objects = [row.fields.get("image") for row in rows]
+            named = (name for one in objects if isinstance(one, dict) for name in one)
+            channel_indices(list(dict.fromkeys(named)), wanted)
+        return tuple(wanted or image), False
     if isinstance(image, list):
         if wanted is None or len(wanted) != len(image):
             raise UserError(
@@ -257,7 +268,14 @@ def _channels(
     return tuple(wanted or ("image",)), True
 
 
-def _images(where: str, row: _Row, channels: Sequence[str], *, is_single: bool) -> tuple[str, ...]:
+def _images(
+    where: str,
+    row: _Row,
+    channels: Sequence[str],
+    wanted: Sequence[str] | None,
+    *,
+    is_single: bool,
+) -> tuple[str, ...]:
     """The paths of a case as written, in channel order; "" where one is not given."""
     image = row.fields.get("image")
     if isinstance(image, list):
@@ -265,7 +283,7 @@ def _images(where: str, row: _Row, channels: Sequence[str], *, is_single: bool) 
     elif isinstance(image, dict):
         listed = [image.get(name, "") for name in channels]
         unknown = [name for name in image if name not in channels]
-        if unknown:
+        if unknown and wanted is None:
             raise UserError(
                 f"{where}: channel {unknown[0]} is not one of {', '.join(channels)}. Name the same "
                 f"channels for every case."
@@ -288,9 +306,7 @@ def _case_id(where: str, row: _Row, listed: Sequence[str]) -> str:
     if key is None and len(listed) != 1:
         raise UserError(f"{where}: has no id. Add a column id: a case has {len(listed)} images.")
     case_id = (
-        case_stem(Path(listed[0].replace("\\", "/")))
-        if key is None
-        else str(row.fields[key]).strip()
+        case_stem(Path(listed[0].replace("\\", "/"))) if key is None else _text(row.fields[key])
     )
     if not case_id or re.search(r"[/\\\x00-\x1f]", case_id) or case_id in (".", ".."):
         raise UserError(
@@ -313,15 +329,12 @@ def _annotated(where: str, row: _Row) -> tuple[str, ...] | None:
 def _resolve(where: str, root: Path, beside: Path, text: str) -> Path:
     """A listed path, from the root or from the list's folder, that stays inside the root.
 
-    Backslashes are the slashes of Windows, where no file has them in its name.
-
     Raises:
         UserError: If it leaves the root.
     """
-    spellings = dict.fromkeys((text, text.replace("\\", "/")))
     inside = [
         candidate
-        for spelling in spellings
+        for spelling in spellings(text)
         for candidate in (root / spelling, beside / spelling)
         if candidate.resolve().is_relative_to(root.resolve())
     ]
@@ -333,5 +346,9 @@ def _resolve(where: str, root: Path, beside: Path, text: str) -> Path:
     return next((candidate for candidate in inside if candidate.is_file()), inside[0])
 
 
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
 def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and value.strip().endswith(READABLE)
+    return isinstance(value, str) and is_volume(value.strip())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segfocal.data.cases import Case
-from segfocal.data.layouts.found import is_there, missing_below
+from segfocal.data.layouts.found import is_there, missing_below, spellings
 from segfocal.errors import SegfocalWarning, UserError
 from segfocal.files import read_json
 from segfocal.labels import IgnoredClassError, LabelScheme
@@ -150,15 +150,13 @@ class Descriptor:
     def inside(self, listed: Any) -> Path:
         """A path that the file lists, which must stay within the data set's folder.
 
-        Backslashes are the slashes of Windows, where no file has them in its name.
-
         Raises:
             UserError: If it is not text, is absolute, or climbs out by `..`.
         """
         if not isinstance(listed, str) or not listed:
             raise self.error(f"expected a file's path, got {listed!r}.")
-        is_as_written = (self.path.parent / listed).is_file()
-        text: str = listed if is_as_written else listed.replace("\\", "/")
+        here = (one for one in spellings(listed) if (self.path.parent / one).is_file())
+        text = next(here, listed.replace("\\", "/"))
         relative = os.path.normpath(text)
         if Path(text).is_absolute() or relative.startswith(".."):
             raise self.error(

@@ -12,6 +12,7 @@ from segfocal.data.layouts.found import (
     Found,
     is_hidden,
     is_there,
+    is_volume,
     lacking_files,
     noting,
     sorted_cases,
@@ -35,7 +36,7 @@ def volume_files(folder: Path) -> list[Path]:
     return [
         path
         for path in found
-        if path.name.endswith(READABLE) and not is_hidden(path.name) and is_there(path)
+        if is_volume(path.name) and not is_hidden(path.name) and is_there(path)
     ]
 
 
@@ -80,7 +81,7 @@ def list_file(path: Path, channels: Sequence[str]) -> list[Case]:
     Raises:
         UserError: If it is no volume by name, or a channel's file is missing.
     """
-    if not path.name.endswith(READABLE):
+    if not is_volume(path.name):
         raise UserError(f"{path}: expected a volume ({', '.join(READABLE)}).")
     numbered = _NUMBERED.fullmatch(case_stem(path))
     siblings = [

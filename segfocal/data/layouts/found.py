@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,9 +128,25 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
+def is_volume(name: str) -> bool:
+    """Whether a file's name ends as volumes' do, in letters of either size: `A.NII.GZ` is one."""
+    return name.lower().endswith(READABLE)
+
+
 def is_there(path: Path) -> bool:
     """Whether there is a file, or a link that should lead to one: reading it tells of a bad one."""
     return path.is_file() or path.is_symlink()
+
+
+def spellings(listed: str) -> tuple[str, ...]:
+    """How a file that a list names may be written on this disk, the most literal first.
+
+    Backslashes are the slashes of Windows, where no file has them in its name. An accented letter
+    is the same whether it is written as one character or, as macOS does, as two.
+    """
+    slashed = listed.replace("\\", "/")
+    composed, parted = (unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))
+    return tuple(dict.fromkeys((listed, slashed, composed, parted)))
 
 
 def walk_volumes(root: Path, max_depth: int | None = None) -> list[Path]:
@@ -155,7 +172,7 @@ def walk_volumes(root: Path, max_depth: int | None = None) -> list[Path]:
             for name in sorted(folders)
             if not is_hidden(name) and (max_depth is None or depth < max_depth)
         ]
-        found += [here / n for n in names if n.endswith(READABLE) and not is_hidden(n)]
+        found += [here / n for n in names if is_volume(n) and not is_hidden(n)]
     return sorted(found)
 
 

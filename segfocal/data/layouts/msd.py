@@ -12,7 +12,7 @@ from segfocal.data.layouts.descriptor import (
     missing_files,
     missing_listed,
 )
-from segfocal.data.layouts.found import READABLE, Exclusion, Found, noting, sorted_cases
+from segfocal.data.layouts.found import Exclusion, Found, noting, sorted_cases
 from segfocal.data.nifti_header import case_stem
 
 
@@ -73,7 +73,7 @@ def list_tests(descriptor: Descriptor) -> list[Case]:
     entries: Any = descriptor.plain.get("test", [])
     if not isinstance(entries, list):
         raise descriptor.error("test: expected a list of paths.")
-    num_channels = len(descriptor.channels()) if entries else 0
+    num_channels = len(descriptor.channels())
     cases: dict[str, Case] = {}
     for entry in entries:
         image = descriptor.inside(entry.get("image") if isinstance(entry, dict) else entry)
@@ -86,7 +86,7 @@ def list_tests(descriptor: Descriptor) -> list[Case]:
 
 def _images(image: Path, num_channels: int) -> tuple[Path, ...]:
     """The listed file, or nnU-Net v1's one file per channel in its place."""
-    ending = next((suffix for suffix in READABLE if image.name.endswith(suffix)), "")
+    ending = image.name.removeprefix(case_stem(image))
     parts = tuple(
         image.with_name(f"{case_stem(image)}_{channel:04d}{ending}")
         for channel in range(num_channels)

@@ -61,7 +61,7 @@ def _paired_cases(
     numbered, faults = numbered_channels(images, channels)
     labels = {case_stem(path): path for path in _with_ending(root / "labelsTr", ending)}
     cases = []
-    for case_id in sorted({*numbered, *labels}):
+    for case_id in {*numbered, *labels}:
         if skip(case_id):
             continue
         files = numbered.get(case_id, {})

@@ -12,6 +12,7 @@ from segfocal.data.layouts.found import (
     Exclusion,
     FileRules,
     Found,
+    is_volume,
     lacking_files,
     noting,
     sorted_cases,
@@ -24,7 +25,7 @@ IMAGES, LABELS = "images/{case}", "labels/{case}"
 
 _SINGLE = "image"
 _TOKEN = re.compile(r"\{([^{}]*)\}|\*\*/|\*")
-_ENDING = "(?:" + "|".join(map(re.escape, READABLE)) + ")"
+_ENDING = "(?i:" + "|".join(map(re.escape, READABLE)) + ")"
 
 
 def is_folder(root: Path) -> bool:
@@ -33,15 +34,17 @@ def is_folder(root: Path) -> bool:
 
 
 def fits_images(root: Path, rules: FileRules) -> bool:
-    """Whether any file below a folder fits the images' pattern.
+    """Whether any file below a folder fits the images' pattern, and not that of the labels.
 
     Raises:
-        UserError: If the pattern is malformed.
+        UserError: If a pattern is malformed.
     """
+    label = _label_pattern(rules)
     _, patterns = _image_patterns(rules.image_pattern or IMAGES, rules.channels)
+    paths = [path.relative_to(root).as_posix() for path in walk_volumes(root)]
     return any(
-        pattern.fullmatch(path.relative_to(root).as_posix())
-        for path in walk_volumes(root)
+        pattern.fullmatch(path) and not label.fullmatch(path)
+        for path in paths
         for _, pattern in patterns
     )
 
@@ -65,7 +68,7 @@ def read_folder(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool
     Raises:
         UserError: If a pattern is malformed or meets nothing.
     """
-    label_rule = _compiled("data.label_pattern", rules.label_pattern or LABELS, None)
+    label_rule = _label_pattern(rules)
     named = IMAGES if rules.image_pattern is None else rules.image_pattern
     channels, patterns = _image_patterns(named, rules.channels)
     files: dict[str, dict[str, Path]] = {}
@@ -95,7 +98,7 @@ def read_folder(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool
         )
     keys = channels if len(patterns) > 1 or "channel" in patterns[0][1].groupindex else (_SINGLE,)
     cases = []
-    for case_id in sorted({*files, *(labels if labelled else ())}):
+    for case_id in {*files, *(labels if labelled else ())}:
         if skip(case_id):
             continue
         held_files = files.get(case_id, {})
@@ -118,7 +121,11 @@ def read_folder(root: Path, rules: FileRules, skip: Exclusion, *, labelled: bool
 def _place(pattern: str, case_id: str, channel: str = "") -> str:
     """Where a pattern looks for a file: `images/p1_flair.nii.gz`."""
     filled = pattern.replace("{case}", case_id).replace("{channel}", channel)
-    return filled if filled.endswith(READABLE) else f"{filled}{READABLE[0]}"
+    return filled if is_volume(filled) else f"{filled}{READABLE[0]}"
+
+
+def _label_pattern(rules: FileRules) -> re.Pattern[str]:
+    return _compiled("data.label_pattern", rules.label_pattern or LABELS, None)
 
 
 def _image_patterns(
@@ -166,7 +173,7 @@ def _compiled(setting: str, text: str, channels: Sequence[str] | None) -> re.Pat
     if "case" not in seen:
         raise UserError(f"{setting}: {text} has no {{case}}. Expected e.g. images/{{case}}.nii.gz.")
     parts.append(re.escape(text[end:]))
-    return re.compile("".join(parts) + ("" if text.endswith(READABLE) else _ENDING))
+    return re.compile("".join(parts) + ("" if is_volume(text) else _ENDING))
 
 
 def _add(files: dict[str, Path], key: str, path: Path, what: str) -> None:

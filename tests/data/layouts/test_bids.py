@@ -91,6 +91,40 @@ def test_labels_that_could_be_several_are_named_and_picked_by_a_pattern(tmp_path
     assert picked.name == "sub-01_desc-oedema_mask.nii.gz"
 
 
+def test_a_channel_that_two_files_fit_alike_is_told_beside_the_other_cases(tmp_path):
+    root = bids(tmp_path, [("01", ""), ("02", "")], channels=("dwi",))
+    plainest = root / "sub-01" / "anat" / "sub-01_dwi.nii.gz"
+    save(plainest.with_name("sub-01_acq-b_dwi.nii.gz"), image_of(SHAPE))
+    plainest.rename(plainest.with_name("sub-01_acq-a_dwi.nii.gz"))
+    dataset = read(root, "dwi", keep_incomplete=True)
+    assert dataset.case_ids == ("sub-02",)
+    assert dataset.faults == (
+        (
+            "sub-01: 2 files fit channel dwi: sub-01_acq-a_dwi.nii.gz, sub-01_acq-b_dwi.nii.gz. "
+            "Say which in data.channels, e.g. acq-a_dwi."
+        ),
+    )
+    assert read(root, "acq-b_dwi", keep_incomplete=True).cases[0].images[0].name == (
+        "sub-01_acq-b_dwi.nii.gz"
+    )
+
+
+def test_files_that_are_not_named_as_bids_wants_it_are_passed_over(tmp_path):
+    root = bids(tmp_path, [("01", "")], channels=("dwi",))
+    for name in ("notes", "sub-01_", "x_dwi"):
+        save(root / "sub-01" / "anat" / f"{name}.nii.gz", image_of(SHAPE))
+    odd = save(root / "sub-01" / "anat" / "sub-01_acq-a-b_adc.nii.gz", image_of(SHAPE))
+    (case,) = read(root, "dwi", "acq-a-b_adc").cases
+    assert [path.name for path in case.images] == ["sub-01_dwi.nii.gz", odd.name]
+
+
+def test_a_folder_without_subjects_that_is_called_bids_is_refused(tmp_path):
+    (tmp_path / "anat").mkdir()
+    assert line(tmp_path, "dwi", layout="bids") == (
+        f"{tmp_path}: holds no sub-* folder, nor does rawdata in it. Is this BIDS?"
+    )
+
+
 def test_every_session_that_lacks_a_file_is_named(tmp_path):
     root = bids(tmp_path, [("01", "a"), ("02", "a"), ("03", "a")])
     (root / "sub-02" / "ses-a" / "anat" / "sub-02_ses-a_adc.nii.gz").unlink()

@@ -1,4 +1,5 @@
 import os
+import unicodedata
 
 import pytest
 
@@ -47,6 +48,34 @@ def test_a_table_with_a_column_a_channel(root, delimiter):
     assert (loaded.image[1] == image_of(SHAPE, 1)).all()
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_empty_lines_before_the_header_and_any_line_ends_change_nothing(root, delimiter, end):
+    rows = [delimiter.join(row) for row in (ROWS[0], ROWS[0].values(), ROWS[1].values())]
+    (root / "cases.csv").write_bytes(end.join(["", " ", rows[0], "", *rows[1:], ""]).encode())
+    dataset = read(root)
+    assert (dataset.channels, dataset.case_ids) == (("t1", "flair"), ("a", "b"))
+    assert dataset.cases[0].label == root / "y/a.nii.gz"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_an_accent_is_the_same_in_a_list_and_in_a_files_name(root, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    name = "y/M\N{LATIN SMALL LETTER U WITH DIAERESIS}ller.nii.gz"
+    (root / "y/a.nii.gz").rename(root / unicodedata.normalize(form, name))
+    write_rows(root / "cases.csv", [ROWS[1] | {"label": unicodedata.normalize(other, name)}])
+    assert read(root).cases[0].label == root / unicodedata.normalize(form, name)
+
+
+def test_known_columns_are_known_in_any_letters_and_channels_keep_theirs(root):
+    header = {"id": " ID ", "t1": "T1", "flair": "Flair", "label": "Label"}
+    write_rows(root / "cases.csv", [{header[key]: row[key] for key in row} for row in ROWS])
+    assert read(root).channels == ("T1", "Flair")
+    assert read(root).case_ids == ("a", "b")
+    write_rows(root / "cases.csv", [{"IMAGE": "x/a1.nii.gz", "LABEL": "y/a.nii.gz"}])
+    assert (read(root).channels, read(root).case_ids) == (("image",), ("a1",))
+
+
 def test_the_list_is_found_under_its_usual_name(root):
     write_rows(root / "cases.csv", ROWS)
     assert read_dataset(root, labels=LABELS).case_ids == ("a", "b")
@@ -92,8 +121,29 @@ def test_json_lists_cases_as_monai_does(root, wrap):
     )
 
 
+def test_channels_choose_the_keys_of_an_image_and_their_order(root):
+    images = {"t1": "x/b1.nii.gz", "t2": "x/none.nii.gz", "flair": "x/b2.nii.gz"}
+    rows = [
+        {"id": "b", "image": images, "label": "y/b.nii.gz"},
+        {"id": "a", "image": {"flair": "x/a2.nii.gz", "t1": "x/a1.nii.gz"}, "label": "y/a.nii.gz"},
+    ]
+    write_json(root / "list.json", rows)
+    dataset = read(root, "list.json", channels=["flair", "t1"])
+    assert dataset.channels == ("flair", "t1")
+    assert [[path.name for path in case.images] for case in dataset.cases] == [
+        ["a2.nii.gz", "a1.nii.gz"],
+        ["b2.nii.gz", "b1.nii.gz"],
+    ]
+    assert line(root, "list.json", channels=["flare", "t1"]) == (
+        "data.channels: flare is not a channel of the data; it has t1, t2, flair. "
+        "Did you mean flair?"
+    )
+    write_json(root / "list.json", [rows[0] | {"image": {"t1": "x/b1.nii.gz"}}, rows[1]])
+    assert "1 case lacks files: b (flair)." in line(root, "list.json", channels=["flair", "t1"])
+
+
 def test_what_a_case_was_annotated_for_and_where_it_came_from(root):
-    rows = [ROWS[0] | {"annotated": "liver; spleen", "source": "btcv"}]
+    rows = [ROWS[0] | {"annotated": "liver; spleen;", "source": "btcv"}]
     rows += [ROWS[1] | {"annotated": " ", "source": ""}]
     write_rows(root / "cases.csv", rows)
     a, b = read(root).cases
@@ -211,6 +261,7 @@ def test_a_malformed_table_names_its_line(root, text, message):
         ([], "lists no case."),
         ([3], "entry 0: expected an object, got 3."),
         ([{"id": "a", "image": 7}], "entry 0: expected paths, got 7."),
+        ([{"id": None, "image": "x/a1.nii.gz"}], "entry 0: id '': expected a name that can be"),
         ([{"id": "a", "image": {"t1": "x"}, "annotated": 3}], "entry 0: annotated: expected names"),
         (
             [{"id": "a", "image": {"t1": "x"}}, {"id": "b", "image": {"t2": "x"}}],
@@ -225,6 +276,21 @@ def test_a_malformed_table_names_its_line(root, text, message):
 def test_malformed_json_names_its_entry(root, content, message):
     path = write_json(root / "list.json", content)
     assert line(root, "list.json").startswith(f"{path}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        (7, "entry 1: expected paths, got 7."),
+        (None, "1 case lacks files: b (t1, label)."),
+        (["x/a1.nii.gz", "x/a2.nii.gz"], "entry 1: has 2 image files, expected 1 (t1)."),
+    ],
+)
+def test_an_entry_of_another_form_than_the_first_is_told(root, image, told):
+    first = {"id": "a", "image": {"t1": "x/a1.nii.gz"}, "label": "y/a.nii.gz"}
+    path = write_json(root / "list.json", [first, {"id": "b", "image": image}])
+    for channels in (None, ["t1"]):
+        assert line(root, "list.json", channels=channels).startswith(f"{path}: {told}")
 
 
 def test_a_list_that_is_not_there_or_not_text(root):
@@ -247,3 +313,25 @@ def test_inputs_come_from_a_list_without_labels(root):
     assert [case.case_id for case in cases] == ["a", "b"]
     assert [file.name for file in cases[0].images] == ["a2.nii.gz", "a1.nii.gz"]
     assert cases[0].label is None
+
+
+@pytest.mark.parametrize("order", [("flair", "t1"), ("t1", "flair")])
+def test_inputs_of_a_json_list_are_in_the_order_of_the_checkpoints_channels(root, order):
+    images = {name: ROWS[1][name] for name in order}
+    path = write_json(root / "new.json", {"test": [{"id": "a", "image": images}]})
+    (case,) = list_inputs(path, ("flair", "t1"))
+    assert [file.name for file in case.images] == ["a2.nii.gz", "a1.nii.gz"]
+    write_json(path, [{"id": "a", "image": {"t1": "x/a1.nii.gz", "t2": "x/a2.nii.gz"}}])
+    with pytest.raises(UserError, match=r"^data\.channels: flair is not a channel of the data"):
+        list_inputs(path, ("flair", "t1"))
+
+
+def test_inputs_that_lack_a_file_cannot_be_left_out_by_a_config(root):
+    rows = [{"id": "a", "t1": "x/a1.nii.gz"}, {"id": "b", "t1": "x/none.nii.gz"}]
+    path = write_rows(root / "new.csv", rows)
+    with pytest.raises(UserError) as caught:
+        list_inputs(path, ("t1",))
+    assert str(caught.value) == (
+        f"{path}: 1 case lacks files: b (t1). Expected the files that it lists, below {root}. "
+        f"Add them."
+    )

@@ -7,6 +7,7 @@ import pytest
 
 from segfocal.data.layouts import detect_layout, list_inputs, read_dataset
 from segfocal.data.layouts.found import FileRules, walk_volumes
+from segfocal.data.verify import load_case
 from segfocal.errors import UserError
 from segfocal.labels import LabelScheme
 
@@ -46,6 +47,12 @@ def test_a_folder_that_shows_two_layouts_asks(tmp_path):
         f"data.layout to the one to read."
     )
     assert read_dataset(root, "nnunet").layout == "nnunet"
+
+
+@pytest.mark.parametrize("held", ["images", "labels"])
+def test_images_without_labels_and_labels_without_images_show_no_layout(tmp_path, held):
+    save(tmp_path / held / "a.nii.gz", image_of(SHAPE))
+    assert "no layout was recognised. Looked for dataset.json" in line(read_dataset, tmp_path)
 
 
 def test_a_folder_that_shows_none_says_what_was_looked_for(tmp_path):
@@ -113,6 +120,58 @@ def test_a_folder_of_nrrd_and_metaimage_files_is_listed(tmp_path):
     for name in ("a.nrrd", "b.mha", "c.mhd", "d.nii.gz", "e.raw", "._a.nrrd"):
         (tmp_path / name).write_bytes(b"")
     assert [case.case_id for case in list_inputs(tmp_path, ("CT",))] == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("ending", [".NII.GZ", ".NII", ".Nii.gz"])
+def test_endings_are_read_in_letters_of_either_size(tmp_path, ending):
+    labels = {"background": 0, "x": 1}
+    root = plain(tmp_path / "f", ["images/a.nii", "images/b.nii"], ["labels/a.nii", "labels/b.nii"])
+    for name in ("images/b", "labels/b"):
+        (root / f"{name}.nii").rename(root / f"{name}{ending}")
+    dataset = read_dataset(root, labels=labels)
+    assert dataset.case_ids == ("a", "b")
+    assert (load_case(dataset.cases[1], dataset.scheme, ("CT",)).image == image_of(SHAPE, 1)).all()
+    assert [case.case_id for case in list_inputs(root / "images", ("CT",))] == ["a", "b"]
+    (case,) = list_inputs(root / "images" / f"b{ending}", ("CT",))
+    assert case.case_id == "b"
+    row = {"id": "b", "scan": f"images/b{ending}", "label": f"labels/b{ending}"}
+    listed = write_rows(root / "my.CSV", [row])
+    rules = FileRules(case_list=listed)
+    assert read_dataset(root, labels=labels, rules=rules).channels == ("scan",)
+    assert [case.case_id for case in list_inputs(listed, ("scan",))] == ["b"]
+    raw = bids(tmp_path / "bids", [("01", "")], channels=("dwi",))
+    for path in list(raw.rglob("*.nii.gz")):
+        path.rename(path.with_name(path.name.removesuffix(".nii.gz") + ending))
+    held = read_dataset(raw, labels=labels, rules=FileRules(["dwi"]))
+    assert held.case_ids == ("sub-01",)
+    old = brats(tmp_path / "brats", ["BraTS20_001"], ending=".nii")
+    for path in list(old.rglob("*.nii")):
+        path.rename(path.with_name(path.name.removesuffix(".nii") + ending))
+    assert read_dataset(old).case_ids == ("BraTS20_001",)
+
+
+def test_a_pattern_that_names_an_ending_takes_that_one_alone(tmp_path):
+    root = plain(tmp_path, ["images/a.nii", "images/b.nii.gz"], ["labels/a.nii", "labels/b.nii.gz"])
+    (root / "images" / "a.nii").rename(root / "images" / "a.NII")
+    (root / "labels" / "a.nii").rename(root / "labels" / "a.NII")
+    for ending, case in ((".nii.gz", "b"), (".NII", "a")):
+        rules = FileRules(
+            image_pattern=f"images/{{case}}{ending}", label_pattern=f"labels/{{case}}{ending}"
+        )
+        assert read_dataset(root, labels={"background": 0, "x": 1}, rules=rules).case_ids == (case,)
+
+
+@pytest.mark.parametrize(("name", "synthetic"), [("my_Phantom", True), ("clinic", False)])
+def test_a_folder_is_a_phantom_by_its_name_alone(tmp_path, name, synthetic):
+    root = plain(tmp_path / name, ["images/a.nii"], ["labels/a.nii"])
+    assert read_dataset(root, labels={"background": 0, "x": 1}).synthetic is synthetic
+
+
+def test_labels_larger_than_is_believed_are_not_read_for_their_values(tmp_path):
+    root = plain(tmp_path, ["images/a.nii"], ["labels/a.nii"])
+    num_voxels = SHAPE[0] * SHAPE[1] * SHAPE[2]
+    assert read_dataset(root, labels="auto", max_voxels=num_voxels).scheme.values == (0, 1)
+    assert f"{num_voxels - 1}" in line(read_dataset, root, labels="auto", max_voxels=num_voxels - 1)
 
 
 def test_a_list_may_be_called_csv(tmp_path):

@@ -57,6 +57,40 @@ def test_a_pattern_for_each_channel(tmp_path):
     assert names(dataset.cases[0]) == ["1.nii.gz", "1_T1.nii.gz"]
 
 
+def test_a_file_that_fits_two_channels_is_of_the_first(tmp_path):
+    root = plain(tmp_path, ["i/a_t1.nii", "i/a_t1ce.nii"], ["l/a.nii"])
+    dataset = read(root, {"T1ce": "i/{case}_t1ce", "T1": "i/{case}_t1*"}, "l/{case}")
+    assert names(dataset.cases[0]) == ["a_t1ce.nii", "a_t1.nii"]
+
+
+def test_a_file_may_hold_every_channel_that_is_named(tmp_path):
+    root = plain(tmp_path, ["images/a.nii", "images/b.nii"], ["labels/a.nii", "labels/b.nii"])
+    dataset = read(root, channels=["x", "y"])
+    assert dataset.channels == ("x", "y")
+    assert [(names(case), case.missing) for case in dataset.cases] == [
+        (["a.nii"], ()),
+        (["b.nii"], ()),
+    ]
+
+
+def test_a_label_that_lies_there_twice_is_told_beside_the_other_cases(tmp_path):
+    root = plain(tmp_path, ["i/a.nii", "i/b.nii"], ["l/a.nii", "l/b.nii", "l/b.nii.gz"])
+    dataset = read(root, "i/{case}", "l/{case}", keep_incomplete=True)
+    assert dataset.case_ids == ("a", "b")
+    assert [fault.split(" are both ")[1] for fault in dataset.faults] == [
+        "labels of b. Remove one, or mend the pattern."
+    ]
+
+
+def test_a_label_is_looked_for_where_the_pattern_says(tmp_path):
+    root = plain(tmp_path, ["i/a.nii", "i/b.nii"], ["l/a_seg.nii"])
+    dataset = read(root, "i/{case}", "l/{case}_seg", keep_incomplete=True)
+    assert [[file.expected for file in case.missing] for case in dataset.cases] == [
+        [],
+        ["l/b_seg.nii.gz"],
+    ]
+
+
 def test_a_label_beside_its_image_is_not_an_image(tmp_path):
     root = plain(tmp_path, ["a.nii.gz", "b.nii.gz"], ["a_seg.nii.gz", "b_seg.nii.gz"])
     assert read(root, "{case}", "{case}_seg").case_ids == ("a", "b")
@@ -108,6 +142,17 @@ def test_inputs_are_found_by_the_trainings_pattern_where_it_fits(tmp_path):
     assert case.case_id == "scan_1"
 
 
+def test_labels_beside_the_images_are_no_inputs(tmp_path):
+    root = plain(tmp_path / "a", ["a.nii", "b.nii"], ["a_seg.nii", "b_seg.nii"])
+    patterns = {"image_pattern": "{case}", "label_pattern": "{case}_seg"}
+    assert [case.case_id for case in list_inputs(root, ("CT",), **patterns)] == ["a", "b"]
+    alone = plain(tmp_path / "b", [], ["x_seg.nii"])
+    assert [case.case_id for case in list_inputs(alone, ("CT",), **patterns)] == ["x_seg"]
+    patterns = {"image_pattern": "i/{case}_{channel}.nii", "label_pattern": "{case}.nii"}
+    flat = plain(tmp_path / "c", ["a_CT.nii"])
+    assert [case.case_id for case in list_inputs(flat, ("CT",), **patterns)] == ["a"]
+
+
 def test_inputs_named_as_the_training_was_are_found_in_other_folders(tmp_path):
     pattern = "train/*/*/{case}_{channel}.nii.gz"
     files = [f"P1_T1_{channel}.nii.gz" for channel in ("FLAIR", "T1", "MASK")]
@@ -117,7 +162,7 @@ def test_inputs_named_as_the_training_was_are_found_in_other_folders(tmp_path):
         assert case.case_id == "P1_T1"
         assert names(case) == ["P1_T1_T1.nii.gz", "P1_T1_FLAIR.nii.gz"]
     (tmp_path / "flat" / "P1_T1_T1.nii.gz").unlink()
-    with pytest.raises(UserError, match="P1_T1"):
+    with pytest.raises(UserError, match=r"1 case lacks files: P1_T1 \(T1\)\. .* Add them\.$"):
         list_inputs(tmp_path / "flat", ("T1", "FLAIR"), image_pattern=pattern)
 
 

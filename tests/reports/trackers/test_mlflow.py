@@ -1,9 +1,11 @@
 import os
 import shutil
+import time
 
 import pytest
 
 from segfocal.errors import UserError
+from segfocal.reports.trackers.mlflow import MLflow
 from tests.reports.trackers.mlflow_server import mlflow_server
 from tests.reports.trackers.told import STAMP, end, row, run, tell
 
@@ -133,6 +135,26 @@ def test_an_experiment_that_another_run_makes_a_moment_earlier_is_taken(folder, 
     assert asked[:2] == ["segfocal"] * 2
 
 
+def test_an_experiment_that_cannot_be_made_is_told_by_mlflows_own_error(folder, monkeypatch):
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    def refuse(*_arguments):
+        raise MlflowException("no experiments for you")
+
+    monkeypatch.setattr(MlflowClient, "create_experiment", refuse)
+    with pytest.raises(MlflowException, match=r"^no experiments for you$"):
+        tell("mlflow", run(folder), end())
+
+
+def test_numbers_have_the_time_at_which_they_are_told_in_milliseconds(folder):
+    before = 1000 * time.time()
+    tell("mlflow", run(folder), row(1), end())
+    client, (found,) = runs(folder)
+    (metric,) = client.get_metric_history(found.info.run_id, "loss")
+    assert before - 1 <= metric.timestamp <= 1000 * time.time()
+
+
 def test_a_database_of_the_environment_is_not_made_by_asking_and_is_the_one_told(
     folder, empty_store, monkeypatch
 ):
@@ -173,6 +195,41 @@ def test_a_server_is_asked_impatiently_before_training_but_for_what_a_user_set(f
     tell("mlflow")
     assert seen == [["77", "1"]]
     assert [os.environ.get(name) for name in names] == ["77", None]
+
+
+def test_a_run_is_opened_impatiently_and_then_told_with_the_clients_own_patience(
+    folder, monkeypatch
+):
+    from mlflow import MlflowClient
+
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    monkeypatch.delenv(name, raising=False)
+    seen = []
+
+    def watched(method):
+        original = getattr(MlflowClient, method)
+
+        def call(*arguments, **options):
+            seen.append((method, os.environ.get(name)))
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(MlflowClient, method, call)
+
+    for method in ("create_run", "set_terminated"):
+        watched(method)
+    tell("mlflow", run(folder), end())
+    assert seen == [("create_run", "1"), ("set_terminated", None)]
+
+
+@pytest.mark.parametrize("own", [None, "false"])
+def test_mlflow_reports_no_use_of_itself_unless_a_user_wants_it(monkeypatch, own):
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "unset at the end as it was")
+    if own is None:
+        monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
+    else:
+        monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", own)
+    MLflow()
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == (own or "true")
 
 
 def test_a_run_that_goes_on_is_running_again(folder, monkeypatch):

@@ -2,10 +2,13 @@
 
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from segfocal.reports.trackers.process import TrackerProcess
+from segfocal.reports.trackers.tracker import Kept, TrackedRun
+from segfocal.reports.trackers.wandb import WeightsAndBiases
 from tests.reports.trackers.test_tensorboard import PNG
 from tests.reports.trackers.told import STAMP, end, row, run
 from tests.reports.trackers.wandb_file import content
@@ -29,6 +32,81 @@ def tell(*messages):
     process.end()
     assert failure is None
     return answers
+
+
+@pytest.mark.parametrize("own", [None, "true"])
+def test_wandb_reports_no_errors_of_its_own_unless_a_user_wants_it(monkeypatch, own):
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "unset at the end as it was")
+    if own is None:
+        monkeypatch.delenv("WANDB_ERROR_REPORTING")
+    else:
+        monkeypatch.setenv("WANDB_ERROR_REPORTING", own)
+    WeightsAndBiases()
+    assert os.environ["WANDB_ERROR_REPORTING"] == (own or "false")
+
+
+@pytest.mark.parametrize(
+    ("mode", "asked"), [(None, 1), ("online", 1), ("offline", 0), ("disabled", 0)]
+)
+def test_the_server_is_asked_for_the_key_where_a_run_is_sent_to_it(monkeypatch, mode, asked):
+    monkeypatch.delenv("WANDB_MODE")
+    if mode is not None:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    tracker, calls = WeightsAndBiases(), []
+    monkeypatch.setattr(tracker._wandb, "login", lambda **options: calls.append(options))
+    tracker.reach()
+    assert calls == [{"verify": True}] * asked
+
+
+def opened(tracker, monkeypatch, folder, kept, **told):
+    """What `open` answers and what it asked for, where wandb tells `told` of the run."""
+    monkeypatch.setenv("WANDB_DATA_DIR", str(folder))
+    calls = []
+
+    def init(**options):
+        calls.append(options)
+        config = SimpleNamespace(update=lambda _values, **options: calls[0].update(options))
+        state = {"step": 0, "resumed": False, "url": "u", **told}
+        return SimpleNamespace(config=config, summary={}, **state)
+
+    monkeypatch.setattr(tracker._wandb, "init", init)
+    answer = tracker.open(TrackedRun(folder, "a", "", {}, {}, epoch=0), kept)
+    (asked,) = calls
+    return answer, asked
+
+
+@pytest.mark.parametrize(
+    ("kept", "resumed", "step", "epoch"),
+    [(3, True, 5, 4), (9, True, 5, 9), (3, False, 5, 3), (0, False, 0, 0)],
+)
+def test_the_last_epoch_is_the_later_of_what_is_kept_and_what_the_server_has(
+    tmp_path, monkeypatch, kept, resumed, step, epoch
+):
+    """wandb's step is the next one that it takes."""
+    answer, asked = opened(
+        WeightsAndBiases(), monkeypatch, tmp_path, Kept("k1", kept), step=step, resumed=resumed
+    )
+    assert answer.kept == Kept("k1", epoch)
+    assert (asked["id"], asked["resume"]) == ("k1", "allow")
+    assert asked["allow_val_change"]  # `--resume` may have changed a setting
+
+
+def test_what_wandb_would_gather_by_itself_is_switched_off(tmp_path, monkeypatch):
+    _, asked = opened(WeightsAndBiases(), monkeypatch, tmp_path, Kept())
+    settings = asked["settings"]
+    assert settings.x_stats_pid == os.getppid()  # the training, not the tracker's own process
+    # terminal, code, git, host, command line and user, machine, packages
+    off = {
+        "console": "off",
+        "disable_code": True,
+        "save_code": False,
+        "disable_git": True,
+        "host": "",
+        "x_disable_meta": True,
+        "x_disable_machine_info": True,
+        "x_save_requirements": False,
+    }
+    assert {name: getattr(settings, name) for name in off} == off
 
 
 def test_a_run_is_told_and_goes_on_under_its_id(tmp_path, monkeypatch):
