@@ -261,6 +261,11 @@ def test_what_is_no_score_is_refused(run, scores, tmp_path):
     assert "is not by segfocal-evaluate" in refused(run, scores / "b")
 
 
+def test_an_evaluation_of_no_case_is_none(run, scores):
+    (scores / "a/cases.csv").unlink()
+    assert "a holds neither summary.json and cases.csv" in refused(run, scores / "a")
+
+
 def test_mistakes_in_the_arguments_are_told(run, scores, tmp_path):
     err = refused(run, scores / "a", "--measures", "dise")
     assert "--measures dise: expected some of dice, nsd," in err
@@ -312,6 +317,10 @@ def test_the_phantoms_stamp_stands_on_everything(run, tmp_path):
         assert {row["note"] for row in rows_of(f"found/{name}")} == {STAMP}
     assert json.loads(Path("found/comparison.json").read_text())["synthetic"] == STAMP
     assert STAMP.encode() in Path("found/comparison.png").read_bytes()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two/val_cases.csv").write_text(VALIDATION.format(note=""))
+    _, out, _ = run(tmp_path / "two", tmp_path / "one")
+    assert STAMP in out
 
 
 def test_folds_are_one_method(run, tmp_path):
