@@ -145,7 +145,8 @@ class DataConfig(Section):
     """Folder of the files; default: `segfocal` in $XDG_CACHE_HOME, or in ~/.cache. They hold images
     of patients: the folder is made for the user alone, and a file no run used for 30 days goes."""
     cache_ram_gb: float | None = Field(None, ge=0)
-    """Memory for prepared training cases; default: half of what is free when the run starts."""
+    """Memory for prepared training cases; default: half of what is free when the run starts.
+    Validation cases get a quarter of what is then left."""
 
     @field_validator("spacing_mm")
     @classmethod
