@@ -115,7 +115,8 @@ class DataConfig(Section):
     segfocal-predict warns of voxels that are not of the size trained on."""
     normalize: Normalization | dict[str, Normalization] = "zscore"
     """`zscore` per case and channel, `zscore_nonzero` over the voxels that are not 0 (skull
-    stripped), a window `[low, high]` scaled to -1..1 (CT), `none`; one for all or by channel."""
+    stripped), a window `[low, high]` scaled to -1..1 (CT), `none`; one for all, or one for
+    every channel by its name."""
     pad: bool = True
     """Pad a volume smaller than the patch (padded voxels are ignored); false: refuse it."""
     split: Path | None = None
