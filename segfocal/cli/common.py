@@ -50,14 +50,21 @@ def make_parser(command: str, description: str, epilog: str = "") -> argparse.Ar
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"segfocal {__version__}")
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument(
+        "--quiet", action="store_true", help="print nothing but warnings and errors"
+    )
     parser.add_argument("--debug", action="store_true", help="print the traceback of an error")
     return parser
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """`--config` and `--set`."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML config, own or shipped")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML config: your own, or the name of one that ships, as sarcoma.yaml",
+    )
     parser.add_argument(
         "--set",
         action="extend",

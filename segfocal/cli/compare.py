@@ -45,14 +45,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=(),
         metavar="MEASURE",
         help="dice, nsd, hd95_mm, assd_mm, lesion_f1, sensitivity, false_positives, lesion_dice, "
-        "lesion_hd95_mm (default: those that were measured)",
+        "lesion_hd95_mm (default: what was measured; files hold all of it, the tables Dice, "
+        "HD95, NSD, lesion F1 and BraTS' scores)",
     )
     parser.add_argument(
         "--allow-missing",
         action="store_true",
         help="cases that are not in all folders are as they should be",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for CSV, JSON, a picture")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for CSV, JSON, pictures (default: nothing is written)",
+    )
     parser.add_argument(
         "--json", dest="as_json", action="store_true", help="print JSON and nothing else"
     )

@@ -28,7 +28,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--run", type=Path, metavar="RUN", help="folder of the run; its best.pt is exported"
     )
     parser.add_argument(
-        "--ckpt", type=Path, metavar="FILE", help="a checkpoint to export in place of RUN/best.pt"
+        "--ckpt",
+        type=Path,
+        metavar="FILE",
+        help="a checkpoint to export in place of RUN/best.pt; --run is then not needed",
     )
     parser.add_argument(
         "--format",

@@ -11,7 +11,10 @@ EPILOG = """examples:
   segfocal-predict --ckpt runs/a/best.pt -i Dataset101_Sarcoma/imagesTs -o predictions
   segfocal-predict --ckpt runs/a/best.pt -i scan.nii.gz -o predictions --tta flips
   segfocal-predict --ckpt runs/a/best.pt --ckpt runs/b/best.pt -i scans -o predictions
-  segfocal-predict --ckpt runs/a-fold*/best.pt --held-out -i Dataset101_Sarcoma/imagesTr -o folds"""
+  segfocal-predict --ckpt runs/a-fold*/best.pt --held-out -i Dataset101_Sarcoma/imagesTr -o folds
+
+exit status: 0 all predicted, 1 some could not be, 2 a mistake in arguments or headers,
+130 interrupted"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,18 +32,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="best.pt of a run, or last.pt for its last epoch; several are an ensemble",
     )
     parser.add_argument(
-        "-i", "--input", type=Path, required=True, metavar="IN", help="data set, folder or file"
+        "-i",
+        "--input",
+        type=Path,
+        required=True,
+        metavar="IN",
+        help="data set, folder, list or file",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the labels"
     )
-    parser.add_argument("--tta", choices=("none", "flips"), help="default: what the run declares")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--tta",
+        choices=("none", "flips"),
+        help="flips: average over mirrored windows (default: infer.tta of the run)",
+    )
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     parser.add_argument(
         "--continue",
         dest="go_on",
         action="store_true",
-        help="leave the predictions that OUT already holds",
+        help="leave the predictions that OUT already holds, predict the others",
     )
     parser.add_argument(
         "--held-out",

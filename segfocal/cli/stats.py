@@ -26,7 +26,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         EPILOG,
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the data set")
-    parser.add_argument("--layout", metavar="NAME", help="auto (default), msd, nnunet, ...")
+    parser.add_argument(
+        "--layout", metavar="NAME", help="auto (default), msd, nnunet, brats, bids, list, folder"
+    )
     common.add_config_options(parser)
     parser.add_argument(
         "--check", action="store_true", help="list every problem of every case, with its cure"
@@ -36,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         nargs="+",
         default=[],
         metavar="KIND",
-        help="kinds of doubt that are as they should be, e.g. empty-label",
+        help="with --check: kinds of doubt (what only a person can judge) that are as they should "
+        "be, e.g. empty-label",
     )
     parser.add_argument(
         "--out",
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="YAML to write: a config to start from, with a reason for every setting",
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes (default: up to one a core)"
+        "--workers", type=int, metavar="N", help="processes (default: up to one a core, at most 8)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     args = parser.parse_args(argv)

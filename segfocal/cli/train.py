@@ -15,7 +15,9 @@ EPILOG = """examples:
   segfocal-train --demo
   segfocal-train --config sarcoma.yaml --set data.root=Dataset101_Sarcoma
   segfocal-train --config my.yaml --out runs/a --resume
-  torchrun --nproc-per-node 4 --no-python segfocal-train --config my.yaml"""
+  torchrun --nproc-per-node 4 --no-python segfocal-train --config my.yaml
+
+exit status: 0 done, 1 failed, 2 a mistake in arguments, config or data, 130 interrupted"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,13 +29,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         EPILOG,
     )
     common.add_config_options(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument(
-        "--init-from", type=Path, metavar="CKPT", help="start from the weights of another run"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the run (default: runs/NAME of the config)",
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="check config, data and network; train nothing"
+        "--resume",
+        action="store_true",
+        help="go on with the run in that folder; without --config by its own config.yaml",
+    )
+    parser.add_argument(
+        "--init-from",
+        type=Path,
+        metavar="CKPT",
+        help="start from the weights of another run or a MONAI bundle",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check config, every file and the network; train and write nothing",
     )
     parser.add_argument(
         "--demo", action="store_true", help="write a synthetic phantom, train on it, report"

@@ -34,7 +34,7 @@ def _sections(section: type[BaseModel], prefix: str) -> list[str]:
         else:
             rows.append(_row(prefix + name, field))
     title = prefix.rstrip(".") or "run"
-    words = (section.__doc__ or "").strip()
+    words = " ".join((section.__doc__ or "").split())
     head = [
         f"## {title}",
         "",

@@ -115,7 +115,8 @@ class DataConfig(Section):
     segfocal-predict warns of voxels that are not of the size trained on."""
     normalize: Normalization | dict[str, Normalization] = "zscore"
     """`zscore` per case and channel, `zscore_nonzero` over the voxels that are not 0 (skull
-    stripped), a window `[low, high]` scaled to -1..1 (CT), `none`; one for all or by channel."""
+    stripped), a window `[low, high]` scaled to -1..1 (CT), `none`; one for all, or one for
+    every channel by its name."""
     pad: bool = True
     """Pad a volume smaller than the patch (padded voxels are ignored); false: refuse it."""
     split: Path | None = None
@@ -145,7 +146,8 @@ class DataConfig(Section):
     """Folder of the files; default: `segfocal` in $XDG_CACHE_HOME, or in ~/.cache. They hold images
     of patients: the folder is made for the user alone, and a file no run used for 30 days goes."""
     cache_ram_gb: float | None = Field(None, ge=0)
-    """Memory for prepared training cases; default: half of what is free when the run starts."""
+    """Memory for prepared training cases; default: half of what is free when the run starts.
+    Validation cases get a quarter of what is then left."""
 
     @field_validator("spacing_mm")
     @classmethod
@@ -190,14 +192,20 @@ class NetworkConfig(Section):
     name: str = "SegResNet"
     """SegResNet, DynUNet, UNet, or `package.module.Class` taking in_channels and out_channels."""
     args: dict[str, Any] = {}
-    """Arguments over the defaults for that network, by their MONAI names."""
+    """Arguments by their MONAI names, over MONAI's defaults and these. SegResNet: `init_filters:
+    16`. UNet: `channels: [16, 32, 64, 128], strides: [2, 2, 2], num_res_units: 2`. DynUNet:
+    `filters: [16, 32, 64, 128, 256], strides: [1, 2, 2, 2, 2], kernel_size: [3, 3, 3, 3, 3],
+    upsample_kernel_size: [2, 2, 2, 2], res_block: true`."""
     prior_bias: bool = True
     """Start the last layer's bias at the share of voxels of each output (Lin et al. 2017, section
     3.3), so that the first steps are not spent on learning that lesions are rare."""
 
 
 class LossConfig(Section):
-    """The loss; everything is computed over the voxels that are not ignored."""
+    """The loss; everything is computed over the voxels that are not ignored.
+
+    Settings that the chosen loss does not look at are named in a line when a run starts.
+    """
 
     name: Literal[
         "DiceFocalLoss",
@@ -212,7 +220,7 @@ class LossConfig(Section):
     ] = "DiceFocalLoss"
     """Which loss of `segfocal.losses`; docs/which-loss.md says when to use what."""
     gamma: float | list[float] = 2.0
-    """Focusing exponent, >= 0; one number or one per output channel."""
+    """Focusing exponent of the focal term, >= 0; one number or one per output channel."""
     alpha: AlphaScheme | float | list[float] | None = None
     """Class weights of the focal term: a scheme derived from the training split, one weight per
     output channel, a number (MONAI's meaning), or none."""
@@ -222,24 +230,25 @@ class LossConfig(Section):
     alpha_max_ratio: float | None = Field(None, ge=1)
     """Largest ratio between two derived weights."""
     alpha_beta: float | None = Field(None, ge=0)
-    """beta of the schemes that have one."""
+    """For `inverse` the exponent: 1 unless given, 0.5 is the inverse square root. For
+    `effective_number` its beta, below 1: 1 - 1/N unless given. The other schemes refuse it."""
     ignore_index: int | list[int] | None = None
     """Label values that nobody annotated, besides the one dataset.json calls `ignore`."""
     include_background: bool = False
     """Whether the Dice term averages over the background class too (softmax)."""
     batch: bool = False
-    """Dice over the whole batch instead of each sample."""
+    """Dice (or Tversky) over the whole batch instead of each sample."""
     squared_pred: bool = False
     """Squared terms in Dice's denominator."""
     jaccard: bool = False
     """Jaccard instead of Dice."""
     smooth_nr: float = Field(1e-5, ge=0)
-    """Added to Dice's numerator."""
+    """Added to the numerator of Dice or Tversky."""
     smooth_dr: float = Field(1e-5, ge=0)
-    """Added to Dice's denominator."""
+    """Added to the denominator of Dice or Tversky."""
     absent: Literal["smooth", "skip", "penalise"] = "smooth"
     """What a class without voxels in the patch counts in Dice: what the smoothing terms make of it,
-    nothing, or its false positives. The generalized Dice takes `smooth` for `penalise`."""
+    nothing, or its false positives. In the generalized Dice `smooth` means `penalise`."""
     tversky_alpha: float = Field(0.3, ge=0)
     """Weight of false positives in a Tversky term."""
     tversky_beta: float = Field(0.7, ge=0)
@@ -255,9 +264,12 @@ class LossConfig(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of each voxel's target that the voxelwise term spreads over the classes."""
     top_k: float | None = Field(None, gt=0, le=100)
-    """Per cent of the voxels that count in the voxelwise term, the hardest ones."""
+    """Per cent of the voxels that count in the voxelwise term, the hardest ones; null: all. With
+    `normalizer: valid` alone."""
     normalizer: Literal["valid", "positives", "alpha", "none"] = "valid"
-    """What the focal sum is divided by."""
+    """What the sum of the voxelwise term is divided by. `valid`: the voxels that are not ignored;
+    `positives`: those of a class other than the background, or of a region; `alpha`: the sum of
+    the weights; `none`: nothing."""
     lambda_dice: float = Field(1.0, ge=0)
     """Weight of the overlap term (Dice, Tversky)."""
     lambda_focal: float = Field(1.0, ge=0)
@@ -298,11 +310,11 @@ class AugmentConfig(Section):
     scale: float = Field(0.15, ge=0, lt=1)
     """Largest relative zoom in the R-A plane, the same along both axes; S is left alone."""
     intensity_scale: float = Field(0.1, ge=0, lt=1)
-    """Largest relative change of contrast."""
+    """Largest relative change of contrast, in four of five patches."""
     intensity_shift: float = Field(0.1, ge=0)
-    """Largest change of brightness, in normalised units."""
+    """Largest change of brightness, in normalised units, in four of five patches."""
     noise_std: float = Field(0.05, ge=0)
-    """Largest standard deviation of Gaussian noise, in normalised units."""
+    """Largest standard deviation of Gaussian noise, in normalised units, in one of five patches."""
     channel_drop_prob: float = Field(0.0, ge=0, le=1)
     """How often one of several channels is blanked (to 0: a z-score's mean, a window's middle), so
     that the network learns not to follow a single one."""
@@ -325,10 +337,12 @@ class TrainConfig(Section):
     patch_size: tuple[int, int, int] = (96, 96, 96)
     """Voxels along R, A, S."""
     foreground_fraction: float = Field(0.67, ge=0, le=1)
-    """Share of patches centred on a foreground voxel; `foreground_weights` says of which class."""
+    """Share of patches centred on a foreground voxel; `foreground_weights` says of which class. Of
+    a case without foreground all are centred on background."""
     foreground_weights: dict[str, float] | None = None
     """How that share is divided, by class name: `{enhancing: 3}` draws enhancing three times as
-    often as any other class; default: equally, however few voxels a class has."""
+    often as any other class; default: equally, however few voxels a class has. Divided among the
+    classes that the case holds."""
     foreground_by: Literal["voxel", "lesion"] = "voxel"
     """voxel: every voxel of a class is as likely a centre, so large lesions win; lesion: every
     lesion is, so that a satellite of ten voxels is seen as often as a large mass."""
@@ -343,7 +357,7 @@ class TrainConfig(Section):
     warmup_fraction: float = Field(0.02, ge=0, lt=1)
     """Share of the run over which the learning rate rises."""
     grad_clip: float | None = Field(12.0, gt=0)
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient; null: no limit."""
     ema_decay: float = Field(0.0, ge=0, lt=1)
     """Decay per step of an exponential moving average of the weights, validated and saved in place
     of the raw ones; 0 is none."""
@@ -355,7 +369,8 @@ class TrainConfig(Section):
     seed: int = Field(0, ge=0)
     """Everything random is a function of it."""
     val_every: int = Field(5, gt=0)
-    """Epochs between validations on whole volumes; the last epoch is always validated."""
+    """Epochs between validations on whole volumes; the last epoch is always validated. Where
+    `max_minutes` is set those before take 15 % of it at most: then some are left out."""
     augment: AugmentConfig = AugmentConfig()
     """Random changes of a patch."""
 
@@ -375,7 +390,10 @@ class TrainConfig(Section):
 
 
 class InferConfig(Section):
-    """Sliding window over whole volumes, in validation and in segfocal-predict."""
+    """Sliding window over whole volumes, in validation and in segfocal-predict.
+
+    segfocal-predict goes by what the run was trained with; `--tta` alone can be said anew.
+    """
 
     overlap: float = Field(0.5, ge=0, lt=1)
     """Share of a window that the next one covers again."""
@@ -389,7 +407,7 @@ class InferConfig(Section):
     threshold: float = Field(0.5, gt=0, lt=1)
     """Probability above which a region is predicted (regions only)."""
     min_lesion_mm3: float = Field(0.0, ge=0)
-    """Predicted components smaller than this are removed."""
+    """Predicted components of a smaller volume are removed, all classes together; 0 keeps all."""
     keep_largest: bool = False
     """Only the largest predicted component is kept, all classes together: for one organ, or a
     disease with one lesion in every case."""

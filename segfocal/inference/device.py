@@ -36,13 +36,15 @@ def resolve_device(name: str) -> torch.device:
 def resolve_amp(amp: str, device: torch.device) -> torch.dtype | None:
     """Precision of the forward pass; None is float32.
 
-    bfloat16 is never chosen for a CPU by itself: without hardware for it convolutions took 20 times
-    as long as in float32.
+    bfloat16 is chosen only for a GPU that has it, never for one that emulates it (before Ampere).
+    Nor for a CPU by itself: without hardware for it convolutions took 20 times as long as in
+    float32.
     """
     if amp == "auto":
         if device.type != "cuda":
             return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        has_it = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_it else torch.float16
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[amp]
 
 

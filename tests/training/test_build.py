@@ -47,11 +47,18 @@ def test_a_gpu_is_one_of_those_there(monkeypatch):
         resolve_device("cuda")
 
 
-def test_a_gpu_computes_in_bfloat16_where_it_can(monkeypatch):
-    for known, expected in ((True, torch.bfloat16), (False, torch.float16)):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda known=known: known)
-        assert resolve_amp("auto", torch.device("cuda")) is expected
-        assert resolve_amp("fp32", torch.device("cuda")) is None
+@pytest.mark.parametrize(("capability", "expected"), [(8, torch.bfloat16), (7, torch.float16)])
+def test_a_gpu_computes_in_bfloat16_where_it_has_it(monkeypatch, capability, expected):
+    # torch itself is asked: it calls a V100 or T4, which emulate bfloat16, able by default
+    cuda = torch.cuda
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(cuda, "_check_bf16_tensor_supported", lambda _device: True, raising=False)
+    card = SimpleNamespace(major=capability)
+    monkeypatch.setattr(cuda, "get_device_properties", lambda _device: card)
+    assert resolve_amp("auto", torch.device("cuda")) is expected
+    assert resolve_amp("fp32", torch.device("cuda")) is None
 
 
 def test_cases_beyond_the_memory_budget_are_read_at_each_access():
