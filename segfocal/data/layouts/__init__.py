@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ from segfocal.data.cases import Case, Dataset
 from segfocal.data.layouts.bids import is_bids, read_bids
 from segfocal.data.layouts.brats import is_brats, read_brats
 from segfocal.data.layouts.case_list import LIST_ENDINGS, LIST_NAMES, find_list, read_list
+from segfocal.data.layouts.contradiction import contradiction
 from segfocal.data.layouts.descriptor import FILE_NAME, Descriptor, Labels, told_scheme
 from segfocal.data.layouts.folder import list_file, list_folder
 from segfocal.data.layouts.found import Exclusion, FileRules, Found
@@ -19,7 +21,7 @@ from segfocal.data.layouts.nnunet import read_nnunet
 from segfocal.data.layouts.pattern import fits_images, is_folder, read_folder
 from segfocal.data.nifti_header import MAX_VOXELS
 from segfocal.data.partial import declare_partial
-from segfocal.errors import UserError
+from segfocal.errors import SegfocalWarning, UserError
 from segfocal.labels import LabelScheme
 
 Layout = Literal["auto", "msd", "nnunet", "brats", "bids", "list", "csv", "folder"]
@@ -280,8 +282,11 @@ def _scheme(
 ) -> tuple[LabelScheme, str]:
     """What the values mean, and who says so."""
     if descriptor is not None:
-        who = FILE_NAME if labels is None else _told(labels)
-        return descriptor.scheme(labels, regions_class_order, ignore_values), who
+        scheme = descriptor.scheme(labels, regions_class_order, ignore_values)
+        if labels is None:
+            return scheme, FILE_NAME
+        _doubt_labels(scheme, _told(labels), descriptor)
+        return scheme, _told(labels)
     if labels is None:
         if found.preset is None:
             raise UserError(
@@ -293,6 +298,17 @@ def _scheme(
             f"{found.preset}, {found.preset_reason}"
         )
     return told_scheme(labels, regions_class_order, ignore_values), _told(labels)
+
+
+def _doubt_labels(said: LabelScheme, who: str, descriptor: Descriptor) -> None:
+    """Warns where data.labels and dataset.json cannot both be right."""
+    try:
+        declared = descriptor.scheme(None, None, ())
+    except UserError:
+        return  # what it says of labels cannot be read, and need not be
+    line = contradiction(said, who, declared)
+    if line:
+        warnings.warn(f"{descriptor.path}: {line}", SegfocalWarning, stacklevel=4)
 
 
 def _told(labels: Labels) -> str:
