@@ -65,13 +65,13 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="YAML config: your own, or the name of one that ships, as sarcoma.yaml",
     )
+    add_set_option(parser, "settings over the config's, e.g. data.root=Task01 train.epochs=50")
+
+
+def add_set_option(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """`--set`."""
     parser.add_argument(
-        "--set",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="SETTING=VALUE",
-        help="settings over the config's, e.g. --set data.root=Task01 train.epochs=50",
+        "--set", action="extend", nargs="+", default=[], metavar="SETTING=VALUE", help=meaning
     )
 
 

@@ -47,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         choices=("none", "flips"),
         help="flips: average over mirrored windows (default: infer.tta of the run)",
     )
+    common.add_set_option(
+        parser,
+        "settings of infer over the run's, e.g. infer.threshold=0.4 infer.min_lesion_mm3=30",
+    )
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     parser.add_argument(
         "--continue",
@@ -84,6 +88,7 @@ def _work(args: object) -> None:
             go_on=options["go_on"],
             probabilities=options["probabilities"],
             held_out=options["held_out"],
+            overrides=options["set"],
         ),
         console.line,
         console.warning,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -136,6 +137,30 @@ def check_config(
     except ValidationError as error:
         raise UserError(_explain(error, settings, lines)) from None
     return LoadedConfig(config, name, lines)
+
+
+def infer_of(settings: Mapping[str, Any], overrides: Sequence[str] = ()) -> InferConfig:
+    """The section `infer` of a trained run, with settings of that section said anew.
+
+    Args:
+        settings: Every setting of the run, as its checkpoint has them.
+        overrides: `infer.setting=value` strings.
+
+    Raises:
+        UserError: For a mistake in them, or a setting of another section.
+    """
+    changed = copy.deepcopy(dict(settings))
+    lines: dict[str, str] = {}
+    for override in overrides:
+        _override(changed, override, lines)
+    other = next((setting for setting in lines if not setting.startswith("infer.")), None)
+    if other is not None:
+        names = sorted(name for name in setting_names() if name.startswith("infer."))
+        raise UserError(
+            f"--set {other}: a trained run predicts as it was trained. Said anew can be "
+            f"{', '.join(names)}."
+        )
+    return check_config(changed, "checkpoint", lines).config.infer
 
 
 def check_infer(settings: Mapping[str, Any]) -> InferConfig:

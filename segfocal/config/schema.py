@@ -392,7 +392,8 @@ class TrainConfig(Section):
 class InferConfig(Section):
     """Sliding window over whole volumes, in validation and in segfocal-predict.
 
-    segfocal-predict goes by what the run was trained with; `--tta` alone can be said anew.
+    segfocal-predict goes by what the run was trained with; its `--set infer.threshold=0.4` says
+    settings of this section anew.
     """
 
     overlap: float = Field(0.5, ge=0, lt=1)

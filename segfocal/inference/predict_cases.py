@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segfocal.config.load import infer_of
 from segfocal.config.schema import check_device
 from segfocal.data.cases import Case
 from segfocal.data.defects import DefectError, Problem
@@ -58,6 +59,7 @@ class PredictRequest:
             them.
         held_out: Predict each case by the checkpoints whose runs validated on it, and leave out
             the others.
+        overrides: `infer.setting=value` strings over the settings of the runs.
     """
 
     checkpoints: Sequence[Path]
@@ -68,6 +70,7 @@ class PredictRequest:
     go_on: bool = False
     probabilities: bool = False
     held_out: bool = False
+    overrides: Sequence[str] = ()
 
 
 def _say_nothing(_line: str) -> None:
@@ -109,6 +112,7 @@ def predict_cases(
     loaded = {path: load_checkpoint(path) for path in request.checkpoints}
     check_alike(loaded)
     checkpoint = loaded[request.checkpoints[0]]
+    _tell_overrides(request.overrides, checkpoint, say, warn)
     cases = list_inputs(
         request.source,
         checkpoint.file_channels,
@@ -133,7 +137,10 @@ def predict_cases(
     number = 0
     for members, group in groups.items():
         predictor = Predictor.from_checkpoint(
-            *(loaded[path] for path in members), device=request.device, tta=request.tta
+            *(loaded[path] for path in members),
+            device=request.device,
+            tta=request.tta,
+            overrides=request.overrides,
         )
         make_writable(request.output)
         if request.probabilities:
@@ -198,6 +205,27 @@ def _check_request(request: PredictRequest) -> None:
     is_file = request.output.exists() and not request.output.is_dir()
     if is_file or request.output.name.endswith(SUFFIXES):
         raise UserError(f"-o {request.output} is a file; it must be a folder.")
+
+
+def _tell_overrides(overrides: Sequence[str], checkpoint: Checkpoint, say: Say, warn: Say) -> None:
+    """What is said anew, beside what the run of the first checkpoint has.
+
+    Raises:
+        UserError: For a mistake in it.
+    """
+    own = infer_of(checkpoint.config).model_dump()
+    changed = {
+        name: value
+        for name, value in infer_of(checkpoint.config, overrides).model_dump().items()
+        if value != own[name]
+    }
+    for name, value in changed.items():
+        say(f"infer.{name} {value} in place of {own[name]}")
+    if "threshold" in changed and not checkpoint.scheme.regions:
+        warn(
+            "infer.threshold is of regions; this network has classes, of which the most probable "
+            "is taken: it changes nothing."
+        )
 
 
 def _check_headers(

@@ -13,7 +13,7 @@ from monai.data.meta_tensor import MetaTensor
 from torch import nn
 
 from segfocal.checkpoint import Checkpoint
-from segfocal.config.load import check_config
+from segfocal.config.load import check_config, infer_of
 from segfocal.config.schema import InferConfig
 from segfocal.inference.components import keep_largest_component, remove_small_components
 from segfocal.inference.device import place_network, resolve_amp, resolve_device, with_room
@@ -84,6 +84,7 @@ class Predictor:
         *others: Checkpoint,
         device: str = "auto",
         tta: str | None = None,
+        overrides: Sequence[str] = (),
     ) -> Predictor:
         """The predictor of a trained run, or of several whose logits are averaged.
 
@@ -93,15 +94,17 @@ class Predictor:
                 first one's settings of `infer` count.
             device: auto, cpu, cuda or cuda:N.
             tta: `none` or `flips`; None is what the run declares.
+            overrides: `infer.setting=value` strings over the run's settings.
 
         Raises:
-            UserError: If a network cannot be built here, or the device is not there.
+            UserError: If a network cannot be built here, the device is not there, or an override
+                is none of the section `infer`.
         """
         config = check_config(checkpoint.config, "checkpoint").config
         where = resolve_device(device)
         networks = [trained_network(member) for member in (checkpoint, *others)]
         network = place_network(Ensemble(networks) if others else networks[0], where)
-        infer = config.infer if tta is None else config.infer.model_copy(update={"tta": tta})
+        asked = overrides if tta is None else (*overrides, f"infer.tta={tta}")
         return cls(
             network,
             preprocessing(
@@ -109,7 +112,7 @@ class Predictor:
             ),
             checkpoint.scheme,
             patch_size=config.train.patch_size,
-            infer=infer,
+            infer=infer_of(checkpoint.config, asked),
             device=where,
             amp_dtype=resolve_amp(config.train.amp, where),
             flip_axes=config.train.augment.flip_axes,

@@ -17,6 +17,7 @@ from segfocal.errors import RunFailedError, UserError
 from segfocal.inference import predict_cases as module
 from segfocal.inference.predict_cases import PredictRequest, predict_cases
 from segfocal.inference.predictor import Predictor
+from segfocal.labels import LabelScheme
 from tests.data.nifti_files import SHEARED
 from tests.runs import tiny_run
 
@@ -364,6 +365,72 @@ def test_flips_are_those_asked_for_or_the_runs_own(
     monkeypatch.setattr(Predictor, "predict", counting)
     predict(tmp_path / "c.pt", images / "a.nii.gz", tmp_path / "out", tta=asked)
     assert counted == [flips]
+
+
+def test_a_threshold_said_anew_decides(checkpoint, images, tmp_path):
+    """Where any region's own probabilities, which no threshold touches, lie above it."""
+    source, said = images / "a.nii.gz", []
+    request = PredictRequest([checkpoint], source, tmp_path / "own", probabilities=True)
+    predict_cases(request)
+    maps = (tmp_path / "own/probabilities").glob("a_*.nii.gz")
+    highest = np.max([nib.load(path).get_fdata() for path in maps], axis=0)
+    threshold = float(np.quantile(highest, 0.9))
+    overrides = (f"infer.threshold={threshold}", "infer.min_lesion_mm3=0")
+    predict_cases(
+        PredictRequest([checkpoint], source, tmp_path / "new", overrides=overrides), said.append
+    )
+    found = nib.load(tmp_path / "new/a.nii.gz").get_fdata() > 0
+    assert 0.05 < found.mean() < 0.2
+    assert (found != (highest > threshold)).mean() < 1e-4  # float32 beside the file's numbers
+    assert said[0] == f"infer.threshold {threshold} in place of 0.5"
+    assert len(said) == 4  # the case, the number of files, the phantom's stamp
+
+
+def test_components_and_flips_said_anew_count(checkpoint, images, tmp_path):
+    source, said = images / "a.nii.gz", []
+    overrides = ("infer.threshold=0.01", "infer.min_lesion_mm3=1e9", "infer.tta=flips")
+    request = PredictRequest(
+        [checkpoint], source, tmp_path / "out", tta="none", overrides=overrides
+    )
+    predict_cases(request, said.append)
+    assert not nib.load(tmp_path / "out/a.nii.gz").get_fdata().any()
+    assert said[:2] == [
+        "infer.tta flips in place of none", "infer.threshold 0.01 in place of 0.5"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("data.spacing_mm=[1,1,1]", "--set data.spacing_mm: a trained run predicts as it was"),
+        ("infer={overlap: 0}", "--set infer: a trained run predicts as it was trained. Said anew"),
+        ("infer.treshold=0.4", "--set: infer.treshold is not a setting. Did you mean"),
+        ("infer.threshold=4", "--set: infer.threshold: "),
+        ("threshold", "--set threshold: expected section.setting=value"),
+    ],
+)
+def test_what_cannot_be_said_anew_is_told_before_a_folder_is_made(
+    checkpoint, images, tmp_path, override, told
+):
+    with pytest.raises(UserError) as error:
+        predict(checkpoint, images, tmp_path / "out", overrides=(override,))
+    assert str(error.value).startswith(told)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_threshold_for_classes_is_told_to_change_nothing(checkpoint, images, tmp_path):
+    loaded, warned = load_checkpoint(checkpoint), []
+    classes = LabelScheme(("background", "oedema", "core"), (0, 1, 2))
+    save_checkpoint(tmp_path / "c.pt", dataclasses.replace(loaded, scheme=classes))
+    labels_by = {}
+    for name, overrides in (("own", ()), ("new", ("infer.threshold=0.9",))):
+        request = PredictRequest(
+            [tmp_path / "c.pt"], images / "a.nii.gz", tmp_path / name, overrides=overrides
+        )
+        predict_cases(request, warn=warned.append)
+        labels_by[name] = labels(tmp_path / name / "a.nii.gz")
+    assert np.array_equal(labels_by["own"], labels_by["new"])
+    assert [line[:27] for line in warned] == ["infer.threshold is of regio"]
 
 
 def test_a_device_that_is_not_there_is_told_before_a_folder_is_made(checkpoint, images, tmp_path):
