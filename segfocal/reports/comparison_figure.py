@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from segfocal.metrics.comparison_measures import MEASURES, TOLD, Measure
 from segfocal.metrics.method_comparison import ClassComparison
@@ -120,9 +120,11 @@ def _draw_row(
 def _scale(panel: Axes, measure: Measure, *, is_alone: bool) -> None:
     if measure.unit != "fraction":
         panel.set_xscale("symlog", linthresh=1)
-        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    elif is_alone:
-        panel.set_xlim(-0.03, 1.03)
+    else:
+        panel.xaxis.set_major_locator(MaxNLocator(5))
+        if is_alone:
+            panel.set_xlim(-0.03, 1.03)
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _label(name: str, method: str, num_methods: int) -> str:

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import matplotlib.image
@@ -41,6 +42,11 @@ def test_every_class_and_method_has_a_row_in_every_panel(num_methods):
         assert labels == [f"{c} · {m}" for c in ("a", "b", "mean of classes") for m in others]
     figure.canvas.draw()
     for panel in figure.axes:
+        low, high = panel.get_xlim()
+        labels = [la for la in panel.get_xticklabels() if low <= la.get_position()[0] <= high]
+        ticks = [label.get_window_extent() for label in labels]
+        assert len(ticks) >= 2
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(ticks))
         box = panel.get_tightbbox()
         assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
         assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
