@@ -99,7 +99,11 @@ class Session:
         scheme = plan.dataset.scheme
         network = make_network(config, plan)
         goes_on = folder.goes_on
-        self.init_lines = [] if weights is None or goes_on else init_from(network, weights, plan)
+        self.init_lines = []
+        if weights is not None and goes_on:
+            self.init_lines = [f"init   {weights} is not looked at: the run goes on with its own"]
+        elif weights is not None:
+            self.init_lines = init_from(network, weights, plan)
         train = config.train
         network, shared = share_layers(network, ranks, self.device, train.batch_size)
         self.init_lines += shared

@@ -359,6 +359,19 @@ def test_weights_of_another_run_are_taken_over(finished, phantom, tmp_path):
     assert all(torch.allclose(ours[k], theirs[k], atol=1e-5) for k in ours)
 
 
+def test_a_run_that_goes_on_takes_no_weights_and_says_so(finished, phantom, tmp_path):
+    """As a job that a scheduler starts again is written: both options, every time."""
+    best, out = finished[1] / "best.pt", tmp_path / "a"
+    settings = ("train.lr=1e-12", "data.val_fraction=0.5")
+    tiny_run(phantom, out, "train.epochs=1", *settings)
+    before = weights(out / "last.pt")
+    tiny_run(phantom, out, "train.epochs=2", *settings, resume=True, init_from=best)
+    after = weights(out / "last.pt")
+    assert all(torch.allclose(after[name], before[name], atol=1e-5) for name in after)
+    told = f"  init   {best} is not looked at: the run goes on with its own\n"
+    assert (out / "log.txt").read_text().count(told) == 1
+
+
 def test_how_much_was_taken_over_is_told(finished, phantom, tmp_path):
     best = finished[1] / "best.pt"
     settings = ("train.epochs=1", "data.labels=null", "data.channels=[T1w, FLAIR, T1gd, T2w]")
