@@ -320,6 +320,8 @@ def mistakes():
         (nnunet, {"labels": {"background": 0, "a": 1, "b": 1}}, "value 1 is declared twice"),
         (nnunet, {"regions_class_order": "1,2"}, "regions_class_order: expected a list"),
         (nnunet, {"file_ending": ".png"}, "file_ending: segfocal reads .nii.gz, .nii, .nrrd, .mha"),
+        (nnunet, {"file_ending": ".png"}, "got '.png'. Convert the files to NIfTI."),
+        (nnunet, {"file_ending": "nii.gz"}, "got 'nii.gz'. Write '.nii.gz'."),
         (nnunet, {"file_ending": ".nrrd"}, "imagesTr holds no .nrrd file"),
         (nnunet, {"dataset": []}, "dataset: expected {"),
         (nnunet, {"dataset": {}}, "dataset: expected {"),

@@ -34,9 +34,10 @@ def read_nnunet(descriptor: Descriptor, skip: Exclusion) -> Found:
     channels = descriptor.channels()
     ending = descriptor.plain.get("file_ending", ".nii.gz")
     if ending not in READABLE:
+        dotted = f".{ending}"
+        cure = f"Write {dotted!r}." if dotted in READABLE else "Convert the files to NIfTI."
         raise descriptor.error(
-            f"file_ending: segfocal reads {', '.join(READABLE)}, got {ending!r}. "
-            f"Convert the files to NIfTI."
+            f"file_ending: segfocal reads {', '.join(READABLE)}, got {ending!r}. {cure}"
         )
     if "dataset" in descriptor.plain:
         found, passed_over = _listed_cases(descriptor, channels, skip), ""
