@@ -187,7 +187,7 @@ def test_without_padding_a_patch_fits_what_monai_makes_of_a_case_and_no_more(
     plan_of(root, *settings, f"train.patch_size={made}")
     for axis in range(3):
         larger = [size + (number == axis) for number, size in enumerate(made)]
-        with pytest.raises(UserError, match="Use data.pad: true or a patch <= ") as error:
+        with pytest.raises(UserError, match=r"Use data\.pad: true or a patch <= ") as error:
             plan_of(root, *settings, f"train.patch_size={larger}")
         assert str(error.value).endswith(f"{made}.")
 
