@@ -55,7 +55,13 @@ def make_network(config: Config, plan: Plan) -> nn.Module:
         out_channels=scheme.num_outputs,
     )
     check_network(make, config.train.patch_size, num_channels, scheme.num_outputs)
-    check_trainable(make, config.train.patch_size, num_channels, scheme.num_outputs)
+    check_trainable(
+        make,
+        config.train.patch_size,
+        num_channels,
+        scheme.num_outputs,
+        batch_size=config.train.batch_size,
+    )
     torch.manual_seed(stable_seed(config.train.seed, "network"))
     network = make()
     if config.network.prior_bias:
