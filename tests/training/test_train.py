@@ -370,10 +370,11 @@ def test_how_much_was_taken_over_is_told(finished, phantom, tmp_path):
     assert "  doubt  best.pt has channels FLAIR,T1w,T1gd,T2w; this run T1w,FLAIR," in log
     assert "not by name. Set data.channels: [FLAIR, T1w, T1gd, T2w].\n" in log
     assert "  doubt  best.pt has outputs WT,TC,ET; this run background,oedema," in log
-    turned = ("data.labels={background: 0, TC: [2, 3], ET: 3, WT: [1, 2, 3]}",)
-    turned += ("data.regions_class_order=[2, 3, 1]", "train.epochs=1")
-    tiny_run(phantom, tmp_path / "b", *turned, init_from=best)
-    told = "best.pt has outputs WT,TC,ET; this run TC,ET,WT. Weights are copied by position, not by"
+    named = ("data.labels={background: 0, all: [1, 2, 3], TC: [2, 3], ET: 3}", "train.epochs=1")
+    tiny_run(phantom, tmp_path / "b", *named, init_from=best)
+    told = (
+        "best.pt has outputs WT,TC,ET; this run all,TC,ET. Weights are copied by position, not by"
+    )
     assert f"{told} name.\n" in (tmp_path / "b" / "log.txt").read_text()
 
 
