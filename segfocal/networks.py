@@ -58,8 +58,11 @@ def build_network(
         return constructor(**merged)
     except ImportError as error:
         raise _lacks_package(name, error) from None
-    except (TypeError, ValueError) as error:
-        text = " ".join(str(error).split())
+    except (TypeError, ValueError, RuntimeError) as error:
+        # On the meta device a network that reads numbers from tensors has an error of its own.
+        if isinstance(error, RuntimeError) and "negative dimension" not in str(error):
+            raise
+        text = " ".join(str(error).split()).rstrip(".")
         raise UserError(f"network.args: {name} refuses them: {text}.") from None
 
 
@@ -318,7 +321,7 @@ def _constructor(name: str) -> type[nn.Module]:
         )
     try:
         constructor = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # "..x", ".5"
         raise UserError(f"network.name: cannot import {name}: {error}.") from None
     if not (isinstance(constructor, type) and issubclass(constructor, nn.Module)):
         raise UserError(

@@ -55,6 +55,9 @@ def test_a_dotted_path_is_imported():
         ("monai.networks.nets.Nope", {}, "cannot import monai.networks.nets.Nope"),
         ("no_such_package.Net", {}, "cannot import no_such_package.Net"),
         ("SegResNet", {"depth": 3}, r"network.args: SegResNet refuses them: .*depth"),
+        ("SegResNet", {"init_filters": -8}, r"network.args: SegResNet refuses them: .* -8"),
+        ("../nets.SegResNet", {}, "cannot import ../nets.SegResNet"),
+        (".SegResNet", {}, "cannot import .SegResNet: Empty module name"),
         ("segfocal.labels.PRESETS", {}, "segfocal.labels.PRESETS is not a class"),
     ],
 )
