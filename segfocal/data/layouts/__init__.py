@@ -11,7 +11,7 @@ from segfocal.data.layouts.bids import is_bids, read_bids
 from segfocal.data.layouts.brats import is_brats, read_brats
 from segfocal.data.layouts.case_list import LIST_NAMES, find_list, read_list
 from segfocal.data.layouts.descriptor import FILE_NAME, Descriptor, Labels, told_scheme
-from segfocal.data.layouts.folder import list_file, list_folder
+from segfocal.data.layouts.folder import list_file, list_folder, volume_files
 from segfocal.data.layouts.found import Exclusion, FileRules, Found
 from segfocal.data.layouts.label_values import scheme_of_values
 from segfocal.data.layouts.msd import list_tests, read_msd
@@ -171,9 +171,10 @@ def list_inputs(
     """The cases to predict, without labels, sorted by id.
 
     Args:
-        path: An MSD folder (its `test` list), an nnU-Net, BraTS or BIDS folder, a list of cases, a
-            folder of volumes (one a case, or `CASE_0000.nii.gz` one a channel), or one file. Of a
-            data set without a test list, imagesTs is taken, and imagesTr where there is none.
+        path: An MSD folder (its `test` list), an nnU-Net, BraTS or BIDS folder, a list of cases or
+            the folder of one that is called as usual, a folder of volumes (one a case, or
+            `CASE_0000.nii.gz` one a channel), or one file. Of a data set without a test list,
+            imagesTs is taken, and imagesTr where there is none.
         channels: Name of every channel in a case's files, in file order.
         image_pattern: How the training's images were found; taken where it fits files here too, or
             where their names do, in whatever folders, if a name tells both case and channel.
@@ -225,6 +226,10 @@ def _list_elsewhere(
         rules = FileRules(channels, image_pattern=pattern)
         if pattern is not None and fits_images(path, rules):
             return list(read_folder(path, rules, Exclusion(), labelled=False).complete().cases)
+    listed = find_list(path)
+    if listed is not None and not volume_files(path):
+        rules = FileRules(channels, case_list=listed)
+        return list(read_list(path, rules, Exclusion(), labelled=False).complete().cases)
     return list_folder(path, channels)
 
 
