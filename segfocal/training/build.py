@@ -252,6 +252,9 @@ def make_loader(
         # Prepared cases in memory are shared by a fork; every other start would copy them.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         worker_init_fn=_end_in_peace if workers else None,
+        # Else each new iterator takes a number from the generator that dropout draws from: one an
+        # epoch without processes, one a start of the run with them.
+        generator=torch.Generator(),
     )
 
 

@@ -296,9 +296,11 @@ def test_weights_of_classes_that_are_not_there_are_refused(
 
 
 @pytest.mark.slow
-def test_a_run_cut_in_two_ends_with_the_same_weights_bit_for_bit(phantom, tmp_path):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_cut_in_two_ends_with_the_same_weights_bit_for_bit(phantom, tmp_path, workers):
     settings = ("train.epochs=4", "network.args.dropout_prob=0.2", "train.val_every=3")
     tiny_run(phantom, tmp_path / "whole", *settings)
+    settings += (f"data.num_workers={workers}",)
 
     from segfocal.training import reporter
 
