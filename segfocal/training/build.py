@@ -47,10 +47,17 @@ _WAITING_TOLD = 0.2
 def make_network(config: Config, plan: Plan) -> nn.Module:
     """The network of a config, checked on meta tensors and initialised from the run's seed."""
     num_channels, scheme = len(plan.channels), plan.dataset.scheme
+    args = config.network.args
+    for name, number in (("in_channels", num_channels), ("out_channels", scheme.num_outputs)):
+        if args.get(name, number) != number:
+            raise UserError(
+                f"network.args: {name}: expected {number}, as the data have it, got {args[name]}. "
+                f"Leave it out."
+            )
     make = partial(
         build_network,
         config.network.name,
-        config.network.args,
+        args,
         in_channels=num_channels,
         out_channels=scheme.num_outputs,
     )

@@ -225,14 +225,21 @@ def _alpha(loaded: LoadedConfig, dataset: Dataset, counts: VoxelCounts) -> Class
         return None
     derive = partial_region_alpha if dataset.scheme.regions else partial_class_alpha
     scheme: AlphaScheme = loss.alpha
-    return derive(
-        counts,
-        annotated(dataset),
-        scheme,
-        beta=loss.alpha_beta,
-        unit=loss.alpha_unit,
-        max_ratio=loss.alpha_max_ratio,
-    )
+    try:
+        return derive(
+            counts,
+            annotated(dataset),
+            scheme,
+            beta=loss.alpha_beta,
+            unit=loss.alpha_unit,
+            max_ratio=loss.alpha_max_ratio,
+        )
+    except UserError as error:
+        said, is_alphas, what = str(error).partition("alpha: ")
+        if said or not is_alphas:
+            raise
+        setting = "loss.alpha" if loss.alpha_beta is None else "loss.alpha_beta"
+        raise loaded.error(setting, what) from None
 
 
 def absent_outputs(counts: VoxelCounts) -> tuple[str, ...]:

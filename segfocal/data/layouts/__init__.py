@@ -90,7 +90,11 @@ def read_dataset(
     descriptor = Descriptor.read(root) if chosen in ("msd", "nnunet") else None
     if descriptor is None and not root.is_dir():
         raise UserError(f"{root}: does not exist. Expected the folder of a data set.")
-    found = _read(chosen, root, descriptor, rules, skip)
+    try:
+        found = _read(chosen, root, descriptor, rules, skip)
+    except UserError:
+        skip.check_leaves_some()
+        raise
     skip.check_met()
     if not keep_incomplete:
         found.complete()
