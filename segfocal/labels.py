@@ -367,6 +367,23 @@ def _braces(values: npt.ArrayLike) -> str:
     return "{" + ",".join(str(int(v)) for v in np.asarray(values).ravel()) + "}"
 
 
+def _check_painted(
+    name: str, paint: int, members: Mapping[str, set[int]], later: Sequence[str]
+) -> None:
+    """The value is one of the region, and no region painted later holds all of this one."""
+    if paint not in members[name]:
+        raise UserError(
+            f"data.regions_class_order: {paint} is to be written for {name}, which is made of "
+            f"{sorted(members[name])}. Give a value of each region, in their order."
+        )
+    outer = next((other for other in later if members[other] > members[name]), None)
+    if outer is not None:
+        raise UserError(
+            f"data.labels: {name} lies inside {outer}, which would be written over it. List outer "
+            f"regions first, here and in data.regions_class_order."
+        )
+
+
 def _regions(
     members: Mapping[str, set[int]], values: Sequence[int], order: Sequence[int] | None
 ) -> tuple[Region, ...]:
@@ -392,7 +409,7 @@ def _regions(
                     f"first, or set data.regions_class_order."
                 )
             paint = left.pop()
-        if paint not in index:
-            raise UserError(f"data.regions_class_order holds {paint}, which no region contains.")
+        if order is not None:
+            _check_painted(name, paint, members, names[i + 1 :])
         built.append(Region(name, tuple(index[v] for v in sorted(members[name])), index[paint]))
     return tuple(built)

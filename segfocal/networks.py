@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import textwrap
@@ -57,8 +58,11 @@ def build_network(
         return constructor(**merged)
     except ImportError as error:
         raise _lacks_package(name, error) from None
-    except (TypeError, ValueError) as error:
-        text = " ".join(str(error).split())
+    except (TypeError, ValueError, RuntimeError) as error:
+        # On the meta device a network that reads numbers from tensors has an error of its own.
+        if isinstance(error, RuntimeError) and "negative dimension" not in str(error):
+            raise
+        text = " ".join(str(error).split()).rstrip(".")
         raise UserError(f"network.args: {name} refuses them: {text}.") from None
 
 
@@ -176,9 +180,15 @@ def check_network(
         raise _lacks_package(type(network).__name__, error) from None
     except (RuntimeError, ValueError, IndexError) as error:
         text = textwrap.shorten(str(error), 160, placeholder=" ...")
+        suited = _size_that_suits(network, patch_size, in_channels)
+        if suited is None:
+            raise UserError(
+                f"network.args: the network cannot take a patch of {size}, nor a larger one "
+                f"({text}). Let its levels fit each other, and 3-D volumes."
+            ) from None
         raise UserError(
-            f"train.patch_size: the network cannot take a patch of {size}; sizes divisible by 16 "
-            f"suit every network here ({text})."
+            f"train.patch_size: the network cannot take a patch of {size} ({text}). One of "
+            f"{list(suited)} suits it."
         ) from None
     expected = (1, out_channels, *patch_size)
     if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
@@ -188,8 +198,27 @@ def check_network(
         )
 
 
+def _size_that_suits(
+    network: nn.Module, patch_size: Sequence[int], in_channels: int
+) -> tuple[int, ...] | None:
+    """A larger patch that a network on the meta device takes: None where there seems to be none."""
+    for step in (16, 32, 64):
+        larger = tuple(-(-size // step) * step for size in patch_size)
+        with contextlib.suppress(RuntimeError, ValueError, IndexError):
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                network(torch.empty(1, in_channels, *larger, device="meta"))
+            return larger
+    return None
+
+
 def check_trainable(
-    make: Callable[[], nn.Module], patch_size: tuple[int, ...], in_channels: int, out_channels: int
+    make: Callable[[], nn.Module],
+    patch_size: tuple[int, ...],
+    in_channels: int,
+    out_channels: int,
+    *,
+    batch_size: int = 2,
 ) -> None:
     """Sends patches without data through the network as in training, where it may have more heads.
 
@@ -198,14 +227,22 @@ def check_trainable(
         patch_size: Spatial size of the patch.
         in_channels: Image channels.
         out_channels: Channels the logits must have.
+        batch_size: Patches of a batch.
 
     Raises:
-        UserError: If it has other outputs than one of logits.
+        UserError: If it has other outputs than one of logits, or normalises a batch of one voxel.
     """
     size = "x".join(map(str, patch_size))
     expected = (1, out_channels, *patch_size)
     patch = torch.empty(1, in_channels, *patch_size, device="meta")
-    trained = _training_output(_without_data(make), patch)
+    network = _without_data(make)
+    if batch_size == 1 and _normalises_one_voxel(network, patch):
+        raise UserError(
+            f"train.batch_size: expected at least 2, got 1: the network normalises over the batch, "
+            f"and a patch of {size} is a single voxel at its lowest level. Or set a larger "
+            f"train.patch_size, or another norm in network.args."
+        )
+    trained = _training_output(network, patch)
     if trained is not None and trained != [expected]:
         several = " and ".join("x".join(map(str, shape)) for shape in trained)
         raise UserError(
@@ -221,6 +258,19 @@ def _lacks_package(name: str, error: ImportError) -> UserError:
     return UserError(
         f"network.name: {name} needs a package that is not installed: {why}. Install it."
     )
+
+
+def _normalises_one_voxel(network: nn.Module, patch: torch.Tensor) -> bool:
+    """Whether torch refuses a patch in training because there is nothing to normalise over."""
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network.train()(patch)
+    except ValueError as error:
+        return str(error).startswith("Expected more than 1 value per channel")
+    except (RuntimeError, IndexError, NotImplementedError):
+        return False
+    return False
 
 
 def _training_output(network: nn.Module, patch: torch.Tensor) -> list[tuple[int, ...]] | None:
@@ -271,7 +321,7 @@ def _constructor(name: str) -> type[nn.Module]:
         )
     try:
         constructor = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # "..x", ".5"
         raise UserError(f"network.name: cannot import {name}: {error}.") from None
     if not (isinstance(constructor, type) and issubclass(constructor, nn.Module)):
         raise UserError(

@@ -186,6 +186,25 @@ def test_plain_classes_are_sorted_by_value():
             lambda: LabelScheme.from_mapping({"background": 0, "x": [1, 2], "y": 2}, [1, 2, 2]),
             ("labels: regions_class_order must have one value per region: expected 2, got 3."),
         ),
+        *(
+            (
+                lambda paint=paint: LabelScheme.from_mapping(
+                    {"background": 0, "x": [1, 2], "y": 2}, [1, paint]
+                ),
+                (
+                    f"data.regions_class_order: {paint} is to be written for y, which is made of "
+                    f"[2]. Give a value of each region, in their order."
+                ),
+            )
+            for paint in (0, 1, 5)
+        ),
+        (
+            lambda: LabelScheme.from_mapping({"background": 0, "y": 2, "x": [1, 2]}, [2, 1]),
+            (
+                "data.labels: y lies inside x, which would be written over it. List outer regions "
+                "first, here and in data.regions_class_order."
+            ),
+        ),
         (
             lambda: LabelScheme.from_mapping({"background": 0, "x": [1, 2], "y": [3, 4]}),
             (

@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import pytest
@@ -54,6 +55,9 @@ def test_a_dotted_path_is_imported():
         ("monai.networks.nets.Nope", {}, "cannot import monai.networks.nets.Nope"),
         ("no_such_package.Net", {}, "cannot import no_such_package.Net"),
         ("SegResNet", {"depth": 3}, r"network.args: SegResNet refuses them: .*depth"),
+        ("SegResNet", {"init_filters": -8}, r"network.args: SegResNet refuses them: .* -8"),
+        ("../nets.SegResNet", {}, "cannot import ../nets.SegResNet"),
+        (".SegResNet", {}, "cannot import .SegResNet: Empty module name"),
         ("segfocal.labels.PRESETS", {}, "segfocal.labels.PRESETS is not a class"),
     ],
 )
@@ -110,8 +114,43 @@ def test_a_package_that_the_network_needs_is_named_in_a_line(network, told):
 
 def test_a_patch_the_network_cannot_take_is_refused():
     make = partial(build_network, "SegResNet", {}, in_channels=1, out_channels=2)
-    with pytest.raises(UserError, match="cannot take a patch of 30x32x32"):
+    with pytest.raises(UserError) as caught:
         check_network(make, (30, 32, 32), 1, 2)
+    assert re.fullmatch(
+        r"train\.patch_size: the network cannot take a patch of 30x32x32 \(.*\)\. One of "
+        r"\[32, 32, 32\] suits it\.",
+        str(caught.value),
+    )
+
+
+def test_a_patch_of_multiples_of_16_can_be_too_small_for_a_deep_network():
+    make = partial(
+        build_network, "DynUNet", {"norm_name": "instance"}, in_channels=1, out_channels=2
+    )
+    with pytest.raises(UserError, match=r"of 16x16x16 \(.*\)\. One of \[32, 32, 32\] suits it\.$"):
+        check_network(make, (16, 16, 16), 1, 2)
+    check_network(make, (32, 32, 32), 1, 2)
+
+
+def test_a_batch_of_one_patch_that_batch_normalisation_cannot_take_is_refused():
+    args = {"channels": [4, 8, 8], "strides": [2, 2], "norm": "batch"}
+    make = partial(build_network, "UNet", args, in_channels=1, out_channels=2)
+    with pytest.raises(UserError) as caught:
+        check_trainable(make, (4, 4, 4), 1, 2, batch_size=1)
+    assert str(caught.value) == (
+        "train.batch_size: expected at least 2, got 1: the network normalises over the batch, and "
+        "a patch of 4x4x4 is a single voxel at its lowest level. Or set a larger "
+        "train.patch_size, or another norm in network.args."
+    )
+    check_trainable(make, (4, 4, 4), 1, 2, batch_size=2)
+    check_trainable(make, (4, 4, 8), 1, 2, batch_size=1)
+
+
+@pytest.mark.parametrize("args", [{"blocks_down": [1, 1]}, {"spatial_dims": 2}])
+def test_a_network_that_takes_no_patch_at_all_is_no_fault_of_the_patch(args):
+    make = partial(build_network, "SegResNet", args, in_channels=1, out_channels=2)
+    with pytest.raises(UserError, match=r"^network\.args: .* of 32x32x32, nor a larger one "):
+        check_network(make, (32, 32, 32), 1, 2)
 
 
 @pytest.mark.parametrize(

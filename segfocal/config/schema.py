@@ -319,6 +319,13 @@ class AugmentConfig(Section):
     """How often one of several channels is blanked (to 0: a z-score's mean, a window's middle), so
     that the network learns not to follow a single one."""
 
+    @field_validator("flip_axes")
+    @classmethod
+    def _each_axis_once(cls, axes: list[Literal[0, 1, 2]]) -> list[Literal[0, 1, 2]]:
+        if len(set(axes)) < len(axes):
+            raise ValueError("expected each axis once")
+        return axes
+
 
 class TrainConfig(Section):
     """How long, how fast, on what."""

@@ -51,16 +51,18 @@ class CaseGrid:
     @property
     def shape_ras(self) -> tuple[int, int, int]:
         """Axis lengths along R, A, S."""
-        r, a, s = self._ras_axes()
+        r, a, s = self.axes_ras
         return (self.shape[r], self.shape[a], self.shape[s])
 
     @property
     def spacing_ras_mm(self) -> tuple[float, float, float]:
         """Edge lengths of a voxel along R, A, S."""
-        r, a, s = self._ras_axes()
+        r, a, s = self.axes_ras
         return (self.zooms[r], self.zooms[a], self.zooms[s])
 
-    def _ras_axes(self) -> list[int]:
+    @property
+    def axes_ras(self) -> list[int]:
+        """The axes of the file that lie along R, A, S."""
         axes: list[int] = np.argsort(io_orientation(self.affine)[:, 0]).tolist()
         return axes
 

@@ -69,10 +69,13 @@ class TrainedModel:
 
     @property
     def validation_dice(self) -> float | None:
-        """Mean Dice of this checkpoint's epoch; None where it was not validated."""
+        """Mean Dice of this checkpoint's epoch; None where it was not validated or has no mean.
+
+        There is none where every case lacks every class, and nothing was predicted.
+        """
         progress = self.checkpoint.progress
         validated = progress["best_epoch"] and progress["best_epoch"] == progress["epoch"]
-        return progress["best_score"] if validated else None
+        return progress["best_score"] if validated and progress["best_score"] >= 0 else None
 
     def facts(self) -> dict[str, Any]:
         """Everything that somebody must know who runs the network elsewhere, as plain values."""

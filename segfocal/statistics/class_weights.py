@@ -120,7 +120,7 @@ def _inverse_effective_number(n: Floats, beta: float) -> Floats:
     """(1 - beta) / (1 - beta^n) without cancellation: 1 - beta^n = -expm1(n log beta)."""
     if beta == 0:
         return np.ones_like(n)
-    return np.asarray((1 - beta) / -np.expm1(n * math.log1p(-(1 - beta))))
+    return np.asarray((1 - beta) / -np.expm1(n * math.log(beta)))
 
 
 def scheme_beta(scheme: Scheme, beta: float | None, total: int) -> float | None:

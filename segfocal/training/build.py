@@ -47,15 +47,28 @@ _WAITING_TOLD = 0.2
 def make_network(config: Config, plan: Plan) -> nn.Module:
     """The network of a config, checked on meta tensors and initialised from the run's seed."""
     num_channels, scheme = len(plan.channels), plan.dataset.scheme
+    args = config.network.args
+    for name, number in (("in_channels", num_channels), ("out_channels", scheme.num_outputs)):
+        if args.get(name, number) != number:
+            raise UserError(
+                f"network.args: {name}: expected {number}, as the data have it, got {args[name]}. "
+                f"Leave it out."
+            )
     make = partial(
         build_network,
         config.network.name,
-        config.network.args,
+        args,
         in_channels=num_channels,
         out_channels=scheme.num_outputs,
     )
     check_network(make, config.train.patch_size, num_channels, scheme.num_outputs)
-    check_trainable(make, config.train.patch_size, num_channels, scheme.num_outputs)
+    check_trainable(
+        make,
+        config.train.patch_size,
+        num_channels,
+        scheme.num_outputs,
+        batch_size=config.train.batch_size,
+    )
     torch.manual_seed(stable_seed(config.train.seed, "network"))
     network = make()
     if config.network.prior_bias:
@@ -246,6 +259,9 @@ def make_loader(
         # Prepared cases in memory are shared by a fork; every other start would copy them.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         worker_init_fn=_end_in_peace if workers else None,
+        # Else each new iterator takes a number from the generator that dropout draws from: one an
+        # epoch without processes, one a start of the run with them.
+        generator=torch.Generator(),
     )
 
 

@@ -98,7 +98,10 @@ def _non_finite(error: NonFiniteLossError, session: Session) -> str:
     except (OSError, RuntimeError):  # torch's own for a full disk: the loss is what to tell of
         saved = "Its batch could not be saved."
     cases = ", ".join(error.cases)
-    cure = "Try amp: bf16." if session.amp_name == "fp16" else "Try a smaller train.lr."
+    cure = "Try train.amp: bf16." if session.amp_name == "fp16" else "Try a smaller train.lr."
+    if session.amp_name == "bf16" and session.device.type == "cpu":
+        # torch's bf16 gradient of a 3x3x3 kernel over a volume 2 voxels deep reads stray memory
+        cure = "Try train.amp: fp32."
     return (
         f"{error.what} became NaN or infinite at step {error.step} (cases {cases}; "
         f"{session.amp_name}). {saved} {cure}"

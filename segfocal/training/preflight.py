@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from segfocal.config.load import LoadedConfig
 from segfocal.config.schema import AlphaScheme, Config
 from segfocal.data.cases import Case, Dataset, channel_indices
@@ -223,14 +225,21 @@ def _alpha(loaded: LoadedConfig, dataset: Dataset, counts: VoxelCounts) -> Class
         return None
     derive = partial_region_alpha if dataset.scheme.regions else partial_class_alpha
     scheme: AlphaScheme = loss.alpha
-    return derive(
-        counts,
-        annotated(dataset),
-        scheme,
-        beta=loss.alpha_beta,
-        unit=loss.alpha_unit,
-        max_ratio=loss.alpha_max_ratio,
-    )
+    try:
+        return derive(
+            counts,
+            annotated(dataset),
+            scheme,
+            beta=loss.alpha_beta,
+            unit=loss.alpha_unit,
+            max_ratio=loss.alpha_max_ratio,
+        )
+    except UserError as error:
+        said, is_alphas, what = str(error).partition("alpha: ")
+        if said or not is_alphas:
+            raise
+        setting = "loss.alpha" if loss.alpha_beta is None else "loss.alpha_beta"
+        raise loaded.error(setting, what) from None
 
 
 def absent_outputs(counts: VoxelCounts) -> tuple[str, ...]:
@@ -325,15 +334,17 @@ def _check_patch(loaded: LoadedConfig, grids: Sequence[CaseGrid]) -> None:
 
 
 def _ras_shape(grid: CaseGrid, spacing_mm: Sequence[float] | None) -> tuple[int, ...]:
-    """Axis lengths along R, A, S, after resampling to `spacing_mm`."""
+    """Axis lengths along R, A, S, after resampling to `spacing_mm`.
+
+    As MONAI's Spacing counts them: from the centre of the first voxel to that of the last, and
+    along axes that a sheared grid's are made perpendicular to.
+    """
     if spacing_mm is None:
         return grid.shape_ras
-    return tuple(
-        round(length * zoom / spacing)
-        for length, zoom, spacing in zip(
-            grid.shape_ras, grid.spacing_ras_mm, spacing_mm, strict=True
-        )
-    )
+    axes = grid.affine[:3, grid.axes_ras]
+    steps = np.abs(np.linalg.cholesky(axes.T @ axes).T)
+    lengths = steps @ (np.array(grid.shape_ras) - 1)
+    return tuple(round(float(length)) for length in lengths / spacing_mm + 1)
 
 
 def _times(shape: Sequence[int]) -> str:

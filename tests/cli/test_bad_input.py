@@ -169,11 +169,18 @@ def test_an_alpha_out_of_its_range(mistake, phantom):
             ),
         ),
         ("network: {name: SegNet}", "network.name: unknown network 'SegNet'. Did you mean "),
+        (
+            "loss: {alpha: effective_number, alpha_beta: 1}",
+            "loss.alpha_beta: effective_number needs 0 <= beta < 1, got 1.0.",
+        ),
+        ("data.exclude: ['*']", "data.exclude: * leaves out every case (6). Keep some."),
     ],
 )
 def test_what_only_the_run_can_refuse_has_its_line_too(mistake, phantom, tmp_path, line, message):
     config = tmp_path / "my.yaml"
     config.write_text(f"data:\n  root: there\n  labels: msd-task01\n{line}\n")
+    if line.startswith("data."):
+        config.write_text(f"data:\n  root: there\n  labels: msd-task01\n  {line[5:]}\n")
     told = mistake(phantom, extra=["--config", str(config)])
     assert told.startswith(f"my.yaml:4: {message}")
 
@@ -186,6 +193,9 @@ def test_a_case_that_is_wholly_ignored(mistake, data):
 
 def test_an_unknown_network_and_a_patch_it_cannot_take(mistake, phantom):
     assert "unknown network 'SegNet'" in mistake(phantom, "network.name=SegNet", "network.args={}")
+    assert mistake(phantom, "network.args={out_channels: 1}") == (
+        "--set: network.args: out_channels: expected 3, as the data have it, got 1. Leave it out."
+    )
     assert "cannot take a patch of 17x16x16" in mistake(phantom, "train.patch_size=[17, 16, 16]")
 
 

@@ -191,6 +191,7 @@ def test_checking_a_config_imports_no_torch():
         ("train.epochs=true", "expected no true or false, got True."),
         ("train.patch_size=[8, true, 8]", "expected no true or false, got [8, True, 8]."),
         ("data.root=", "expected a path, got None."),
+        ("train.augment.flip_axes=[0, 2, 0]", "expected each axis once, got [0, 2, 0]."),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_in_words_of_the_setting(write, override, message):

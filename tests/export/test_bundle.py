@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import re
 import subprocess
@@ -365,6 +366,14 @@ def test_a_score_of_another_epoch_is_not_this_checkpoints(run_folder):
     bundle = write(run_folder(progress=progress))
     assert "eval_metrics" not in json.loads((bundle / "configs" / "metadata.json").read_text())
     assert "0.625" not in (bundle / "docs" / "README.md").read_text()
+
+
+def test_a_validation_without_a_mean_dice_leaves_none_in_the_bundle(run_folder):
+    progress = {"epoch": 3, "best_epoch": 3, "best_score": math.nan}
+    bundle = write(run_folder(progress=progress))
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert "eval_metrics" not in metadata
+    assert "nan" not in (bundle / "docs" / "README.md").read_text().split()
 
 
 @pytest.mark.parametrize("split", ["{}", '{"val": "case"}'])

@@ -81,6 +81,11 @@ def test_effective_number_without_beta_tells_voxel_counts_apart():
     np.testing.assert_allclose(usual / usual[0], [1, 1, 1], rtol=1e-4)
 
 
+@pytest.mark.parametrize("beta", [0, 1e-300, 1e-17])
+def test_effective_number_of_a_beta_next_to_nothing_weighs_all_alike(beta):
+    np.testing.assert_array_equal(class_weights([1, 7], "effective_number", beta=beta), [1.0, 1.0])
+
+
 def test_effective_number_of_a_single_voxel_is_finite():
     np.testing.assert_array_equal(class_weights([1], "effective_number"), [1.0])
 

@@ -337,6 +337,15 @@ class TestLoader:
             assert (len(first["image"]), len(second["image"])) == (2, 3)
             assert torch.equal(batch["image"], torch.cat([first["image"], second["image"]]))
 
+    @pytest.mark.parametrize("num_workers", [0, 1])
+    def test_no_epoch_takes_a_number_from_the_generator_of_dropout(self, num_workers):
+        """With processes that stay only the first would, and one more in a resumed run."""
+        loader = self.loader(num_workers=num_workers)
+        before = torch.get_rng_state()
+        for _ in range(2):
+            next(iter(loader))
+            assert torch.equal(torch.get_rng_state(), before)
+
     def test_a_gpu_gets_pinned_patches_from_processes_that_stay(self, cores):
         cores(3)
         loader = self.loader(device="cuda")

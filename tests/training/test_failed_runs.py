@@ -47,9 +47,15 @@ def test_an_interruption_while_last_pt_is_replaced_says_which_epoch_it_holds(
     assert load_checkpoint(tmp_path / "a" / "last.pt").progress["epoch"] == epoch
 
 
-def test_a_nan_loss_stops_the_run_and_names_the_cases(phantom, tmp_path):
-    with pytest.raises(RunFailedError, match=r"Loss became NaN .* \(cases PHANTOM_\d+; fp32\)"):
-        tiny_run(phantom, tmp_path / "a", "train.lr=1e38", "train.grad_clip=null")
+@pytest.mark.parametrize(
+    ("amp", "cure"),
+    [("fp32", "a smaller train.lr"), ("bf16", "train.amp: fp32"), ("fp16", "train.amp: bf16")],
+)
+def test_a_nan_loss_stops_the_run_and_names_the_cases_and_a_cure(phantom, tmp_path, amp, cure):
+    told = rf"Loss became NaN .* \(cases PHANTOM_\d+; {amp}\)\. .* Try {cure}\.$"
+    settings = ("train.lr=1e38", "train.grad_clip=null", f"train.amp={amp}", "train.device=cpu")
+    with pytest.raises(RunFailedError, match=told):
+        tiny_run(phantom, tmp_path / "a", *settings)
     assert (tmp_path / "a" / "FAILED.txt").exists()
     assert not (tmp_path / "a" / "DONE").exists()
     batch = torch.load(tmp_path / "a" / "nan_batch.pt", weights_only=True)

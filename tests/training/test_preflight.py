@@ -6,13 +6,16 @@ import warnings
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.spatial.array import Orientation, Spacing
 from scipy import ndimage
 
 from segfocal.config.load import config_of
 from segfocal.errors import SegfocalWarning, UserError
 from segfocal.reports.text import blank_line, doubts_line
 from segfocal.training.preflight import preflight
-from tests.data.nifti_files import label_of, msd, save
+from tests.data.nifti_files import SHEARED, TURNED, label_of, msd, save
 
 
 def plan_of(root, *settings):
@@ -152,7 +155,7 @@ def test_doubts_are_one_line_whatever_their_number():
 
 @pytest.mark.parametrize(
     ("spacing", "shape"),
-    [("[0.001, 0.001, 0.001]", "6000x10000x12000"), ("[1000, 1, 1]", "0x10x12")],
+    [("[0.001, 0.001, 0.001]", "5001x8001x9001"), ("[1000, 1, 1]", "1x9x10")],
 )
 def test_a_spacing_in_the_wrong_unit_is_refused_with_the_shape_it_would_make(
     tmp_path, spacing, shape
@@ -165,6 +168,28 @@ def test_a_spacing_in_the_wrong_unit_is_refused_with_the_shape_it_would_make(
         f"least 4 along each axis and at most data.max_voxels (1000000000). Set it in mm along "
         f"R, A, S."
     )
+
+
+@pytest.mark.parametrize(
+    "affine", [np.diag([1.0, 2.0, 3.0, 1.0]), TURNED, SHEARED[:, [1, 2, 0, 3]]]
+)
+@pytest.mark.parametrize("spacing", [(0.5, 0.5, 0.5), (0.7, 1.1, 0.9)])
+def test_without_padding_a_patch_fits_what_monai_makes_of_a_case_and_no_more(
+    tmp_path, affine, spacing
+):
+    root = msd(tmp_path / "data")
+    for kind in ("images", "labels"):
+        for path in (root / f"{kind}Tr").iterdir():
+            save(path, nib.load(path).get_fdata().astype(np.int16), affine)
+    image = Orientation("RAS", labels=None)(MetaTensor(torch.zeros(1, 6, 5, 4), affine=affine))
+    made = list(Spacing(spacing)(image).shape[1:])
+    settings = ("data.pad=false", f"data.spacing_mm={list(spacing)}")
+    plan_of(root, *settings, f"train.patch_size={made}")
+    for axis in range(3):
+        larger = [size + (number == axis) for number, size in enumerate(made)]
+        with pytest.raises(UserError, match=r"Use data\.pad: true or a patch <= ") as error:
+            plan_of(root, *settings, f"train.patch_size={larger}")
+        assert str(error.value).endswith(f"{made}.")
 
 
 def test_the_voxel_sizes_of_the_training_files_are_kept_along_r_a_s(tmp_path):

@@ -13,7 +13,7 @@ from segfocal.data.layouts.brats import is_brats, read_brats
 from segfocal.data.layouts.case_list import LIST_ENDINGS, LIST_NAMES, find_list, read_list
 from segfocal.data.layouts.contradiction import contradiction
 from segfocal.data.layouts.descriptor import FILE_NAME, Descriptor, Labels, told_scheme
-from segfocal.data.layouts.folder import list_file, list_folder
+from segfocal.data.layouts.folder import list_file, list_folder, volume_files
 from segfocal.data.layouts.found import Exclusion, FileRules, Found
 from segfocal.data.layouts.label_values import scheme_of_values
 from segfocal.data.layouts.msd import list_tests, read_msd
@@ -92,7 +92,11 @@ def read_dataset(
     descriptor = Descriptor.read(root) if chosen in ("msd", "nnunet") else None
     if descriptor is None and not root.is_dir():
         raise UserError(f"{root}: does not exist. Expected the folder of a data set.")
-    found = _read(chosen, root, descriptor, rules, skip)
+    try:
+        found = _read(chosen, root, descriptor, rules, skip)
+    except UserError:
+        skip.check_leaves_some()
+        raise
     skip.check_met()
     if not keep_incomplete:
         found.complete()
@@ -174,9 +178,10 @@ def list_inputs(
     """The cases to predict, without labels, sorted by id.
 
     Args:
-        path: An MSD folder (its `test` list), an nnU-Net, BraTS or BIDS folder, a list of cases, a
-            folder of volumes (one a case, or `CASE_0000.nii.gz` one a channel), or one file. Of a
-            data set without a test list, imagesTs is taken, and imagesTr where there is none.
+        path: An MSD folder (its `test` list), an nnU-Net, BraTS or BIDS folder, a list of cases or
+            the folder of one that is called as usual, a folder of volumes (one a case, or
+            `CASE_0000.nii.gz` one a channel), or one file. Of a data set without a test list,
+            imagesTs is taken, and imagesTr where there is none.
         channels: Name of every channel in a case's files, in file order.
         image_pattern: How the training's images were found; taken where it fits files here too, or
             where their names do, in whatever folders, if a name tells both case and channel.
@@ -232,6 +237,10 @@ def _list_elsewhere(
         rules = FileRules(channels, image_pattern=pattern, label_pattern=of_labels)
         if pattern is not None and fits_images(path, rules):
             return list(read_folder(path, rules, Exclusion(), labelled=False).complete().cases)
+    listed = find_list(path)
+    if listed is not None and not volume_files(path):
+        rules = FileRules(channels, case_list=listed)
+        return list(read_list(path, rules, Exclusion(), labelled=False).complete().cases)
     return list_folder(path, channels)
 
 

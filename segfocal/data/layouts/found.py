@@ -113,6 +113,18 @@ class Exclusion:
                 cure = f"Did you mean {near[0]}?" if near else "Take it out."
                 raise UserError(f"data.exclude: {pattern} meets no case. {cure}")
 
+    def check_leaves_some(self) -> None:
+        """Refuses patterns that meet every case there is.
+
+        Raises:
+            UserError: If they do.
+        """
+        if self._left_out and self._left_out == self._seen:
+            raise UserError(
+                f"data.exclude: {', '.join(self._patterns)} leaves out every case "
+                f"({len(self._seen)}). Keep some."
+            )
+
 
 @contextmanager
 def noting(faults: list[str]) -> Iterator[None]:

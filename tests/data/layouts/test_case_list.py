@@ -305,6 +305,15 @@ def test_a_list_that_is_not_there_or_not_text(root):
         read_dataset(root / "x", "list", LABELS)
 
 
+def test_inputs_come_from_the_list_of_a_folder_that_holds_no_volumes(root):
+    write_rows(root / "cases.csv", ROWS)
+    cases = list_inputs(root, ("flair", "t1"))
+    assert [(case.case_id, case.label) for case in cases] == [("a", None), ("b", None)]
+    assert [file.name for file in cases[0].images] == ["a2.nii.gz", "a1.nii.gz"]
+    save(root / "new.nii.gz", image_of(SHAPE, 1))
+    assert [case.case_id for case in list_inputs(root, ("flair",))] == ["new"]
+
+
 def test_inputs_come_from_a_list_without_labels(root):
     path = write_rows(
         root / "new.csv", [{k: v for k, v in row.items() if k != "label"} for row in ROWS]
