@@ -165,6 +165,13 @@ def _tell(comparison: Comparison, written: Sequence[Path], request: CompareReque
             f"doubt  {', '.join(chosen)}: validation cases, by which the epoch of best.pt was "
             f"chosen. For a fair number: segfocal-predict on other cases, segfocal-evaluate --out"
         )
+    for method in comparison.methods:
+        trained = [case for case in method.trained_on if case in comparison.patients]
+        if trained:
+            console.line(
+                f"doubt  {method.name} was trained on {len(trained)} of the cases ({trained[0]} "
+                f"...): for them this is no measure of new ones"
+            )
     for key in request.measures or TOLD:
         if key in comparison.results:
             console.table(

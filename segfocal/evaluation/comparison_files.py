@@ -75,7 +75,11 @@ def comparison_record(comparison: Comparison) -> dict[str, Any]:
         "format": FORMAT,
         "synthetic": comparison.stamp or False,
         "methods": {
-            method.name: {"path": str(method.path), "validation": method.is_validation}
+            method.name: {
+                "path": str(method.path),
+                "validation": method.is_validation,
+                "trained_on": list(method.trained_on),
+            }
             for method in comparison.methods
         },
         "baseline": comparison.baseline,

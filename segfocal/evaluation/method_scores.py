@@ -33,6 +33,7 @@ class MethodScores:
         is_validation: Whether these are the validation cases of a run, which its checkpoint was
             chosen by.
         is_synthetic: Whether any of it is the phantom's.
+        trained_on: Those of the cases that the network was trained on, where the evaluation knew.
     """
 
     name: str
@@ -41,6 +42,7 @@ class MethodScores:
     rules: Mapping[str, object] = field(default_factory=dict)
     is_validation: bool = False
     is_synthetic: bool = False
+    trained_on: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -91,6 +93,7 @@ def read_method(name: str, folders: Sequence[Path]) -> MethodScores:
             cases={**whole.cases, **part.cases},
             is_validation=whole.is_validation or part.is_validation,
             is_synthetic=whole.is_synthetic or part.is_synthetic,
+            trained_on=(*whole.trained_on, *part.trained_on),
         )
     return whole
 
@@ -129,6 +132,7 @@ def _evaluated(name: str, folder: Path) -> MethodScores:
         _not_empty(cases, folder / CASES),
         {key: rules.get(key) for key in ("tolerance_mm", "lesions")} if rules else {},
         is_synthetic=bool(summary.get("synthetic")),
+        trained_on=tuple(map(str, summary.get("trained_on") or ())),
     )
 
 

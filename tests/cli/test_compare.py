@@ -178,6 +178,18 @@ def test_cases_that_a_method_lacks_are_left_out_and_told(run, scores):
     assert (status, err) == (0, "")
 
 
+def test_cases_that_a_network_was_trained_on_are_doubted(run, scores):
+    edited(
+        scores / "b/summary.json",
+        lambda text: text.replace('"trained_on": []', '"trained_on": ["c2", "c4", "c9"]'),
+    )
+    _, out, _ = run(scores / "a", scores / "b", "--out", "found")
+    assert "doubt  b was trained on 2 of the cases (c2 ...): for them this is no measure" in out
+    assert "doubt  a" not in out
+    record = json.loads(Path("found/comparison.json").read_text())
+    assert record["methods"]["b"]["trained_on"] == ["c2", "c4", "c9"]
+
+
 def test_patients_are_read_off_the_ids(run, scores):
     for method in ("a", "b"):
         edited(scores / method / "cases.csv", lambda text: text.replace("c2,", "c1x,"))
