@@ -76,7 +76,7 @@ def test_a_tracker_that_fails_costs_one_line_and_no_time(
     names, fails_early = ["wandb", "tensorboard"], warning.startswith(GONE[:20])
     warnings, longest = go(names, tmp_path / "a", until_warned=fails_early)
     assert warnings == [warning]
-    assert longest < 0.3  # seconds; a machine under load, and no wait for anybody
+    assert longest < 1  # second: a machine under load; what hangs here does so for a minute
     read = events(tmp_path / "a" / "tensorboard")
     assert curve(read, "loss") == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
 
