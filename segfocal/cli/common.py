@@ -75,6 +75,26 @@ def add_set_option(parser: argparse.ArgumentParser, meaning: str) -> None:
     )
 
 
+def add_workers_option(parser: argparse.ArgumentParser) -> None:
+    """`--workers`."""
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes (default: up to one a core, at most 8)"
+    )
+
+
+def add_scores_options(parser: argparse.ArgumentParser) -> None:
+    """`--out` and `--json` of a command that measures."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for CSV, JSON, pictures (default: nothing is written)",
+    )
+    parser.add_argument(
+        "--json", dest="as_json", action="store_true", help="print JSON and nothing else"
+    )
+
+
 def parse(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None, *, is_first: bool
 ) -> argparse.Namespace:

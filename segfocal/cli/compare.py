@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from segfocal.cli import common
 
@@ -53,15 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help="cases that are not in all folders are as they should be",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder for CSV, JSON, pictures (default: nothing is written)",
-    )
-    parser.add_argument(
-        "--json", dest="as_json", action="store_true", help="print JSON and nothing else"
-    )
+    common.add_scores_options(parser)
     args = parser.parse_args(argv)
     common.run("segfocal-compare", lambda: _work(args), debug=args.debug)
 

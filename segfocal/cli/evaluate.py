@@ -91,18 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help="references without a prediction are as they should be",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder for CSV, JSON, pictures (default: nothing is written)",
-    )
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes (default: up to one a core, at most 8)"
-    )
-    parser.add_argument(
-        "--json", dest="as_json", action="store_true", help="print JSON and nothing else"
-    )
+    common.add_workers_option(parser)
+    common.add_scores_options(parser)
     args = parser.parse_args(argv)
     common.run("segfocal-evaluate", lambda: _work(args), debug=args.debug)
 

@@ -53,9 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="FILE",
         help="YAML to write: a config to start from, with a reason for every setting",
     )
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes (default: up to one a core, at most 8)"
-    )
+    common.add_workers_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
     args = parser.parse_args(argv)
     common.run("segfocal-stats", lambda: _work(args), debug=args.debug)

@@ -9,9 +9,6 @@ from segfocal.reports.text import blank_line
 from segfocal.training.case_store import CaseStore
 from segfocal.training.ranks import Ranks
 
-Blank = tuple[str, tuple[str, ...]]
-"""A case's id, and its channels that hold one value in every voxel."""
-
 
 class BlankCases:
     """Which cases with blank channels a run has met, and which of them it has told of.
